@@ -1,0 +1,200 @@
+"""What a user can ask for: plugin references, the bench recipe, and canonical hashing.
+
+Everything that decides a result is a pydantic model here; its canonical JSON is what identities
+are hashed from. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ecamp.errors import MissingError, UsageError, did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def canonical_json(value: Any) -> str:
+    """Serialise to the one spelling that identities are hashed from.
+
+    Keys sorted, no white space, NaN and infinity refused, pydantic models dumped.
+
+    Raises:
+        ValueError: For NaN or infinity.
+    """
+    return json.dumps(
+        value,
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+        default=_plain,
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def identity(value: Any) -> str:
+    """Hash a value's canonical JSON to 16 hex digits (64 bits)."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+class PluginRef(BaseModel):
+    """A plugin, its variant and its options: `[dist:]name[/variant][?key=value&key=value]`.
+
+    Examples: `phantom`, `timm/resnet18`, `vit-micro?depth=6`, `my-package:retina?root=/data`,
+    `path/to/dataset.yaml`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    variant: str | None = None
+    dist: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> PluginRef:
+        """Read the one-line form. A path that ends in .yaml or .yml is the `folder` data set.
+
+        Raises:
+            UsageError: When the text is empty or an option has no `=`.
+        """
+        body, _, query = text.strip().partition("?")
+        if not body:
+            raise UsageError(f"'{text}' names no plugin.", "Write name, name/variant or name?key=value.")
+        options: dict[str, Any] = {}
+        for pair in filter(None, query.split("&")):
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise UsageError(f"Option '{pair}' of '{text}' has no value.", "Write key=value.")
+            options[key] = yaml.safe_load(value)
+        if body.endswith((".yaml", ".yml")):
+            return cls(name="folder", options={"path": body, **options})
+        dist, colon, rest = body.rpartition(":")
+        name, _, variant = rest.partition("/")
+        return cls(name=name, variant=variant or None, dist=dist if colon else None, options=options)
+
+    def __str__(self) -> str:
+        if self.name == "folder" and "path" in self.options:
+            body = str(self.options["path"])
+            options = {k: v for k, v in self.options.items() if k != "path"}
+        else:
+            body = f"{self.dist}:" if self.dist else ""
+            body += self.name + (f"/{self.variant}" if self.variant else "")
+            options = self.options
+        query = "&".join(f"{key}={_option_text(value)}" for key, value in sorted(options.items()))
+        return f"{body}?{query}" if query else body
+
+
+def _option_text(value: Any) -> str:
+    """YAML flow text of an option value, so that `parse(str(ref)) == ref`."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _as_refs(value: Any) -> Any:
+    items = value.split(",") if isinstance(value, str) else value
+    return [PluginRef.parse(item) if isinstance(item, str) else item for item in items]
+
+
+class BenchSpec(BaseModel):
+    """The recipe of `ecamp bench`: a grid of encoders x pretexts x data sets x tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tasks: list[str] = ["cls", "seg", "det"]
+    datasets: list[PluginRef] = [PluginRef(name="phantom")]
+    encoders: list[PluginRef] = [PluginRef(name="vit-micro")]
+    pretext: list[PluginRef] = [
+        PluginRef(name="none"),
+        PluginRef(name="mae"),
+        PluginRef(name="ecamp"),
+    ]
+    pretrain_data: PluginRef = PluginRef(name="phantom")
+    fractions: list[float] = [0.1, 1.0]
+    seeds: list[int] = [0, 1, 2]
+    protocols: list[str] = ["linear", "frozen"]
+    pretrain_seed: int = 0
+    bootstrap: int = Field(default=1000, ge=100, le=100_000)
+    on_bad_image: str = Field(default="fail", pattern="^(fail|skip)$")
+    task_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("datasets", "encoders", "pretext", mode="before")
+    @classmethod
+    def _refs(cls, value: Any) -> Any:
+        return _as_refs(value)
+
+    @field_validator("pretrain_data", mode="before")
+    @classmethod
+    def _ref(cls, value: Any) -> Any:
+        return PluginRef.parse(value) if isinstance(value, str) else value
+
+    @field_validator("fractions")
+    @classmethod
+    def _fractions(cls, value: list[float]) -> list[float]:
+        for fraction in value:
+            if not 0 < fraction <= 1:
+                raise ValueError(f"fraction {fraction} lies outside (0, 1]; 0.1 means 10 %")
+        return sorted(set(value))
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: list[int]) -> list[int]:
+        return sorted(set(value))
+
+
+def load_recipe(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe into a plain mapping.
+
+    Raises:
+        MissingError: When there is no such file.
+        UsageError: When it is not a YAML mapping; names the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: no such recipe.", "Check the path after -c.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}.") from error
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path}: not YAML: {error}.") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{path}: a recipe is a mapping of keys to values.")
+    return value
+
+
+def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Build a model, turning pydantic's report into one line per wrong field.
+
+    Args:
+        where: What is being read (`recipe.yaml`, `options of timm/resnet18`), for the message.
+
+    Raises:
+        UsageError: Names the field, and the nearest known one for an unknown key.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"unknown key '{key}'. {did_you_mean(key, model.model_fields)}")
+            else:
+                lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+        raise UsageError(f"{where}: " + "; ".join(lines)) from None

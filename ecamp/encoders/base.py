@@ -1,0 +1,78 @@
+"""The feature contract that every encoder meets and every head builds on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder says about a batch of images.
+
+    Attributes:
+        pooled: (batch, width) one vector an image.
+        tokens: (batch, rows*columns, width) one vector a patch, row by row.
+        grid: (rows, columns) of `tokens`.
+        pyramid: Feature maps (batch, width_i, rows_i, columns_i), fine to coarse. A ViT gives maps
+            of several depths at one resolution, a CNN gives maps of falling resolution.
+    """
+
+    pooled: Tensor
+    tokens: Tensor
+    grid: tuple[int, int]
+    pyramid: tuple[Tensor, ...]
+
+
+class Encoder(nn.Module):
+    """Image encoder: float images (batch, channels, size, size), normalised, -> `Features`.
+
+    Attributes:
+        image_size: Side of the input in pixels.
+        channels: Input channels.
+        width: Length of `pooled` and of a token.
+    """
+
+    image_size: int
+    channels: int
+    width: int
+
+    def forward(self, images: Tensor) -> Features:
+        """Encode whole images."""
+        raise NotImplementedError
+
+
+class PatchEncoder(Encoder):
+    """An encoder that can also encode a chosen subset of its patches (capability `visible`).
+
+    Attributes:
+        patch_size: Side of a patch in pixels.
+        grid: Patches per side (rows, columns).
+    """
+
+    patch_size: int
+    grid: tuple[int, int]
+
+    def encode_visible(self, images: Tensor, keep: Tensor) -> Tensor:
+        """Encode only the named patches.
+
+        Args:
+            images: (batch, channels, size, size).
+            keep: int64 (batch, kept) patch indices, row by row.
+
+        Returns:
+            (batch, 1 + kept, width): the class token, then the kept patches in the order of `keep`.
+        """
+        raise NotImplementedError
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of parameters, trainable or not."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def gather_rows(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick rows per sample: (batch, n, width), int64 (batch, k) -> (batch, k, width)."""
+    return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
