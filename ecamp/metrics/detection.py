@@ -1,0 +1,193 @@
+"""COCO mean average precision over ALL images, with bootstrap replicates, and AP at one IoU.
+
+Matching is pycocotools'; images without boxes and images without predictions take part. The
+field's IoU range 0.40:0.05:0.75 is the main one (`map_40_75`); `map_50_95` and `ap50` stand beside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ecamp.metrics.segmentation import macro
+from ecamp.metrics.stats import Metric
+
+IOU = np.round(np.arange(0.40, 0.951, 0.05), 2)
+RECALL = np.linspace(0.0, 1.0, 101)
+MAX_DETECTIONS = 100
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of many images, flat.
+
+    Attributes:
+        xyxy: float (m, 4) in pixels.
+        labels: int (m,) class index.
+        image: int (m,) index of the image.
+        scores: float (m,), absent for truth.
+    """
+
+    xyxy: np.ndarray
+    labels: np.ndarray
+    image: np.ndarray
+    scores: np.ndarray | None = None
+
+
+def score_detection(
+    predicted: Boxes, truth: Boxes, counts: np.ndarray, *, classes: Sequence[str]
+) -> dict[str, Metric]:
+    """Compute average precision.
+
+    Args:
+        counts: (resamples, n images) from `resample_counts`; its width is the number of images.
+
+    Returns:
+        `map_40_75` (main), `map_50_95`, `ap50` (macro over classes), `ap50/<class>` and
+        `recall_40` (share of true boxes found at IoU 0.40 by any of the 100 best predictions).
+    """
+    matches = _match(predicted, truth, counts.shape[1], len(classes))
+    result: dict[str, Metric] = {}
+    per_class: dict[str, list[Metric]] = {"map_40_75": [], "map_50_95": [], "ap50": []}
+    ranges = {
+        "map_40_75": IOU <= 0.751,
+        "map_50_95": IOU >= 0.499,
+        "ap50": np.abs(IOU - 0.5) < 1e-6,
+    }
+    recalls = []
+    for k, name in enumerate(classes):
+        match = matches[k]
+        if match.true_image.size == 0:
+            for values in per_class.values():
+                values.append(Metric.undefined(f"no true box of '{name}' in the test split"))
+            result[f"ap50/{name}"] = per_class["ap50"][-1]
+            continue
+        point = average_precision(match, np.ones((1, counts.shape[1])))[0]
+        spread = average_precision(match, counts)
+        for metric, chosen in ranges.items():
+            per_class[metric].append(
+                Metric.of(point[chosen].mean(), spread[:, chosen].mean(1))
+            )
+        result[f"ap50/{name}"] = per_class["ap50"][-1]
+        recalls.append(match.hit[0].sum() / match.true_image.size)
+    result |= {metric: macro(values) for metric, values in per_class.items()}
+    result["recall_40"] = (
+        Metric.of(float(np.mean(recalls))) if recalls else Metric.undefined("no true box")
+    )
+    return result
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """Detections of one class, best first, and where they hit.
+
+    Attributes:
+        hit: bool (IoU thresholds, detections).
+        image: int (detections,).
+        true_image: int (true boxes,).
+    """
+
+    hit: np.ndarray
+    image: np.ndarray
+    true_image: np.ndarray
+
+
+def _match(predicted: Boxes, truth: Boxes, images: int, classes: int) -> list[ClassMatch]:
+    """Match with pycocotools, image by image and class by class, at all IoU thresholds."""
+    if predicted.scores is None:
+        raise ValueError("score_detection: predictions need scores")
+    coco = COCO()
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": i} for i in range(images)],
+        "categories": [{"id": k} for k in range(classes)],
+        "annotations": [
+            {
+                "id": i + 1,
+                "image_id": int(truth.image[i]),
+                "category_id": int(truth.labels[i]),
+                "bbox": _xywh(truth.xyxy[i]),
+                "area": float(np.prod(truth.xyxy[i, 2:] - truth.xyxy[i, :2])),
+                "iscrowd": 0,
+            }
+            for i in range(len(truth.xyxy))
+        ],
+    }
+    found = [
+        {
+            "image_id": int(predicted.image[i]),
+            "category_id": int(predicted.labels[i]),
+            "bbox": _xywh(predicted.xyxy[i]),
+            "score": float(predicted.scores[i]),
+        }
+        for i in range(len(predicted.xyxy))
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        results = coco.loadRes(found) if found else COCO()
+        evaluation = COCOeval(coco, results, "bbox")
+        if not found:
+            results.dataset = {**coco.dataset, "annotations": []}
+            results.createIndex()
+        evaluation.params.iouThrs = IOU
+        evaluation.params.areaRng = [[0, 1e10]]
+        evaluation.params.areaRngLbl = ["all"]
+        evaluation.params.maxDets = [MAX_DETECTIONS]
+        evaluation.evaluate()
+    per_image = evaluation.evalImgs  # ordered by class, area, image
+    out = []
+    for k in range(classes):
+        rows = [row for row in per_image[k * images : (k + 1) * images] if row is not None]
+        scores = np.concatenate([np.zeros(0), *[np.asarray(r["dtScores"]) for r in rows]])
+        hits = np.concatenate(
+            [np.zeros((len(IOU), 0)), *[np.asarray(r["dtMatches"]) for r in rows]], axis=1
+        )
+        image = np.concatenate(
+            [np.zeros(0, np.int64), *[np.full(len(r["dtIds"]), r["image_id"]) for r in rows]]
+        ).astype(np.int64)
+        order = np.argsort(-scores, kind="mergesort")
+        out.append(ClassMatch(hits[:, order] > 0, image[order], truth.image[truth.labels == k]))
+    return out
+
+
+def _xywh(box: np.ndarray) -> list[float]:
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def average_precision(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
+    """COCO's 101-point interpolated AP with image weights.
+
+    Args:
+        counts: (resamples, images) multiplicities; ones give the plain AP.
+
+    Returns:
+        float64 (resamples, IoU thresholds); NaN where a resample holds no true box.
+    """
+    result = np.full((len(counts), len(IOU)), np.nan)
+    true_total = counts[:, match.true_image].sum(1)
+    if match.image.size == 0:
+        result[true_total > 0] = 0.0
+        return result
+    for r, row in enumerate(counts):
+        if true_total[r] == 0:
+            continue
+        weight = row[match.image]
+        chosen = weight > 0
+        weight = weight[chosen].astype(np.float64)
+        seen = np.cumsum(weight)
+        for t in range(len(IOU)):
+            hits = np.cumsum(weight * match.hit[t, chosen])
+            if not len(hits):
+                result[r, t] = 0.0
+                continue
+            precision = np.maximum.accumulate((hits / (seen + 1e-16))[::-1])[::-1]
+            at = np.searchsorted(hits / true_total[r], RECALL, side="left")
+            result[r, t] = np.where(at < len(precision), precision[np.minimum(at, len(precision) - 1)], 0).mean()
+    return result

@@ -1,0 +1,82 @@
+"""Dice and IoU on positives, false positives on negatives, and the field's legacy Dice.
+
+`legacy_dice` counts empty against empty as 1 and averages over images: on a set with 76.56 %
+empty masks the all-empty prediction scores 76.56. It is shown because papers quote it, always
+beside that floor; `dice_pos` is the main score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecamp.metrics.stats import Metric, weighted_mean_replicates
+
+
+def score_segmentation(
+    predicted: np.ndarray, target: np.ndarray, counts: np.ndarray, *, classes: Sequence[str]
+) -> dict[str, Metric]:
+    """Compute all segmentation metrics.
+
+    Args:
+        predicted, target: bool (n, K, height, width).
+        counts: (resamples, n) from `resample_counts`.
+
+    Returns:
+        `dice_pos`, `iou_pos` (mean over images that hold the class, macro over classes),
+        `fpr_neg` (share of images without the class where at least one pixel is predicted),
+        `dice_pooled` (all pixels of all images as one), `legacy_dice`, and per class
+        `dice_pos/<class>`.
+    """
+    axes = (2, 3)
+    both = (predicted & target).sum(axes).astype(np.float64)
+    size_p, size_t = predicted.sum(axes).astype(np.float64), target.sum(axes).astype(np.float64)
+    present = size_t > 0
+    with np.errstate(invalid="ignore"):
+        dice = np.where(size_p + size_t > 0, 2 * both / (size_p + size_t), 1.0)
+        iou = np.where(size_p + size_t > 0, both / (size_p + size_t - both), 1.0)
+    result: dict[str, Metric] = {}
+    for name, values, mask in (
+        ("dice_pos", dice, present),
+        ("iou_pos", iou, present),
+        ("fpr_neg", (size_p > 0).astype(np.float64), ~present),
+        ("legacy_dice", dice, np.ones_like(present)),
+    ):
+        kind = "image without it" if name == "fpr_neg" else "image with it"
+        per_class = []
+        for k, label in enumerate(classes):
+            chosen = np.where(mask[:, k], values[:, k], np.nan)
+            if mask[:, k].any():
+                metric = Metric.of(np.nanmean(chosen), weighted_mean_replicates(chosen, counts))
+            else:
+                metric = Metric.undefined(f"'{label}': no {kind} in the test split")
+            per_class.append(metric)
+            if name == "dice_pos":
+                result[f"dice_pos/{label}"] = metric
+        result[name] = macro(per_class)
+    result["dice_pooled"] = macro(
+        [_pooled(both[:, k], size_p[:, k], size_t[:, k], counts) for k in range(len(classes))]
+    )
+    return result
+
+
+def macro(metrics: list[Metric]) -> Metric:
+    """Mean over the classes where the metric is defined; says which are not."""
+    defined = [m for m in metrics if m.value is not None]
+    reasons = "; ".join(m.reason for m in metrics if m.value is None)
+    if not defined:
+        return Metric.undefined(reasons or "no classes")
+    replicates = [m.replicates for m in defined if m.replicates is not None]
+    value = float(np.mean([m.value for m in defined]))
+    return Metric(value, reasons, np.mean(replicates, axis=0) if replicates else None)
+
+
+def _pooled(both: np.ndarray, size_p: np.ndarray, size_t: np.ndarray, counts: np.ndarray) -> Metric:
+    total = (size_p + size_t).sum()
+    if total == 0:
+        return Metric.undefined("neither prediction nor truth holds a pixel")
+    weights = counts.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        replicates = 2 * (weights @ both) / (weights @ (size_p + size_t))
+    return Metric.of(2 * both.sum() / total, replicates)

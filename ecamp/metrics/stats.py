@@ -1,0 +1,87 @@
+"""Patient-cluster bootstrap, and the value type of every metric.
+
+Resamples are drawn by patient from a seed that depends only on the test patients, so that every
+cell on one test set sees the same resamples and differences between cells are paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number with its interval.
+
+    Attributes:
+        value: The metric on the whole test set; None when undefined.
+        reason: Why it is undefined; empty otherwise.
+        replicates: float64 (resamples,) the metric on each resample; NaN where undefined there.
+    """
+
+    value: float | None
+    reason: str = ""
+    replicates: np.ndarray | None = None
+
+    @classmethod
+    def undefined(cls, reason: str) -> Metric:
+        """A metric that these data do not define."""
+        return cls(None, reason)
+
+    @classmethod
+    def of(cls, value: float, replicates: np.ndarray | None = None, reason: str = "") -> Metric:
+        """A metric, or an undefined one when the value is not finite."""
+        if not np.isfinite(value):
+            return cls(None, reason or "undefined on these data")
+        return cls(float(value), "", replicates)
+
+    def interval(self, level: float = 0.95) -> tuple[float | None, float | None]:
+        """Percentile interval; (None, None) without enough defined replicates."""
+        if self.replicates is None:
+            return None, None
+        defined = self.replicates[np.isfinite(self.replicates)]
+        # A metric that is undefined on many resamples has no honest interval.
+        if len(defined) < max(20, 0.5 * len(self.replicates)):
+            return None, None
+        tail = (1 - level) / 2
+        low, high = np.quantile(defined, [tail, 1 - tail])
+        return float(low), float(high)
+
+
+def resample_counts(patients: Sequence[str], resamples: int) -> np.ndarray:
+    """Draw patient-cluster bootstrap resamples as multiplicities.
+
+    Args:
+        patients: Patient of each test image.
+        resamples: How many.
+
+    Returns:
+        float32 (resamples, images): how often each image stands in each resample. All images of a
+        patient share their count. The draw depends on the set of patient ids alone.
+    """
+    unique = sorted(set(patients))
+    digest = hashlib.sha256("\n".join(unique).encode()).digest()
+    generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:8], "big")))
+    counts = np.zeros((resamples, len(unique)), np.float32)
+    for row in counts:
+        drawn = generator.integers(0, len(unique), len(unique))
+        row += np.bincount(drawn, minlength=len(unique)).astype(np.float32)
+    position = {patient: i for i, patient in enumerate(unique)}
+    return counts[:, [position[patient] for patient in patients]]
+
+
+def weighted_mean_replicates(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean of `values` (n,) in each resample; rows with value NaN do not take part.
+
+    Returns:
+        float64 (resamples,), NaN where no row is left.
+    """
+    defined = np.isfinite(values)
+    weights = counts[:, defined].astype(np.float64)
+    total = weights.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total > 0, weights @ values[defined] / total, np.nan)
