@@ -1,0 +1,171 @@
+"""Finds plugins through entry points and loads them one at a time.
+
+stevedore's own listing is cached on disk for minutes, loses the distribution of cached entries,
+misses duplicate names that are not adjacent, and would import a whole namespace at once. So the
+manager here reads `importlib.metadata` afresh, sorted, and loads exactly one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from stevedore import NamedExtensionManager
+
+from ecamp.config import PluginRef, validate
+from ecamp.errors import MissingError, UsageError, did_you_mean
+from ecamp.plugin.protocols import (
+    GROUPS,
+    Dataset,
+    EncoderPlugin,
+    Plugin,
+    PretextPlugin,
+    TaskPlugin,
+)
+
+BASES: dict[str, type[Plugin]] = {
+    "ecamp.encoders": EncoderPlugin,
+    "ecamp.pretext": PretextPlugin,
+    "ecamp.datasets": Dataset,
+    "ecamp.tasks": TaskPlugin,
+}
+
+
+@dataclass(frozen=True)
+class PluginEntry:
+    """One registered name; nothing of it is imported.
+
+    Attributes:
+        value: `module:Class`.
+    """
+
+    group: str
+    name: str
+    dist: str
+    version: str
+    value: str
+
+
+def _entry_points(group: str) -> list[metadata.EntryPoint]:
+    """All entry points of a group, by name and distribution.
+
+    An editable install and a build folder can both describe one distribution; equal entries of
+    one distribution count once.
+    """
+    found: dict[tuple[str, str, str], metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=group):
+        dist = point.dist.name if point.dist else ""
+        found.setdefault((point.name, dist, point.value), point)
+    return [found[key] for key in sorted(found)]
+
+
+class PluginManager(NamedExtensionManager):
+    """stevedore's manager for one entry point, without its cache."""
+
+    def __init__(self, group: str, point: metadata.EntryPoint) -> None:
+        self._point = point
+        self.failure: BaseException | None = None
+        super().__init__(
+            group,
+            [point.name],
+            on_load_failure_callback=self._failed,
+            warn_on_missing_entrypoint=False,
+        )
+
+    def list_entry_points(self) -> list[metadata.EntryPoint]:
+        """The one entry point that is wanted."""
+        return [self._point]
+
+    def _failed(self, manager: Any, point: Any, error: BaseException) -> None:
+        self.failure = error
+
+
+def list_plugins(group: str) -> list[PluginEntry]:
+    """Name what is registered in a group, sorted by name and distribution; imports nothing."""
+    return [
+        PluginEntry(
+            group,
+            point.name,
+            point.dist.name if point.dist else "",
+            point.dist.version if point.dist else "",
+            point.value,
+        )
+        for point in _entry_points(group)
+    ]
+
+
+def load_plugin(group: str, ref: PluginRef) -> type[Plugin]:
+    """Import the class of one plugin.
+
+    Raises:
+        MissingError: Unknown name, or the plugin fails on import (named with its distribution).
+        UsageError: Two distributions with the name; a variant missing, unknown or out of place;
+            a class that does not implement the group's protocol.
+    """
+    if group not in GROUPS:
+        raise UsageError(f"No plugin group '{group}'.", did_you_mean(group, GROUPS))
+    kind = group.removeprefix("ecamp.")
+    points = _entry_points(group)
+    named = [p for p in points if p.name == ref.name and (not ref.dist or _dist(p) == ref.dist)]
+    if not named:
+        hint = did_you_mean(ref.name, [point.name for point in points])
+        raise MissingError(f"{kind}: no plugin '{ref.name}'.", hint)
+    if len(named) > 1:
+        owners = " and ".join(_dist(point) or point.value for point in named)
+        raise UsageError(
+            f"{kind}: '{ref.name}' is registered by {owners}.",
+            f"Write {_dist(named[0])}:{ref.name} to pick one, or uninstall the other.",
+        )
+    return _check(kind, group, ref, _load(kind, group, named[0]))
+
+
+def _dist(point: metadata.EntryPoint) -> str:
+    return point.dist.name if point.dist else ""
+
+
+def _load(kind: str, group: str, point: metadata.EntryPoint) -> Any:
+    manager = PluginManager(group, point)
+    if manager.failure is not None or not manager.extensions:
+        version = point.dist.version if point.dist else "?"
+        raise MissingError(
+            f"{kind}: plugin '{point.name}' of {_dist(point)} {version} fails on import: "
+            f"{type(manager.failure).__name__}: {manager.failure}",
+            f"Mend or uninstall {_dist(point)}; other plugins are not affected.",
+        )
+    return manager.extensions[0].plugin
+
+
+def _check(kind: str, group: str, ref: PluginRef, cls: Any) -> type[Plugin]:
+    base = BASES[group]
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise UsageError(f"{kind}: '{ref.name}' is no {base.__name__}.", "Derive the class from it.")
+    if cls.family and not ref.variant:
+        raise UsageError(
+            f"{kind}: '{ref.name}' is a family.", f"Write {ref.name}/VARIANT, e.g. {_examples(cls)}."
+        )
+    if ref.variant and not cls.family:
+        raise UsageError(f"{kind}: '{ref.name}' has no variants; drop '/{ref.variant}'.")
+    if ref.variant and cls.variants() and ref.variant not in cls.variants():
+        close = did_you_mean(ref.variant, cls.variants())
+        # A family can have a thousand members; only the guess is worth a line.
+        raise MissingError(
+            f"{kind}: '{ref.name}' has no variant '{ref.variant}'.", close.split(" Known:")[0][:200]
+        )
+    return cls
+
+
+def _examples(cls: type[Plugin]) -> str:
+    names: Sequence[str] = cls.variants()
+    return ", ".join(names[:3]) or "as its documentation says"
+
+
+def make_plugin(group: str, ref: PluginRef) -> Any:
+    """Load a plugin and configure it.
+
+    Raises:
+        MissingError, UsageError: As `load_plugin`; also for unknown or wrong options.
+    """
+    cls = load_plugin(group, ref)
+    return cls(validate(cls.Config, ref.options, f"options of {ref}"), ref.variant)

@@ -1,0 +1,107 @@
+"""The image branch that masked pre-training shares: crops, patches, masks, decoder."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from ecamp.encoders.position import sincos_table
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """Cut into patches: (b, c, h, w) -> (b, patches row by row, patch*patch*c)."""
+    b, c, h, w = images.shape
+    tiles = images.reshape(b, c, h // patch, patch, w // patch, patch)
+    return tiles.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // patch) * (w // patch), -1)
+
+
+def unpatchify(patches: Tensor, patch: int, channels: int) -> Tensor:
+    """Undo `patchify` on a square grid."""
+    b, n, _ = patches.shape
+    side = int(n**0.5)
+    tiles = patches.reshape(b, side, side, patch, patch, channels)
+    return tiles.permute(0, 5, 1, 3, 2, 4).reshape(b, channels, side * patch, side * patch)
+
+
+def random_keep(
+    batch: int, patches: int, mask_ratio: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw which patches stay visible.
+
+    Returns:
+        keep int64 (batch, kept) ascending; mask bool (batch, patches), True = removed.
+    """
+    kept = max(1, int(patches * (1 - mask_ratio)))
+    noise = torch.rand(batch, patches, generator=generator)
+    keep = noise.argsort(1)[:, :kept].sort(1).values
+    mask = torch.ones(batch, patches, dtype=torch.bool).scatter_(1, keep, False)
+    return keep, mask
+
+
+def normalise_patches(target: Tensor) -> Tensor:
+    """Zero mean, unit variance a patch (MAE's `norm_pix_loss`), (b, n, values)."""
+    mean = target.mean(-1, keepdim=True)
+    variance = target.var(-1, keepdim=True)
+    return (target - mean) / (variance + 1e-6).sqrt()
+
+
+def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over masked patches only; (b, n, values), bool (b, n)."""
+    error = (predicted - target).square().mean(-1)
+    return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+class PatchDecoder(nn.Module):
+    """MAE's light decoder: visible tokens and mask tokens -> pixels of every patch."""
+
+    def __init__(
+        self, encoder_width: int, grid: tuple[int, int], values: int, width: int, depth: int, heads: int
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(encoder_width, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        nn.init.normal_(self.mask_token, std=0.02)
+        table = sincos_table(width, *grid).unsqueeze(0)
+        self.position: Tensor
+        self.register_buffer("position", table, persistent=False)
+        self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, values)
+
+    def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            tokens: (b, kept, encoder width), without class token.
+            keep: int64 (b, kept).
+
+        Returns:
+            (b, patches, values).
+        """
+        visible = self.embed(tokens)
+        b, _, width = visible.shape
+        full = self.mask_token.to(visible.dtype).expand(b, self.position.shape[1], -1)
+        full = full.scatter(1, keep.unsqueeze(-1).expand(-1, -1, width), visible)
+        return self.out(self.norm(self.blocks(full + self.position)))
+
+
+def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Resample one crop an image, bilinear, in one pass.
+
+    Args:
+        images: float (b, c, h, w).
+        crop: (b, 4) x0, y0, x1, y1 in 0..1.
+        flip: bool (b,), mirror left-right.
+        size: Side of the result.
+    """
+    x0, y0, x1, y1 = crop.unbind(1)
+    sx, sy = x1 - x0, y1 - y0
+    sign = torch.where(flip, -1.0, 1.0)
+    zero = torch.zeros_like(sx)
+    theta = torch.stack(
+        [torch.stack([sx * sign, zero, x0 + x1 - 1], 1), torch.stack([zero, sy, y0 + y1 - 1], 1)], 1
+    )
+    grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,245 @@
+"""Detection: an anchor-free one-stage head (after FCOS, Tian et al. 2019) on a simple pyramid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
+
+from ecamp.data.arrays import Arrays
+from ecamp.encoders.base import Encoder, Features
+from ecamp.metrics.detection import Boxes, score_detection
+from ecamp.metrics.stats import Metric
+from ecamp.plugin.protocols import TaskPlugin
+from ecamp.tasks.base import Inputs, TaskSplit
+from ecamp.tasks.neck import Neck, conv_block
+from ecamp.tasks.running import features_by, in_batches
+from ecamp.train.heads import HeadRecipe, Model, train_head
+
+SCALES = (2.0, 1.0, 0.5)  # cells a side, relative to the neck's grid
+
+
+class Detection(TaskPlugin):
+    """Boxes with class and score."""
+
+    summary = "boxes: anchor-free one-stage head on a frozen or fine-tuned encoder"
+    licence = "Apache-2.0"
+    citation = "Tian et al., FCOS, ICCV 2019 (head); pycocotools (score)"
+    needs = "boxes"
+    primary = "map_40_75"
+    protocols = ("frozen", "finetune")
+
+    class Config(HeadRecipe):
+        """Recipe and suppression."""
+
+        keep: int = Field(default=20, ge=1, le=100, description="boxes kept an image")
+        nms_iou: float = Field(default=0.5, gt=0, lt=1, description="IoU that suppresses")
+
+    def targets(self, split: Arrays) -> dict[str, np.ndarray]:
+        counts = np.diff(split.box_start)
+        return {
+            "gt_boxes": split.boxes,
+            "gt_labels": split.box_classes,
+            "gt_image_index": np.repeat(np.arange(len(split)), counts),
+            "classes": np.array(split.info.box_classes),
+        }
+
+    def fit(
+        self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
+    ) -> DetectionPredictor:
+        size, classes = train.inputs.images.shape[1], len(train.targets["classes"])
+        features_of = features_by(encoder, train.inputs)
+        with torch.no_grad():
+            example = features_of(np.zeros(1, np.int64))
+        head = DenseHead(example, size, classes)
+        model = Model(head, encoder)
+        predictor = DetectionPredictor(model, self.config, {})
+        truth = _per_image(train.targets, len(train.inputs))
+
+        def loss_of(outputs: Tensor | tuple[Tensor, ...], index: np.ndarray) -> Tensor:
+            assert isinstance(outputs, tuple)
+            return head.loss(outputs, [truth[i] for i in index])
+
+        fit = train_head(
+            model,
+            features_of,
+            loss_of,
+            lambda: self._validate(predictor, val),
+            count=len(train.inputs),
+            recipe=self.config,
+            seed=seed,
+        )
+        predictor.selected["step"] = fit.best_step
+        return predictor
+
+    def _validate(self, predictor: DetectionPredictor, val: TaskSplit) -> float:
+        one = np.ones((1, len(val.inputs)), np.float32)
+        metric = self.score(predictor.predict(val.inputs), val.targets, one)[self.primary]
+        return float("nan") if metric.value is None else metric.value
+
+    def score(
+        self,
+        predictions: dict[str, np.ndarray],
+        targets: dict[str, np.ndarray],
+        replicates: Any,
+    ) -> dict[str, Metric]:
+        p = predictions
+        predicted = Boxes(p["boxes"], p["labels"], p["image_index"], p["scores"])
+        truth = Boxes(targets["gt_boxes"], targets["gt_labels"], targets["gt_image_index"])
+        classes = [str(name) for name in targets["classes"]]
+        return score_detection(predicted, truth, replicates, classes=classes)
+
+
+def _per_image(targets: dict[str, np.ndarray], count: int) -> list[tuple[Tensor, Tensor]]:
+    """Split flat truth into (boxes (k, 4), labels (k,)) an image."""
+    boxes = torch.from_numpy(np.asarray(targets["gt_boxes"], np.float32))
+    labels = torch.from_numpy(np.asarray(targets["gt_labels"], np.int64))
+    index = torch.from_numpy(np.asarray(targets["gt_image_index"], np.int64))
+    sizes = torch.bincount(index, minlength=count).tolist()
+    return list(zip(boxes.split(sizes), labels.split(sizes), strict=True))
+
+
+class DenseHead(nn.Module):
+    """Three resolutions; each cell tells class scores, distances to the four sides, centredness."""
+
+    def __init__(self, example: Features, image_size: int, classes: int) -> None:
+        super().__init__()
+        width = 64
+        self.classes, self.image_size = classes, image_size
+        self.neck = Neck(example, image_size, width)
+        self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.tower_class = conv_block(width, width)
+        self.tower_box = conv_block(width, width)
+        self.out_class = nn.Conv2d(width, classes, 3, padding=1)
+        self.out_box = nn.Conv2d(width, 5, 3, padding=1)
+        self.level_scale = nn.Parameter(torch.zeros(len(SCALES)))
+        nn.init.constant_(self.out_class.bias, -4.6)  # 1 % prior (focal loss, Lin et al. 2017)
+        rows, columns = self.neck.grid
+        points, strides, reach = [], [], []
+        for level, scale in enumerate(SCALES):
+            r, c = max(1, int(rows * scale)), max(1, int(columns * scale))
+            stride = image_size / r
+            y, x = torch.meshgrid(torch.arange(r) + 0.5, torch.arange(c) + 0.5, indexing="ij")
+            points.append(torch.stack([x.flatten() * stride, y.flatten() * stride], 1))
+            strides.append(torch.full((r * c,), stride))
+            # Each resolution owns boxes whose longest side-distance fits it; the ends are open.
+            low = 0.0 if level == 0 else 2.0 * stride
+            high = float("inf") if level == len(SCALES) - 1 else 4.0 * stride
+            reach.append(torch.tensor([[low, high]]).expand(r * c, 2))
+        self.points: Tensor
+        self.strides: Tensor
+        self.reach: Tensor
+        self.register_buffer("points", torch.cat(points), persistent=False)
+        self.register_buffer("strides", torch.cat(strides), persistent=False)
+        self.register_buffer("reach", torch.cat(reach), persistent=False)
+
+    def forward(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+        """Features -> class logits (b, cells, K), distances in pixels (b, cells, 4), centredness."""
+        base = self.neck(features.pyramid)
+        logits, sides, centred = [], [], []
+        for level, x in enumerate((self.up(base), base, self.down(base))):
+            logits.append(self.out_class(self.tower_class(x)).flatten(2).transpose(1, 2))
+            box = self.out_box(self.tower_box(x)).flatten(2).transpose(1, 2)
+            stride = self.image_size / x.shape[2]
+            sides.append((box[..., :4] + self.level_scale[level]).clamp(max=6).exp() * stride)
+            centred.append(box[..., 4])
+        return torch.cat(logits, 1), torch.cat(sides, 1), torch.cat(centred, 1)
+
+    def assign(self, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Give each cell a box, or none.
+
+        Args:
+            boxes: (k, 4); labels: (k,).
+
+        Returns:
+            class index (cells,), K = background; distances (cells, 4) left, top, right, bottom.
+        """
+        cells = len(self.points)
+        if not len(boxes):
+            return torch.full((cells,), self.classes), torch.zeros(cells, 4)
+        x, y = self.points[:, :1], self.points[:, 1:]
+        sides = torch.stack([x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y], 2)
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        radius = 1.5 * self.strides[:, None]
+        near = ((x - centre[:, 0]).abs() < radius) & ((y - centre[:, 1]).abs() < radius)
+        longest = sides.amax(2)
+        fits = (longest >= self.reach[:, :1]) & (longest <= self.reach[:, 1:])
+        area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).expand(cells, -1)
+        area = area.masked_fill(~((sides.amin(2) > 0) & near & fits), float("inf"))
+        smallest, which = area.min(1)
+        kind = torch.where(smallest.isfinite(), labels[which], self.classes)
+        return kind, sides[torch.arange(cells), which]
+
+    def loss(self, outputs: tuple[Tensor, ...], truth: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Focal + GIoU + centredness, normalised by the number of positive cells."""
+        logits, sides, centred = outputs
+        kinds, wanted = zip(*(self.assign(*image) for image in truth), strict=True)
+        kind, want = torch.stack(kinds), torch.stack(wanted)
+        positive = kind < self.classes
+        count = positive.sum().clamp(min=1)
+        hot = F.one_hot(kind, self.classes + 1)[..., :-1].float()
+        total = sigmoid_focal_loss(logits, hot, reduction="sum") / count
+        if positive.any():
+            points = self.points.expand(len(truth), -1, -1)[positive]
+            got, true = _to_xyxy(points, sides[positive]), _to_xyxy(points, want[positive])
+            quality = centredness(want[positive])
+            weight = quality.sum().clamp(min=1e-6)
+            total = total + (generalized_box_iou_loss(got, true) * quality).sum() / weight
+            total = total + F.binary_cross_entropy_with_logits(centred[positive], quality)
+        return total
+
+
+def centredness(sides: Tensor) -> Tensor:
+    """FCOS eq. 3: 1 at the centre of the box, 0 at its edge. (n, 4) -> (n,)."""
+    across, down = sides[:, [0, 2]], sides[:, [1, 3]]
+    ratio = across.amin(1) / across.amax(1) * down.amin(1) / down.amax(1)
+    return ratio.clamp(min=0).sqrt()
+
+
+def _to_xyxy(points: Tensor, sides: Tensor) -> Tensor:
+    return torch.cat([points - sides[..., :2], points + sides[..., 2:]], -1)
+
+
+@dataclass
+class DetectionPredictor:
+    """Head with suppression."""
+
+    model: Model
+    config: Any
+    selected: dict[str, object]
+
+    def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        head = self.model.head
+        assert isinstance(head, DenseHead)
+        boxes, scores, labels, image = [], [], [], []
+        for index, features in in_batches(self.model.encoder, inputs):
+            outputs = self.model(features)
+            assert isinstance(outputs, tuple)
+            logits, sides, centred = outputs
+            score = (logits.sigmoid() * centred.sigmoid().unsqueeze(-1)).sqrt()
+            xyxy = _to_xyxy(head.points.expand(len(index), -1, -1), sides)
+            xyxy = xyxy.clamp(0, head.image_size)
+            for i, where in enumerate(index):
+                best, flat = score[i].flatten().topk(min(100, score[i].numel()))
+                box, kind = xyxy[i, flat // head.classes], flat % head.classes
+                kept = batched_nms(box, best, kind, self.config.nms_iou)[: self.config.keep]
+                boxes.append(box[kept])
+                scores.append(best[kept])
+                labels.append(kind[kept])
+                image.append(np.full(len(kept), where, np.int64))
+        return {
+            "boxes": torch.cat(boxes).numpy(),
+            "scores": torch.cat(scores).numpy(),
+            "labels": torch.cat(labels).numpy(),
+            "image_index": np.concatenate(image),
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.model.state_dict()

@@ -1,0 +1,49 @@
+"""Brings any encoder's pyramid to one map, so that one head serves ViTs and CNNs."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ecamp.encoders.base import Features
+
+
+class Neck(nn.Module):
+    """Project each pyramid level to a common width, resize to one grid, add, normalise.
+
+    The grid is that of the level nearest to 1/8 of the image side: a patch-8 ViT keeps its own.
+
+    Args:
+        features: Features of any batch, for the levels' shapes.
+        image_size: Side of the encoder's input.
+        width: Channels of the result.
+    """
+
+    def __init__(self, features: Features, image_size: int, width: int) -> None:
+        super().__init__()
+        levels = features.pyramid
+        wanted = image_size / 8
+        self.grid = min(
+            ((level.shape[2], level.shape[3]) for level in levels),
+            key=lambda grid: abs(torch.tensor(grid[0] / wanted).log2().item()),
+        )
+        self.projections = nn.ModuleList(nn.Conv2d(level.shape[1], width, 1) for level in levels)
+        self.norm = nn.GroupNorm(8, width)
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        """Levels (batch, width_i, rows_i, columns_i) -> (batch, width, *grid)."""
+        total = torch.zeros(())
+        for level, project in zip(pyramid, self.projections, strict=True):
+            part = project(level)
+            if part.shape[2:] != self.grid:
+                part = F.interpolate(part, self.grid, mode="bilinear", align_corners=False)
+            total = total + part
+        return self.norm(total)
+
+
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
+    """3x3 convolution, group norm (no batch statistics: small sets), GELU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.GroupNorm(8, outputs), nn.GELU()
+    )

@@ -1,0 +1,47 @@
+"""AdamW parameter groups: no decay on biases, norms, tokens and position tables."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def adamw(
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
+    scale: dict[str, float] | None = None,
+) -> torch.optim.AdamW:
+    """Make AdamW over the trainable parameters.
+
+    Args:
+        scale: Learning-rate factor by prefix of the parameter's name (`{"encoder.": 0.1}`); the
+            longest matching prefix counts, without a match the factor is 1.
+
+    Returns:
+        The optimiser; each group keeps its factor as `lr_scale`.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    prefixes = sorted(scale or {}, key=len, reverse=True)
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        plain = parameter.ndim < 2 or any(key in name for key in ("cls_token", "pos_embed"))
+        factor = next(((scale or {})[p] for p in prefixes if name.startswith(p)), 1.0)
+        groups.setdefault((0.0 if plain else weight_decay, factor), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "lr_scale": factor, "lr": lr * factor}
+            for (decay, factor), parameters in groups.items()
+        ],
+        lr=lr,
+        betas=betas,
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group, times the group's own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
