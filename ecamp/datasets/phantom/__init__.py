@@ -1,0 +1,74 @@
+"""Procedural chest radiographs with truth and reports: the data set that is always there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from ecamp.config import identity
+from ecamp.datasets.phantom.findings import FINDINGS
+from ecamp.datasets.phantom.study import BLOCK, GENERATOR_VERSION, describe_study, render_study
+from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+
+
+class PhantomDataset(Dataset):
+    """Rendered on demand; any machine gives the same pixels."""
+
+    summary = "procedural chest radiographs: labels, masks, boxes and reports, no download"
+    licence = "Apache-2.0"
+    citation = "this project, docs/phantom.md"
+
+    class Config(PluginConfig):
+        """Studies a split (rounded up to whole blocks of patients) and the seed."""
+
+        seed: int = Field(default=0, ge=0, description="another seed, another population")
+        pretrain: int = Field(default=6000, ge=0, description="image-report pairs to pre-train on")
+        train: int = Field(default=2000, ge=0, description="labelled images to learn from")
+        val: int = Field(default=500, ge=0, description="images to choose on")
+        test: int = Field(default=1000, ge=0, description="images to report on")
+
+    @property
+    def info(self) -> DatasetInfo:
+        return DatasetInfo(
+            name="phantom",
+            version=f"{GENERATOR_VERSION}-{identity(self.config)[:6]}",
+            labels=FINDINGS,
+            label_kind="multilabel",
+            mask_classes=FINDINGS,
+            box_classes=FINDINGS,
+            has_reports=True,
+            colour="grey",
+            mean=(0.42,),
+            std=(0.27,),
+        )
+
+    def records(self) -> Sequence[Record]:
+        records = []
+        start = 0
+        for split in ("test", "val", "train", "pretrain"):
+            count = getattr(self.config, split)
+            for index in range(start, start + count):
+                study = describe_study(self.config.seed, index)
+                records.append(
+                    Record(
+                        id=f"phantom-{index:06d}",
+                        patient=study.patient,
+                        split=split,
+                        row=f"study {index}",
+                        labels=study.labels,
+                        report=study.report,
+                        has_mask=True,
+                        has_boxes=True,
+                        payload=index,
+                    )
+                )
+            start += -(-count // BLOCK) * BLOCK
+        return records
+
+    def load(self, record: Record, size: int) -> Sample:
+        study = render_study(self.config.seed, record.payload, size)
+        return Sample(study.image[..., None], study.masks, study.boxes, study.box_classes)
+
+    def fingerprint(self) -> str:
+        return identity(["phantom", GENERATOR_VERSION, self.config.model_dump()])

@@ -1,0 +1,95 @@
+"""One phantom study, whole: image, truth and report from (seed, index) alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecamp.datasets.phantom.anatomy import Anatomy, Pose, draw_anatomy, draw_pose
+from ecamp.datasets.phantom.exact import generator
+from ecamp.datasets.phantom.findings import FINDINGS, Finding, draw_findings, follow_up
+from ecamp.datasets.phantom.render import render
+from ecamp.datasets.phantom.report import write_report
+
+GENERATOR_VERSION = 1  # bump whenever any pixel or word changes
+BLOCK = 6  # studies a block; patients never straddle one
+_SHARES = ((1, 2, 3), (2, 1, 3), (3, 2, 1), (1, 1, 2, 2), (2, 2, 2), (1, 1, 1, 3))
+
+
+@dataclass(frozen=True)
+class Description:
+    """A study without its pixels."""
+
+    index: int
+    patient: str
+    anatomy: Anatomy
+    pose: Pose
+    findings: tuple[Finding, ...]
+    report: str
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """0 or 1 for each of `FINDINGS`."""
+        present = {finding.name for finding in self.findings}
+        return tuple(int(name in present) for name in FINDINGS)
+
+
+def describe_study(seed: int, index: int) -> Description:
+    """Draw patient, findings and report of one study; cheap."""
+    block, place = divmod(index, BLOCK)
+    shares = _SHARES[int(generator(seed, block, 1).integers(0, len(_SHARES)))]
+    person, start = 0, 0
+    while start + shares[person] <= place:
+        start += shares[person]
+        person += 1
+    patient_rng = generator(seed, block * BLOCK + start, 2)
+    anatomy = draw_anatomy(patient_rng)
+    findings = draw_findings(patient_rng)
+    before: tuple[Finding, ...] | None = None
+    for visit in range(place - start):
+        before, findings = findings, follow_up(generator(seed, block * BLOCK + start + visit, 4), findings)
+    study_rng = generator(seed, index, 5)
+    pose = draw_pose(study_rng)
+    report = write_report(study_rng, findings, before)
+    return Description(index, f"p{block:06d}{'abcdef'[person]}", anatomy, pose, findings, report)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A rendered study.
+
+    Attributes:
+        image: uint8 (size, size).
+        masks: bool (len(FINDINGS), size, size); False where absent.
+        boxes: float32 (n, 4) x1, y1, x2, y2 in pixels, one an instance; encloses its mask.
+        box_classes: int64 (n,) index into `FINDINGS`.
+    """
+
+    description: Description
+    image: np.ndarray
+    masks: np.ndarray
+    boxes: np.ndarray
+    box_classes: np.ndarray
+
+
+def render_study(seed: int, index: int, size: int) -> Study:
+    """Render one study at `size` pixels."""
+    study = describe_study(seed, index)
+    image, instance_masks = render(study.anatomy, study.pose, study.findings, (seed, index), size)
+    masks = np.zeros((len(FINDINGS), size, size), bool)
+    boxes, classes = [], []
+    for finding, mask in zip(study.findings, instance_masks, strict=True):
+        kind = FINDINGS.index(finding.name)
+        masks[kind] |= mask
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            classes.append(kind)
+    return Study(
+        study,
+        image,
+        masks,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(classes, np.int64),
+    )
