@@ -124,6 +124,7 @@ class BenchSpec(BaseModel):
         PluginRef(name="ecamp"),
     ]
     pretrain_data: PluginRef = PluginRef(name="phantom")
+    pretrain: dict[str, Any] = Field(default_factory=dict)
     fractions: list[float] = [0.1, 1.0]
     seeds: list[int] = [0, 1, 2]
     protocols: list[str] = ["linear", "frozen"]

@@ -17,7 +17,7 @@ def normaliser(info: DatasetInfo) -> Callable[[np.ndarray], Tensor]:
     std = torch.tensor(info.std).reshape(1, -1, 1, 1)
 
     def normalise(images: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+        pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
         return (pixels / 255 - mean) / std
 
     return normalise

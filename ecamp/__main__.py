@@ -1,0 +1,5 @@
+"""`python -m ecamp`."""
+
+from ecamp.cli import main
+
+main()

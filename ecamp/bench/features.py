@@ -1,0 +1,128 @@
+"""Encoders with their weights, and the frozen features of a data set, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecamp.bench.plan import Cell, Pretraining
+from ecamp.config import PluginRef
+from ecamp.data.arrays import Arrays, materialise
+from ecamp.data.normalise import normaliser
+from ecamp.data.store import cache_root, locked
+from ecamp.encoders.base import Encoder, Features
+from ecamp.errors import CorruptFileError
+from ecamp.plugin.host import make_plugin
+from ecamp.pretext.base import PretextContext
+from ecamp.tasks.base import Inputs
+from ecamp.train.pretrain import Source, load_weights, pretrain
+
+BATCH = 256
+
+
+def run_pretraining(
+    plan: Pretraining,
+    on_bad_image: str,
+    cache: Path | None,
+    say: Callable[[str], None],
+    progress: Callable[[int, int, dict[str, float]], None] = lambda step, total, losses: None,
+) -> Path:
+    """Pre-train once; a later caller gets the cached weights.
+
+    Returns:
+        The folder with `weights.safetensors`, `pretrain.json`, `metrics.jsonl`.
+    """
+    folder = cache_root(cache) / "pretrain" / plan.key
+    with locked(folder.with_suffix(".lock")):
+        if (folder / "weights.safetensors").exists() and (folder / "pretrain.json").exists():
+            return folder
+        data = make_plugin("ecamp.datasets", plan.data)
+        splits = {record.split for record in data.records()}
+        split = "pretrain" if "pretrain" in splits else "train"
+        encoder_plugin = make_plugin("ecamp.encoders", plan.encoder)
+        size = encoder_plugin.image_size * plan.recipe.scale
+        arrays = materialise(
+            data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, log=say
+        )
+        say(f"pre-training {plan.encoder} with {plan.pretext}: {plan.recipe.steps} steps")
+        torch.manual_seed(plan.recipe.seed)
+        encoder = encoder_plugin.build(arrays.images.shape[-1])
+        context = PretextContext(arrays.info, arrays.reports, plan.recipe.scale)
+        objective = make_plugin("ecamp.pretext", plan.pretext).build(encoder, context)
+        total = plan.recipe.steps
+        pretrain(
+            objective,
+            Source(arrays, arrays.where(split)),
+            plan.recipe,
+            folder,
+            plan.key,
+            lambda step, losses: progress(step, total, losses),
+        )
+    return folder
+
+
+def build_encoder(
+    ref: PluginRef, channels: int, seed: int, weights: Path | None
+) -> Encoder:
+    """Build an encoder; random weights come from `seed`, pre-trained ones from the file.
+
+    Raises:
+        CorruptFileError: The weights file does not load; it is set aside so that the next run
+            trains it again.
+    """
+    torch.manual_seed(seed)
+    encoder: Encoder = make_plugin("ecamp.encoders", ref).build(channels)
+    if weights is not None:
+        try:
+            load_weights(encoder, weights)
+        except CorruptFileError:
+            weights.replace(weights.with_suffix(".damaged"))
+            raise
+    return encoder.eval()
+
+
+def frozen_features(encoder: Encoder, arrays: Arrays, rows: np.ndarray) -> Features:
+    """Features of some images in eval mode (no drop-path, the encoder's own final norm kept).
+
+    The pyramid is kept in bfloat16: half the memory, and far finer than what heads resolve.
+    """
+    normalise = normaliser(arrays.info)
+    pooled, tokens, levels = [], [], []
+    grid = (0, 0)
+    encoder.eval()
+    with torch.no_grad():
+        for start in range(0, len(rows), BATCH):
+            out = encoder(normalise(arrays.images[rows[start : start + BATCH]]))
+            pooled.append(out.pooled)
+            tokens.append(out.tokens[:, :0])  # heads use the pyramid; tokens would double it
+            levels.append([level.bfloat16() for level in out.pyramid])
+            grid = out.grid
+    pyramid = tuple(torch.cat(parts) for parts in zip(*levels, strict=True))
+    return Features(torch.cat(pooled), torch.cat(tokens), grid, pyramid)
+
+
+def inputs_of(arrays: Arrays, rows: np.ndarray, features: Features | None) -> Inputs:
+    """Images and (already computed) features of some rows."""
+    return Inputs(arrays.images[rows], features, normaliser(arrays.info))
+
+
+def take(features: Features, at: np.ndarray) -> Features:
+    """Features of some positions."""
+    rows = torch.from_numpy(at)
+    return Features(
+        features.pooled[rows],
+        features.tokens[rows],
+        features.grid,
+        tuple(level[rows] for level in features.pyramid),
+    )
+
+
+def weights_name(cell: Cell) -> str:
+    """What features are shared by: random weights differ by seed, pre-trained ones do not."""
+    if cell.encoder is None:
+        return "-"
+    which = cell.pretraining.key if cell.pretraining else f"random-{cell.seed}"
+    return f"{cell.encoder}|{which}"

@@ -1,0 +1,352 @@
+"""Runs a plan cell by cell: resumes, survives failing cells, and writes each result at once."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecamp.bench.features import (
+    build_encoder,
+    frozen_features,
+    inputs_of,
+    run_pretraining,
+    take,
+    weights_name,
+)
+from ecamp.bench.floors import floor_prediction
+from ecamp.bench.plan import Cell, Plan
+from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack_mask
+from ecamp.data.arrays import Arrays, materialise
+from ecamp.data.splits import fraction_index
+from ecamp.data.store import atomic_path
+from ecamp.encoders.base import Features
+from ecamp.errors import DataError, EcampError
+from ecamp.metrics.stats import Metric, resample_counts
+from ecamp.plugin.host import make_plugin
+from ecamp.plugin.protocols import TaskPlugin
+from ecamp.tasks.base import TaskSplit
+
+EVAL_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    done: int
+    reused: int
+    failed: dict[str, str]
+
+
+class Runner:
+    """Executes a plan into a run folder.
+
+    Args:
+        say: Gets one line per event, for stderr.
+        progress: Gets (step, total, losses) while pre-training.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        *,
+        cache: Path | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        progress: Callable[[int, int, dict[str, float]], None] = lambda step, total, losses: None,
+    ) -> None:
+        self.plan, self.run, self.cache = plan, run, cache
+        self.say, self.progress = say, progress
+        self._arrays: dict[str, Arrays] = {}
+        self._features: tuple[str, Features] | None = None
+        self._weights: dict[str, Path] = {}
+        self._broken: dict[str, str] = {}
+
+    def execute(self) -> Outcome:
+        """Run all cells that are not done.
+
+        Returns:
+            Counts, and the failures by cell id.
+        """
+        todo = [cell for cell in self.plan.cells if self.run.finished(cell.key) is None]
+        reused = len(self.plan.cells) - len(todo)
+        if reused:
+            self.say(f"{reused} of {len(self.plan.cells)} cells are done already")
+        failed: dict[str, str] = {}
+        # Cells that share features stand together, so that features are computed once.
+        order = sorted(
+            range(len(todo)),
+            key=lambda i: (str(todo[i].dataset), todo[i].kind != "floor", weights_name(todo[i])),
+        )
+        for count, index in enumerate(order, 1):
+            cell = todo[index]
+            try:
+                self._run_cell(cell, count, len(todo))
+            except Exception as error:
+                failed[cell.key] = self._note_failure(cell, error)
+        return Outcome(len(todo) - len(failed), reused, failed)
+
+    def _note_failure(self, cell: Cell, error: Exception) -> str:
+        text = str(error) if isinstance(error, EcampError) else f"{type(error).__name__}: {error}"
+        self.say(f"FAILED {cell.label}: {text}")
+        trace = "" if isinstance(error, EcampError) else traceback.format_exc()
+        self.run.log_event(
+            event="failed", id=cell.key, label=cell.label, error=text, trace=trace
+        )
+        return text
+
+    def _run_cell(self, cell: Cell, count: int, total: int) -> None:
+        weights = self._pretrained(cell)
+        arrays = self._arrays_of(cell)
+        began = time.monotonic()
+        task: TaskPlugin = make_plugin(
+            "ecamp.tasks", _task_ref(cell.task, self.plan.spec.task_options)
+        )
+        rows = self._rows(cell, task, arrays)
+        if cell.floor:
+            predicted = floor_prediction(cell.floor, arrays, rows["train"], rows["val"], rows["test"])
+            selected: dict[str, Any] = {}
+            head: dict[str, torch.Tensor] = {}
+        else:
+            predicted, selected, head = self._fit(cell, task, arrays, rows, weights)
+        subset = subset_arrays(arrays, rows["test"])
+        targets = task.targets(subset)
+        counts = resample_counts(subset.patients, self.plan.spec.bootstrap)
+        metrics = task.score(predicted, targets, counts)
+        self._write(cell, task, arrays, rows, predicted, targets, metrics, selected, head, began)
+        primary = metrics[task.primary]
+        shown = "undefined" if primary.value is None else f"{primary.value:.3f}"
+        self.say(f"[{count}/{total}] {cell.label}: {task.primary} {shown}")
+
+    def _pretrained(self, cell: Cell) -> Path | None:
+        """Weights of a cell; a failed pre-training fails its cells, not the others."""
+        plan = cell.pretraining
+        if plan is None:
+            return None
+        if plan.key in self._broken:
+            raise EcampError(f"its pre-training failed: {self._broken[plan.key]}")
+        if plan.key not in self._weights:
+            try:
+                folder = run_pretraining(
+                    plan, self.plan.spec.on_bad_image, self.cache, self.say, self.progress
+                )
+            except Exception as error:
+                self._broken[plan.key] = str(error)
+                raise
+            mine = self.run.path / "pretrain" / plan.key
+            for name in ("weights.safetensors", "pretrain.json", "metrics.jsonl"):
+                with atomic_path(mine / name) as temporary:
+                    shutil.copyfile(folder / name, temporary)
+            self._weights[plan.key] = folder / "weights.safetensors"
+        return self._weights[plan.key]
+
+    def _arrays_of(self, cell: Cell) -> Arrays:
+        encoder = make_plugin("ecamp.encoders", cell.encoder or self.plan.spec.encoders[0])
+        name = f"{cell.dataset}@{encoder.image_size}"
+        if name not in self._arrays:
+            dataset = make_plugin("ecamp.datasets", cell.dataset)
+            self._arrays[name] = materialise(
+                dataset,
+                encoder.image_size,
+                splits=EVAL_SPLITS,
+                on_bad_image=self.plan.spec.on_bad_image,
+                cache=self.cache,
+                log=self.say,
+            )
+        return self._arrays[name]
+
+    def _rows(self, cell: Cell, task: TaskPlugin, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Rows of each split that hold the task's truth; train cut to the fraction."""
+        known = {
+            "labels": np.isfinite(arrays.labels).any(1),
+            "mask": arrays.has_mask,
+            "boxes": arrays.has_boxes,
+        }[task.needs]
+        rows = {}
+        for split in EVAL_SPLITS:
+            where = arrays.where(split)
+            rows[split] = where[known[where]]
+            if not len(rows[split]):
+                raise DataError(
+                    f"{cell.dataset}: no image with {task.needs} in split '{split}'.",
+                    "Every split needs some; look at the split rule of the data set.",
+                )
+        patients = [arrays.patients[i] for i in rows["train"]]
+        rows["train"] = rows["train"][fraction_index(patients, cell.fraction, cell.seed)]
+        return rows
+
+    def _fit(
+        self,
+        cell: Cell,
+        task: TaskPlugin,
+        arrays: Arrays,
+        rows: dict[str, np.ndarray],
+        weights: Path | None,
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, torch.Tensor]]:
+        assert cell.encoder is not None
+        frozen = cell.protocol != "finetune"
+        features = self._frozen(cell, arrays, weights) if frozen else None
+
+        def inputs(split: str) -> Any:
+            part = None if features is None else take(features, rows[split])
+            return inputs_of(arrays, rows[split], part)
+
+        train = TaskSplit(inputs("train"), task.targets(subset_arrays(arrays, rows["train"])))
+        val = TaskSplit(inputs("val"), task.targets(subset_arrays(arrays, rows["val"])))
+        # Everything random below depends on the cell alone, not on which cells ran before.
+        torch.manual_seed(cell.seed)
+        channels = arrays.images.shape[-1]
+        encoder = None if frozen else build_encoder(cell.encoder, channels, cell.seed, weights)
+        torch.manual_seed(cell.seed)
+        head = task.fit(encoder, train, val, protocol=cell.protocol, seed=cell.seed)
+        return head.predict(inputs("test")), dict(head.selected), head.state_dict()
+
+    def _frozen(self, cell: Cell, arrays: Arrays, weights: Path | None) -> Features:
+        name = f"{cell.dataset}|{arrays.key}|{weights_name(cell)}"
+        if self._features is None or self._features[0] != name:
+            assert cell.encoder is not None
+            encoder = build_encoder(cell.encoder, arrays.images.shape[-1], cell.seed, weights)
+            every = np.arange(len(arrays))
+            self._features = (name, frozen_features(encoder, arrays, every))
+        return self._features[1]
+
+    def _write(
+        self,
+        cell: Cell,
+        task: TaskPlugin,
+        arrays: Arrays,
+        rows: dict[str, np.ndarray],
+        predicted: dict[str, np.ndarray],
+        targets: dict[str, np.ndarray],
+        metrics: dict[str, Metric],
+        selected: dict[str, Any],
+        head: dict[str, torch.Tensor],
+        began: float,
+    ) -> None:
+        from safetensors.torch import save_file
+
+        test = rows["test"]
+        result = {
+            "schema": SCHEMA,
+            "id": cell.key,
+            "kind": cell.kind,
+            "cell": {
+                "dataset": arrays.info.name,
+                "protocol_id": arrays.info.protocol,
+                "split_hash": arrays.split_hash,
+                "task": cell.task,
+                "encoder": str(cell.encoder) if cell.encoder else "-",
+                "pretext": cell.pretext,
+                "weights": cell.decisive["weights"],
+                "protocol": cell.protocol,
+                "fraction": cell.fraction,
+                "seed": cell.seed,
+                "floor": cell.floor,
+            },
+            "counts": {
+                **{split: len(rows[split]) for split in EVAL_SPLITS},
+                "test_patients": len({arrays.patients[i] for i in test}),
+                "skipped": len(arrays.skipped),
+            },
+            "primary": task.primary,
+            "metrics": metrics_json(metrics),
+            "selected": selected,
+            "warnings": warnings_of(task, arrays, rows),
+        }
+        stored = {**pack(predicted, targets)}
+        stored["ids"] = np.array([arrays.ids[i] for i in test])
+        stored["patients"] = np.array([arrays.patients[i] for i in test])
+        for name, metric in metrics.items():
+            if metric.replicates is not None and "/" not in name:
+                stored[f"replicates/{name}"] = metric.replicates
+        if head:
+            with atomic_path(self.run.cell(cell.key) / "head.safetensors") as temporary:
+                save_file({k: v.contiguous() for k, v in head.items()}, temporary)
+        seconds = time.monotonic() - began
+        self.run.write_cell(
+            cell.key,
+            result,
+            stored,
+            {"seconds": round(seconds, 3), "finished": time.time()},
+            f"{cell.label}\n{seconds:.1f} s\n",
+        )
+        self._write_gallery(arrays, test)
+        self.run.log_event(event="done", id=cell.key, seconds=round(seconds, 3))
+
+    def _write_gallery(self, arrays: Arrays, test: np.ndarray) -> None:
+        """A few test images, once a data set, for the report's pictures."""
+        path = self.run.path / "gallery" / f"{arrays.key}.npz"
+        if path.exists():
+            return
+        shown = test[: min(len(test), 48)]
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            images=np.asarray(arrays.images[shown]),
+            ids=np.array([arrays.ids[i] for i in shown]),
+            dataset=np.array(arrays.info.name),
+        )
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+
+
+def _task_ref(name: str, options: dict[str, dict[str, Any]]) -> Any:
+    from ecamp.config import PluginRef
+
+    return PluginRef(name=name, options=options.get(name, {}))
+
+
+def pack(
+    predicted: dict[str, np.ndarray], targets: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Arrays of a cell as stored: masks as bits."""
+    out = {**targets, **predicted}
+    if "mask" in out:
+        out["mask_shape"] = np.array(out["mask"].shape)
+        out["mask_bits"] = pack_mask(np.asarray(out.pop("mask")))
+        out["target_bits"] = pack_mask(np.asarray(out.pop("target")))
+    return out
+
+
+def subset_arrays(arrays: Arrays, rows: np.ndarray) -> Arrays:
+    """Some rows of the arrays, boxes re-indexed; images and masks are read."""
+    pairs = [arrays.boxes_of(int(i)) for i in rows]
+    boxes = [b for b, _ in pairs] + [np.zeros((0, 4), np.float32)]
+    kinds = [k for _, k in pairs] + [np.zeros(0, np.int64)]
+    return replace(
+        arrays,
+        ids=tuple(arrays.ids[i] for i in rows),
+        patients=tuple(arrays.patients[i] for i in rows),
+        splits=tuple(arrays.splits[i] for i in rows),
+        reports=tuple(arrays.reports[i] for i in rows),
+        images=arrays.images[rows],
+        labels=arrays.labels[rows],
+        masks=arrays.masks[rows],
+        has_mask=arrays.has_mask[rows],
+        has_boxes=arrays.has_boxes[rows],
+        boxes=np.concatenate(boxes),
+        box_classes=np.concatenate(kinds),
+        box_start=np.cumsum([0] + [len(b) for b, _ in pairs]).astype(np.int64),
+    )
+
+
+def warnings_of(task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray]) -> list[str]:
+    """What a reader of the number must know: classes absent from train, images left out."""
+    out = []
+    if task.needs == "labels":
+        for k, name in enumerate(arrays.info.labels):
+            for split in EVAL_SPLITS:
+                if not (arrays.labels[rows[split], k] > 0.5).any():
+                    out.append(f"class '{name}' has no positive in {split}")
+    if arrays.skipped:
+        out.append(f"{len(arrays.skipped)} unreadable images were left out")
+    return out

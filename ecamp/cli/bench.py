@@ -1,0 +1,120 @@
+"""`ecamp bench`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("-c", "--config", "recipe", type=click.Path(path_type=Path), help="YAML recipe")
+@click.option("--tasks", help="cls,seg,det")
+@click.option("--datasets", help="phantom, or path/to/dataset.yaml; comma-separated")
+@click.option("--encoders", help="vit-micro, timm/resnet18?image_size=64, ...")
+@click.option("--pretext", help="none,mae,ecamp; the first is the baseline")
+@click.option("--pretrain-data", help="data set to pre-train on")
+@click.option("--pretrain-steps", type=int, help="steps of every pre-training")
+@click.option("--protocols", help="linear,frozen,finetune")
+@click.option("--fractions", help="shares of the training labels: 0.01,0.1,1")
+@click.option("--seeds", help="0,1,2")
+@click.option("--bootstrap", type=int, help="resamples of the test patients")
+@click.option("--on-bad-image", type=click.Choice(["fail", "skip"]))
+@click.option("--run", "run_path", type=click.Path(path_type=Path), default=Path("runs/bench"),
+              show_default=True, help="run folder; an interrupted run resumes")  # fmt: skip
+@click.option("--cache", type=click.Path(path_type=Path), help="decoded images and weights")
+@click.option("--dry-run", is_flag=True, help="show the cells, compute nothing")
+@click.option("-f", "--format", "form", type=click.Choice(["table", "json", "csv", "md"]),
+              default="table", show_default=True)  # fmt: skip
+def bench(**options: Any) -> None:
+    """Run encoders x pretexts x data sets x tasks and say what helped."""
+    from ecamp.bench.plan import make_plan
+    from ecamp.bench.runner import Runner
+    from ecamp.bench.store import RunFolder, command_line
+
+    spec = _spec(options)
+    plan = make_plan(spec)
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
+    if options["dry_run"]:
+        _show(plan, options["form"])
+        return
+    run = RunFolder(options["run_path"])
+    run.open(spec, {**plan.as_json(), "command": command_line()})
+    began = time.monotonic()
+    runner = Runner(
+        plan, run, cache=options["cache"],
+        say=lambda text: click.echo(f"{time.monotonic() - began:6.0f}s  {text}", err=True),
+        progress=_Progress(),
+    )  # fmt: skip
+    outcome = runner.execute()
+    _summarise(run.path, options["form"], spec.pretext[0])
+    click.echo(f"{outcome.done} cells done, {outcome.reused} reused, {len(outcome.failed)} failed "
+               f"in {time.monotonic() - began:.0f} s", err=True)  # fmt: skip
+    if outcome.failed:
+        sys.exit(3)
+
+
+def _spec(options: dict[str, Any]) -> Any:
+    """The recipe file, overridden by the options that were given."""
+    from ecamp.config import BenchSpec, load_recipe, validate
+
+    values = load_recipe(options["recipe"]) if options["recipe"] else {}
+    lists = {"tasks": str, "protocols": str, "fractions": float, "seeds": int}
+    for name, kind in lists.items():
+        if options[name] is not None:
+            values[name] = [_number(kind, name, part) for part in options[name].split(",") if part]
+    for name in ("datasets", "encoders", "pretext", "pretrain_data", "bootstrap", "on_bad_image"):
+        if options[name] is not None:
+            values[name] = options[name]
+    if options["pretrain_steps"] is not None:
+        values["pretrain"] = {**values.get("pretrain", {}), "steps": options["pretrain_steps"]}
+    return validate(BenchSpec, values, str(options["recipe"] or "command line"))
+
+
+def _number(kind: type, name: str, text: str) -> Any:
+    from ecamp.errors import UsageError
+
+    try:
+        return kind(text.strip())
+    except ValueError:
+        raise UsageError(f"--{name}: '{text}' is no number.") from None
+
+
+def _show(plan: Any, form: str) -> None:
+    import json
+
+    if form == "json":
+        click.echo(json.dumps(plan.as_json(), indent=2))
+        return
+    for pretraining in plan.pretrainings:
+        click.echo(f"pretrain {pretraining.key}  {pretraining.encoder} {pretraining.pretext} "
+                   f"{pretraining.recipe.steps} steps")  # fmt: skip
+    for cell in plan.cells:
+        click.echo(f"{cell.kind:8} {cell.key}  {cell.label}")
+    click.echo(f"{len(plan.cells)} cells, {len(plan.pretrainings)} pre-trainings", err=True)
+
+
+def _summarise(path: Path, form: str, baseline: Any) -> None:
+    from ecamp.report.page import write_page
+    from ecamp.report.summary import format_rows, read_run, summarise
+
+    cells, warnings = read_run(path)
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    rows = summarise(cells, baseline=str(baseline))
+    click.echo(format_rows(rows, form))
+    click.echo(f"report: {write_page(path, baseline=str(baseline))}", err=True)
+
+
+class _Progress:
+    """One line per tenth of a pre-training."""
+
+    def __call__(self, step: int, total: int, losses: dict[str, float]) -> None:
+        every = max(1, total // 10)
+        if (step + 1) % every == 0 or step + 1 == total:
+            shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            click.echo(f"         step {step + 1}/{total}  {shown}", err=True)

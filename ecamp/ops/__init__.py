@@ -1,0 +1,1 @@
+"""The Python face of each kernel: schema, reference, fake. Imports torch only."""

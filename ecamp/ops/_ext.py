@@ -1,0 +1,44 @@
+"""Loads the compiled kernels once, if they are there; everything works without them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+LIBRARY = "_C.so"
+
+
+@cache
+def load_extension() -> bool:
+    """Load the kernels. One warning when they are missing, none when they are switched off.
+
+    Returns:
+        Whether native kernels are registered. `ECAMP_DISABLE_EXT=1` says no.
+    """
+    if os.environ.get("ECAMP_DISABLE_EXT") == "1":
+        return False
+    path = Path(__file__).resolve().parent.parent / LIBRARY
+    if not path.exists():
+        warnings.warn(
+            "ecamp: no compiled kernels, using the slower references "
+            "(rebuild with `pip install --no-build-isolation .`)",
+            stacklevel=2,
+        )
+        return False
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        warnings.warn(f"ecamp: compiled kernels do not load, using references: {error}", stacklevel=2)
+        return False
+    return True
+
+
+def native_info() -> dict[str, Any]:
+    """What `ecamp doctor` shows: whether the kernels are native here, and from which file."""
+    path = Path(__file__).resolve().parent.parent / LIBRARY
+    return {"native": load_extension(), "library": LIBRARY if path.exists() else None}

@@ -1,0 +1,271 @@
+"""Results of a run as rows: means over seeds, intervals, paired differences, floors. No torch.
+
+Two kinds of spread never mix: `low`-`high` is the 95 % interval over resampled test patients,
+`sd` the spread over seeds. A difference to the baseline is paired: both sides saw the same
+resamples. Differences are corrected over the table (Holm).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """One cell as read back; `replicates` of the primary metric, or None."""
+
+    result: dict[str, Any]
+    replicates: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        value: Mean of the primary metric over seeds; None when undefined.
+        low, high: 95 % interval of that mean over resampled test patients.
+        sd: Spread over seeds (None for one seed).
+        delta, delta_low, delta_high: Paired difference to the baseline pretext.
+        p_holm: Two-sided bootstrap p, Holm-corrected over the table.
+        verdict: `better`, `worse`, `tie`, or empty for the baseline itself.
+        floor, floor_name: Best trivial score of that split and fraction.
+        below_floor: The score does not beat it.
+    """
+
+    dataset: str
+    protocol_id: str
+    split_hash: str
+    task: str
+    protocol: str
+    encoder: str
+    pretext: str
+    fraction: float
+    metric: str
+    seeds: int
+    train: int
+    test: int
+    value: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+    delta: float | None
+    delta_low: float | None
+    delta_high: float | None
+    p_holm: float | None
+    verdict: str
+    floor: float | None
+    floor_name: str | None
+    below_floor: bool
+    reason: str | None
+
+
+def read_run(path: Path) -> tuple[list[CellResult], list[str]]:
+    """Read all finished cells of a run; a damaged one is named and left out."""
+    cells, warnings = [], []
+    for folder in sorted((path / "cells").glob("*")):
+        file = folder / "result.json"
+        if not file.exists():
+            continue
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            primary = result["metrics"][result["primary"]]
+            assert primary["value"] is None or isinstance(primary["value"], float | int)
+            replicates = None
+            with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+                name = f"replicates/{result['primary']}"
+                if name in arrays.files:
+                    replicates = arrays[name]
+        except Exception as error:  # a torn file fails in json, zipfile, zlib or numpy
+            warnings.append(f"cells/{folder.name}: damaged ({type(error).__name__}), left out; "
+                            "run the same bench again")  # fmt: skip
+            continue
+        cells.append(CellResult(result, replicates))
+    return cells, warnings
+
+
+def summarise(cells: list[CellResult], baseline: str = "none") -> list[Row]:
+    """Group cells into rows, sorted by data set, task, protocol, fraction, encoder, pretext."""
+    groups: dict[tuple[Any, ...], list[CellResult]] = defaultdict(list)
+    floors: dict[tuple[Any, ...], list[CellResult]] = defaultdict(list)
+    for cell in cells:
+        c = cell.result["cell"]
+        split = (c["dataset"], c["protocol_id"], c["split_hash"], c["task"])
+        if cell.result["kind"] == "floor":
+            floors[(*split, c["fraction"])].append(cell)
+        else:
+            groups[(*split, c["protocol"], c["encoder"], c["fraction"], c["pretext"])].append(cell)
+    rows = [_row(key, members, groups, floors, baseline) for key, members in groups.items()]
+    order = {"cls": 0, "seg": 1, "det": 2}
+    rows.sort(
+        key=lambda r: (r.dataset, order.get(r.task, 9), r.task, r.protocol, r.encoder, r.fraction,
+                       r.pretext != baseline, r.pretext)
+    )  # fmt: skip
+    return _holm(rows)
+
+
+def _mean(members: list[CellResult]) -> tuple[float | None, np.ndarray | None]:
+    """Mean value over seeds, and the mean's replicates (pairing resample with resample)."""
+    values = [m.result["metrics"][m.result["primary"]]["value"] for m in members]
+    if any(v is None for v in values):
+        return None, None
+    parts = [m.replicates for m in members if m.replicates is not None]
+    same = len(parts) == len(members) and len({len(p) for p in parts}) == 1
+    return float(np.mean(values)), np.mean(parts, axis=0) if same else None
+
+
+def _interval(replicates: np.ndarray | None) -> tuple[float | None, float | None]:
+    if replicates is None:
+        return None, None
+    defined = replicates[np.isfinite(replicates)]
+    if len(defined) < max(20, 0.5 * len(replicates)):
+        return None, None
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _row(
+    key: tuple[Any, ...],
+    members: list[CellResult],
+    groups: dict[tuple[Any, ...], list[CellResult]],
+    floors: dict[tuple[Any, ...], list[CellResult]],
+    baseline: str,
+) -> Row:
+    dataset, protocol_id, split_hash, task, protocol, encoder, fraction, pretext = key
+    first = members[0].result
+    value, replicates = _mean(members)
+    low, high = _interval(replicates)
+    values = [m.result["metrics"][first["primary"]]["value"] for m in members]
+    sd = float(np.std(values, ddof=1)) if value is not None and len(values) > 1 else None
+    delta = delta_low = delta_high = p = None
+    other = groups.get((*key[:-1], baseline))
+    if pretext != baseline and other and value is not None:
+        # Only seeds that both sides have, so that the label draws are paired too.
+        shared = {m.result["cell"]["seed"] for m in members} & {o.result["cell"]["seed"] for o in other}
+        mine, my_spread = _mean([m for m in members if m.result["cell"]["seed"] in shared])
+        base, base_spread = _mean([o for o in other if o.result["cell"]["seed"] in shared])
+        if shared and mine is not None and base is not None:
+            delta = mine - base
+            if my_spread is not None and base_spread is not None:
+                difference = my_spread - base_spread
+                delta_low, delta_high = _interval(difference)
+                p = _two_sided(difference)
+    floor_name, floor = _best_floor(floors.get((dataset, protocol_id, split_hash, task, fraction), []))
+    return Row(
+        dataset, protocol_id, split_hash, task, protocol, encoder, pretext, fraction,
+        first["primary"], len(members), first["counts"]["train"], first["counts"]["test"],
+        value, low, high, sd, delta, delta_low, delta_high, p, "", floor, floor_name,
+        value is not None and floor is not None and value <= floor,
+        first["metrics"][first["primary"]]["reason"],
+    )  # fmt: skip
+
+
+def _two_sided(difference: np.ndarray) -> float | None:
+    """Bootstrap p of `no difference`: twice the smaller tail, never below 2 / (resamples + 1)."""
+    defined = difference[np.isfinite(difference)]
+    if len(defined) < 20:
+        return None
+    tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
+
+
+def _best_floor(floors: list[CellResult]) -> tuple[str | None, float | None]:
+    best: tuple[str | None, float | None] = (None, None)
+    for cell in floors:
+        value = cell.result["metrics"][cell.result["primary"]]["value"]
+        if value is not None and (best[1] is None or value > best[1]):
+            best = (cell.result["cell"]["floor"], value)
+    return best
+
+
+def _holm(rows: list[Row]) -> list[Row]:
+    """Holm's step-down correction over all differences of the table; sets the verdict."""
+    tested = sorted((r.p_holm, i) for i, r in enumerate(rows) if r.p_holm is not None)
+    corrected: dict[int, float] = {}
+    running = 0.0
+    for rank, (p, index) in enumerate(tested):
+        running = max(running, min(1.0, p * (len(tested) - rank)))
+        corrected[index] = running
+    out = []
+    for index, row in enumerate(rows):
+        p = corrected.get(index)
+        verdict = ""
+        if row.delta is not None:
+            sure = p is not None and p < 0.05
+            verdict = ("better" if row.delta > 0 else "worse") if sure else "tie"
+        out.append(Row(**{**asdict(row), "p_holm": p, "verdict": verdict}))
+    return out
+
+
+def format_rows(rows: list[Row], form: str) -> str:
+    """Render rows as `table`, `json`, `csv` or `md`."""
+    if form == "json":
+        return json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False)
+    if form == "csv":
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(Row.__dataclass_fields__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+        return buffer.getvalue().rstrip()
+    lines = [display(row) for row in rows]
+    if form == "md":
+        head = list(COLUMNS)
+        body = ["| " + " | ".join(line) + " |" for line in lines]
+        return "\n".join(["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *body])
+    return _plain_table(rows, lines)
+
+
+COLUMNS = ("data set", "task", "protocol", "encoder", "labels", "pretext", "score", "95 % interval",
+           "sd seeds", "difference to baseline", "floor", "")  # fmt: skip
+MARKS = {"better": "better", "worse": "worse", "tie": "tie", "": ""}
+
+
+def display(row: Row) -> list[str]:
+    """A row's cells as a person reads them."""
+
+    def number(value: float | None, sign: str = "") -> str:
+        return "-" if value is None else f"{value:{sign}.3f}"
+
+    interval = "-" if row.low is None else f"{number(row.low)} to {number(row.high)}"
+    delta = number(row.delta, "+")
+    if row.delta_low is not None:
+        delta += f" [{number(row.delta_low, '+')}, {number(row.delta_high, '+')}]"
+    mark = "below floor" if row.below_floor else MARKS[row.verdict]
+    floor = "-" if row.floor is None else f"{row.floor:.3f} {row.floor_name}"
+    score = f"{number(row.value)}" if row.value is not None else f"null: {row.reason}"
+    return [row.dataset, f"{row.task} {row.metric}", row.protocol, row.encoder,
+            f"{100 * row.fraction:g} % ({row.train})", row.pretext, score, interval,
+            number(row.sd), delta if row.delta is not None else "", floor, mark]  # fmt: skip
+
+
+def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
+    """A table for a terminal, a heading per data set, task and protocol, so that lines stay short."""
+    out: list[str] = []
+    shown = ("labels", "pretext", "score", "95 % interval", "sd", "difference", "")
+    place = (4, 5, 6, 7, 8, 9, 11)
+    widths = [max([len(shown[i]), *(len(line[p]) for line in lines)]) for i, p in enumerate(place)]
+    heading = None
+    for row, line in zip(rows, lines, strict=True):
+        mine = (row.dataset, row.task, row.protocol, row.encoder)
+        if mine != heading:
+            heading = mine
+            out += ["", f"{row.dataset} ({row.protocol_id}, split {row.split_hash})  {line[1]}  "
+                        f"{row.protocol}  {row.encoder}  test {row.test}  seeds {row.seeds}"]  # fmt: skip
+            out.append("  " + "  ".join(t.ljust(w) for t, w in zip(shown, widths, strict=True)).rstrip())
+            previous = None
+        if row.fraction != previous:
+            previous = row.fraction
+            if row.floor is not None:
+                label = f"floor: {row.floor_name}"
+                out.append(f"  {line[4]:{widths[0]}}  {label}  {row.floor:.3f}")
+        cells = [line[p].ljust(w) for p, w in zip(place, widths, strict=True)]
+        out.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(out).strip("\n")

@@ -1,0 +1,1 @@
+"""Report text: lexicon, tokenizer, masking policy."""

@@ -1,0 +1,114 @@
+"""Masking policy as data: lexicon + templates + probabilities, compiled against a tokenizer."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from pydantic import Field
+from tokenizers import Tokenizer
+
+from ecamp.config import validate
+from ecamp.errors import MissingError, UsageError
+from ecamp.ops.mask_tokens import BOUNDARY, CONTINUATION, ENTITY, SPECIAL, TEMPLATE, MaskTables
+from ecamp.plugin.protocols import PluginConfig
+from ecamp.text.tokenizer import SPECIALS
+
+# Tokens that end a clause: a descriptor never reaches across one.
+BOUNDARIES = (".", ",", ";", ":", "?", "!", "(", ")")
+
+
+class Lexicon(PluginConfig):
+    """Entities with their surface forms, and negation templates."""
+
+    name: str
+    version: int
+    entities: dict[str, list[str]]
+    templates: list[str] = Field(default_factory=list)
+
+
+class MaskingPolicy(PluginConfig):
+    """Probabilities of the paper's entity-aware masking (METHOD section 2)."""
+
+    lexicon: str = Field(default="chest", description="a shipped lexicon's name or a YAML file")
+    p_entity: float = Field(default=0.75, ge=0, le=1, description="mask an entity word")
+    p_other: float = Field(default=0.70, ge=0, le=1, description="mask another word")
+    p_plain: float = Field(default=0.75, ge=0, le=1, description="mask a word, no entity in text")
+    descriptor_words: int = Field(default=2, ge=0, le=8, description="always masked left of entity")
+    template_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of templates")
+
+
+def load_lexicon(name: str) -> Lexicon:
+    """Read a shipped lexicon by name, or a user's YAML file by path.
+
+    Raises:
+        MissingError: No such lexicon.
+        UsageError: Wrong keys or types; names them.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.exists():
+            raise MissingError(f"{path}: no such lexicon.")
+        text, where = path.read_text(encoding="utf-8"), str(path)
+    else:
+        source = resources.files("ecamp.text") / "lexicons" / f"{name}.yaml"
+        if not source.is_file():
+            raise MissingError(f"No lexicon '{name}'.", "Shipped: chest, fundus; or a .yaml file.")
+        text, where = source.read_text(encoding="utf-8"), f"lexicon {name}"
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: not YAML: {error}.") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: a lexicon is a mapping with name, version, entities.")
+    return validate(Lexicon, value, where)
+
+
+def compile_policy(policy: MaskingPolicy, tokenizer: Tokenizer) -> MaskTables:
+    """Turn the policy into the flat tables that `mask_tokens` reads.
+
+    Each surface form becomes the token sequence that the tokenizer makes of it; forms with an
+    unknown token can never match and are left out.
+    """
+    lexicon = load_lexicon(policy.lexicon)
+    size = tokenizer.get_vocab_size()
+    flags = np.zeros(size, np.uint8)
+    for token, index in tokenizer.get_vocab().items():
+        if token in SPECIALS:
+            flags[index] |= SPECIAL
+        if token.startswith("##"):
+            flags[index] |= CONTINUATION
+        if token in BOUNDARIES:
+            flags[index] |= BOUNDARY
+    unknown = tokenizer.token_to_id("[UNK]")
+    forms = {(TEMPLATE, text) for text in lexicon.templates}
+    forms |= {(ENTITY, form) for group in lexicon.entities.values() for form in group}
+    patterns: set[tuple[int, ...]] = set()
+    for kind, text in forms:
+        tokens = tokenizer.encode(text, add_special_tokens=False).ids
+        if tokens and unknown not in tokens:
+            patterns.add((kind, *tokens))
+    # By first token, then the longest first: the first match found is the longest.
+    ordered = sorted(patterns, key=lambda p: (p[1], -len(p), p))
+    longest = max((len(p) for p in ordered), default=1)
+    table = np.full((len(ordered), longest + 1), -1, np.int32)
+    start = np.zeros(size + 1, np.int32)
+    for row, pattern in enumerate(ordered):
+        table[row, 0] = pattern[0]
+        table[row, 1] = len(pattern) - 1
+        table[row, 2 : 1 + len(pattern)] = pattern[1:]
+        start[pattern[1] + 1] += 1
+    return MaskTables(
+        flags=torch.from_numpy(flags),
+        patterns=torch.from_numpy(table),
+        pattern_start=torch.from_numpy(np.cumsum(start).astype(np.int32)),
+        mask_id=tokenizer.token_to_id("[MASK]"),
+        p_entity=policy.p_entity,
+        p_other=policy.p_other,
+        p_plain=policy.p_plain,
+        descriptor_words=policy.descriptor_words,
+        template_weight=policy.template_weight,
+    )
