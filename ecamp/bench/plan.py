@@ -111,7 +111,7 @@ def make_plan(spec: BenchSpec) -> Plan:
         UsageError, MissingError: Names the plugin, option or field and what to do.
     """
     tasks = resolve_tasks(spec.tasks, spec.task_options)
-    datasets = {ref: make_plugin("ecamp.datasets", ref) for ref in map(_Hashable, spec.datasets)}
+    datasets = [(ref, make_plugin("ecamp.datasets", ref)) for ref in spec.datasets]
     notes: list[str] = []
     pretrainings: dict[str, Pretraining] = {}
     cells: list[Cell] = []
@@ -121,20 +121,13 @@ def make_plan(spec: BenchSpec) -> Plan:
             pretraining = _pretraining(spec, encoder_ref, encoder, pretext_ref)
             if pretraining:
                 pretrainings[pretraining.key] = pretraining
-            for ref, dataset in datasets.items():
-                cells += _cells(spec, tasks, ref.ref, dataset, encoder_ref, pretext_ref, pretraining, notes)
-    for ref, dataset in datasets.items():
-        cells += _floors(spec, tasks, ref.ref, dataset, {c.protocol for c in cells})
+            for ref, dataset in datasets:
+                cells += _cells(spec, tasks, ref, dataset, encoder_ref, pretext_ref, pretraining, notes)
+    for ref, dataset in datasets:
+        cells += _floors(spec, tasks, ref, dataset, {c.protocol for c in cells})
     if not cells:
         raise UsageError("Nothing to run.", " ".join(dict.fromkeys(notes)))
     return Plan(spec, tuple(cells), tuple(pretrainings.values()), tuple(dict.fromkeys(notes)))
-
-
-class _Hashable:
-    """A reference as a dictionary key."""
-
-    def __init__(self, ref: PluginRef) -> None:
-        self.ref = ref
 
 
 def _pretraining(
