@@ -91,7 +91,7 @@ def _all_empty(
 def _prior_mask(
     arrays: Arrays, train: np.ndarray, val: np.ndarray, test: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The mean training mask of each class, cut where Dice on validation is best."""
+    """The mean training mask of each class, cut where pooled Dice on validation is best, as heads are."""
     mean = np.stack([arrays.masks[train, k].mean(0) for k in range(arrays.masks.shape[1])])
     one = np.ones((1, len(val)), np.float32)
     best = np.zeros_like(mean, dtype=bool)
@@ -100,7 +100,7 @@ def _prior_mask(
         for cut in np.linspace(0.05, 0.95, 10) * max(layer.max(), 1e-9):
             guess = np.broadcast_to(layer >= cut, (len(val), 1, *layer.shape))
             target = arrays.masks[val, k][:, None]
-            value = score_segmentation(guess, target, one, classes=["k"])["dice_pos"].value
+            value = score_segmentation(guess, target, one, classes=["k"])["dice_pooled"].value
             if value is not None and value > top:
                 top, best[k] = value, layer >= cut
     return {"mask": np.broadcast_to(best, (len(test), *best.shape))}

@@ -170,24 +170,22 @@ def average_precision(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
     Returns:
         float64 (resamples, IoU thresholds); NaN where a resample holds no true box.
     """
+    weights = counts.astype(np.float64)
+    true_total = weights[:, match.true_image].sum(1)
     result = np.full((len(counts), len(IOU)), np.nan)
-    true_total = counts[:, match.true_image].sum(1)
-    if match.image.size == 0:
-        result[true_total > 0] = 0.0
-        return result
-    for r, row in enumerate(counts):
-        if true_total[r] == 0:
+    holds = true_total > 0
+    result[holds] = 0.0
+    weight = weights[holds][:, match.image]
+    seen = np.cumsum(weight, axis=1)
+    for t in range(len(IOU)):
+        # Interpolated precision is always reached at a hit, so the misses in between only count
+        # in `seen`; an image of multiplicity 0 repeats its predecessor and changes nothing.
+        at = np.flatnonzero(match.hit[t])
+        if not at.size:
             continue
-        weight = row[match.image]
-        chosen = weight > 0
-        weight = weight[chosen].astype(np.float64)
-        seen = np.cumsum(weight)
-        for t in range(len(IOU)):
-            hits = np.cumsum(weight * match.hit[t, chosen])
-            if not len(hits):
-                result[r, t] = 0.0
-                continue
-            precision = np.maximum.accumulate((hits / (seen + 1e-16))[::-1])[::-1]
-            at = np.searchsorted(hits / true_total[r], RECALL, side="left")
-            result[r, t] = np.where(at < len(precision), precision[np.minimum(at, len(precision) - 1)], 0).mean()
+        hits = np.cumsum(weight[:, at], axis=1)
+        precision = hits / (seen[:, at] + 1e-16)
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        reached = np.searchsorted(RECALL, hits / true_total[holds][:, None], side="right")
+        result[holds, t] = (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALL)
     return result

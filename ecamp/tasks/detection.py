@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
 
 from ecamp.data.arrays import Arrays
@@ -37,6 +38,10 @@ class Detection(TaskPlugin):
 
     class Config(HeadRecipe):
         """Recipe and suppression."""
+
+        steps: int = Field(default=200, ge=1, description="optimiser steps")
+        batch_size: int = Field(default=16, ge=1, description="images a step")
+        lr: float = Field(default=3e-3, gt=0, description="peak learning rate of the head")
 
         keep: int = Field(default=20, ge=1, le=100, description="boxes kept an image")
         nms_iou: float = Field(default=0.5, gt=0, lt=1, description="IoU that suppresses")
@@ -115,8 +120,7 @@ class DenseHead(nn.Module):
         self.neck = Neck(example, image_size, width)
         self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
-        self.tower_class = conv_block(width, width)
-        self.tower_box = conv_block(width, width)
+        self.tower = conv_block(width, width)  # shared: two would double the cost of a step
         self.out_class = nn.Conv2d(width, classes, 3, padding=1)
         self.out_box = nn.Conv2d(width, 5, 3, padding=1)
         self.level_scale = nn.Parameter(torch.zeros(len(SCALES)))
@@ -145,43 +149,44 @@ class DenseHead(nn.Module):
         base = self.neck(features.pyramid)
         logits, sides, centred = [], [], []
         for level, x in enumerate((self.up(base), base, self.down(base))):
-            logits.append(self.out_class(self.tower_class(x)).flatten(2).transpose(1, 2))
-            box = self.out_box(self.tower_box(x)).flatten(2).transpose(1, 2)
+            x = self.tower(x)
+            logits.append(self.out_class(x).flatten(2).transpose(1, 2))
+            box = self.out_box(x).flatten(2).transpose(1, 2)
             stride = self.image_size / x.shape[2]
             sides.append((box[..., :4] + self.level_scale[level]).clamp(max=6).exp() * stride)
             centred.append(box[..., 4])
         return torch.cat(logits, 1), torch.cat(sides, 1), torch.cat(centred, 1)
 
     def assign(self, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Give each cell a box, or none.
+        """Give each cell a box, or none (FCOS section 3, with centre sampling).
 
         Args:
-            boxes: (k, 4); labels: (k,).
+            boxes: (batch, k, 4); labels: (batch, k), -1 where an image has fewer than k boxes.
 
         Returns:
-            class index (cells,), K = background; distances (cells, 4) left, top, right, bottom.
+            class index (batch, cells), K = background; distances (batch, cells, 4) left, top,
+            right, bottom.
         """
-        cells = len(self.points)
-        if not len(boxes):
-            return torch.full((cells,), self.classes), torch.zeros(cells, 4)
-        x, y = self.points[:, :1], self.points[:, 1:]
-        sides = torch.stack([x - boxes[:, 0], y - boxes[:, 1], boxes[:, 2] - x, boxes[:, 3] - y], 2)
-        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        x, y = self.points[None, :, :1], self.points[None, :, 1:]
+        x1, y1, x2, y2 = boxes[:, None].unbind(-1)
+        sides = torch.stack([x - x1, y - y1, x2 - x, y2 - y], -1)  # (batch, cells, k, 4)
         radius = 1.5 * self.strides[:, None]
-        near = ((x - centre[:, 0]).abs() < radius) & ((y - centre[:, 1]).abs() < radius)
-        longest = sides.amax(2)
+        near = ((x - (x1 + x2) / 2).abs() < radius) & ((y - (y1 + y2) / 2).abs() < radius)
+        longest = sides.amax(-1)
         fits = (longest >= self.reach[:, :1]) & (longest <= self.reach[:, 1:])
-        area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).expand(cells, -1)
-        area = area.masked_fill(~((sides.amin(2) > 0) & near & fits), float("inf"))
-        smallest, which = area.min(1)
-        kind = torch.where(smallest.isfinite(), labels[which], self.classes)
-        return kind, sides[torch.arange(cells), which]
+        owns = (sides.amin(-1) > 0) & near & fits & (labels >= 0)[:, None]
+        area = ((x2 - x1) * (y2 - y1)).expand_as(longest).masked_fill(~owns, float("inf"))
+        smallest, which = area.min(-1)
+        kind = torch.where(smallest.isfinite(), labels.gather(1, which), self.classes)
+        return kind, sides.gather(2, which[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
 
     def loss(self, outputs: tuple[Tensor, ...], truth: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Focal + GIoU + centredness, normalised by the number of positive cells."""
         logits, sides, centred = outputs
-        kinds, wanted = zip(*(self.assign(*image) for image in truth), strict=True)
-        kind, want = torch.stack(kinds), torch.stack(wanted)
+        # One empty slot more, so that a batch without any box needs no case of its own.
+        boxes = pad_sequence([F.pad(b, (0, 0, 0, 1)) for b, _ in truth], batch_first=True)
+        labels = pad_sequence([F.pad(k, (0, 1), value=-1) for _, k in truth], True, -1)
+        kind, want = self.assign(boxes, labels)
         positive = kind < self.classes
         count = positive.sum().clamp(min=1)
         hot = F.one_hot(kind, self.classes + 1)[..., :-1].float()

@@ -27,7 +27,7 @@ class HeadRecipe(PluginConfig):
     lr: float = Field(default=2e-3, gt=0, description="peak learning rate of the head")
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")
     encoder_lr_scale: float = Field(default=0.1, gt=0, description="encoder's rate / head's rate")
-    checks: int = Field(default=3, ge=1, description="times the validation score is taken")
+    checks: int = Field(default=2, ge=1, description="times the validation score is taken")
 
 
 class Model(nn.Module):
