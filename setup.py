@@ -48,6 +48,16 @@ REQUIRES = [
     "transformers>=5.0",
 ]
 
+DEVELOP = [
+    "hypothesis>=6.100",
+    "mypy>=1.15",
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "pytest-timeout>=2.3",
+    "ruff>=0.9",
+    "types-PyYAML",
+]
+
 setup(
     name="ecamp",
     version="0.1.0",
@@ -58,5 +68,6 @@ setup(
     packages=find_packages(include=["ecamp", "ecamp.*"]),
     package_data={"ecamp": ["py.typed", "**/*.yaml", "**/*.j2", "**/*.css", "**/*.so"]},
     install_requires=REQUIRES,
+    extras_require={"dev": DEVELOP},
     entry_points=ENTRY_POINTS,
 )

@@ -34,6 +34,7 @@ from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import TaskSplit
+from ecamp.train.memory import keep_heap
 
 EVAL_SPLITS = ("train", "val", "test")
 
@@ -77,6 +78,7 @@ class Runner:
         Returns:
             Counts, and the failures by cell id.
         """
+        keep_heap()
         todo = [cell for cell in self.plan.cells if self.run.finished(cell.key) is None]
         reused = len(self.plan.cells) - len(todo)
         if reused:

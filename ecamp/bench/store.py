@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import platform
 import sys
+import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,12 +86,13 @@ class RunFolder:
             result = read_json(folder / "result.json")
             if result["schema"] != SCHEMA or result["id"] != key:
                 return None
-            if not (folder / "predictions.npz").exists():
-                return None
+            with zipfile.ZipFile(folder / "predictions.npz") as predictions:
+                if predictions.testzip() is not None:
+                    raise zipfile.BadZipFile
         except FileNotFoundError:
             return None
-        except (CorruptFileError, KeyError, TypeError, OSError):
-            self.log_event(event="corrupt", id=key, file=f"cells/{key}/result.json")
+        except (CorruptFileError, KeyError, TypeError, OSError, zipfile.BadZipFile, zlib.error):
+            self.log_event(event="corrupt", id=key, folder=f"cells/{key}")
             return None
         return dict(result)
 

@@ -27,6 +27,7 @@ from ecamp.errors import CorruptFileError, EcampError
 from ecamp.plugin.protocols import PluginConfig
 from ecamp.pretext.base import Objective, PretextBatch
 from ecamp.pretext.images import crop_and_flip
+from ecamp.train.memory import keep_heap
 from ecamp.train.optim import adamw, set_lr
 from ecamp.train.schedule import warmup_cosine
 
@@ -135,6 +136,7 @@ def pretrain(
     Raises:
         EcampError: When the loss is not finite; names the samples.
     """
+    keep_heap()
     folder.mkdir(parents=True, exist_ok=True)
     weights, info = folder / "weights.safetensors", folder / "pretrain.json"
     if weights.exists() and info.exists():

@@ -1,0 +1,27 @@
+# `make bench` and `make test` work in a fresh clone; everything lives in .venv.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check -q
+SOURCES = $(shell find csrc -type f 2>/dev/null) setup.py CMakeLists.txt constraints.txt pyproject.toml
+
+.PHONY: bench test lint clean
+
+bench: .venv/ready
+	.venv/bin/ecamp bench --tasks cls,seg,det --run runs/bench
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# Build tools and torch first: the extension is built against the torch that it will run with.
+.venv/ready: $(SOURCES)
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) install -c constraints.txt "setuptools>=70.1" wheel cmake ninja pybind11 torch torchvision
+	$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build runs ecamp/_C.so

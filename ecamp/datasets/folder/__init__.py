@@ -1,0 +1,240 @@
+"""Your own images without code: a table and a `dataset.yaml` (docs/add-a-data-set.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from ecamp.config import identity
+from ecamp.data.images import read_image, read_mask
+from ecamp.data.splits import hash_split
+from ecamp.datasets.folder.layout import Layout, read_layout, resolve
+from ecamp.datasets.folder.table import CocoBoxes, TableRow, read_coco, read_table
+from ecamp.errors import DataError, MissingError, did_you_mean
+from ecamp.plugin.protocols import (
+    SPLITS,
+    Dataset,
+    DatasetInfo,
+    PluginConfig,
+    Record,
+    Sample,
+)
+
+
+class FolderDataset(Dataset):
+    """A table of images with labels, masks, boxes and reports, as `dataset.yaml` says."""
+
+    summary = "your own images: a CSV table and a dataset.yaml, no code"
+    licence = "as the data's"
+    citation = "docs/add-a-data-set.md"
+
+    class Config(PluginConfig):
+        """Where the description lies."""
+
+        path: str = Field(description="path/to/dataset.yaml")
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The parsed file."""
+        return read_layout(Path(self.config.path))
+
+    @cached_property
+    def _base(self) -> Path:
+        return Path(self.config.path).resolve().parent
+
+    @cached_property
+    def _table(self) -> Path:
+        return resolve(self.layout.table, self._base, self.config.path)
+
+    @cached_property
+    def _root(self) -> Path:
+        given = self.layout.root
+        return resolve(given, self._base, self.config.path) if given else self._table.parent
+
+    @cached_property
+    def _coco(self) -> CocoBoxes | None:
+        if self.layout.boxes is None:
+            return None
+        return read_coco(resolve(self.layout.boxes, self._base, self.config.path))
+
+    @property
+    def info(self) -> DatasetInfo:
+        layout, labels = self.layout, self.layout.labels
+        multiclass = labels is not None and labels.multiclass is not None
+        names = () if labels is None else tuple(labels.classes if multiclass else labels.multilabel)
+        channels = 1 if layout.colour == "grey" else 3
+        return DatasetInfo(
+            name=layout.name,
+            version=layout.version,
+            labels=names,
+            label_kind="multiclass" if multiclass else "multilabel",
+            mask_classes=tuple(layout.masks),
+            box_classes=self._coco.classes if self._coco else (),
+            has_reports=bool(layout.reports),
+            colour=layout.colour,
+            mean=tuple(layout.mean or [0.5] * channels),
+            std=tuple(layout.std or [0.25] * channels),
+        )
+
+    @cached_property
+    def _rows(self) -> list[TableRow]:
+        rows = read_table(self._table, _columns(self.layout))
+        wanted = {
+            name: {value} if isinstance(value, str) else set(value)
+            for name, value in self.layout.where.items()
+        }
+        kept = [r for r in rows if all(r.values[name] in values for name, values in wanted.items())]
+        if not kept:
+            raise MissingError(
+                f"{self._table}: no row is left of {len(rows)}.", "Check `where` and the table."
+            )
+        return kept
+
+    def records(self) -> Sequence[Record]:
+        return [self._record(row) for row in self._rows]
+
+    def _record(self, row: TableRow) -> Record:
+        layout, where = self.layout, f"{self._table.name} line {row.line}"
+        for column in (layout.id, layout.image, layout.patient):
+            if not row.values[column]:
+                raise DataError(f"{where}: '{column}' is empty.", "Every image needs one.")
+        patient = row.values[layout.patient]
+        texts = (row.values[name] for name in layout.reports)
+        masks = {name: row.values[column] for name, column in layout.masks.items()}
+        boxes = self._boxes_of(row)
+        return Record(
+            id=row.values[layout.id],
+            patient=patient,
+            split=self._split(row, patient, where),
+            row=where,
+            labels=self._labels(row, where),
+            report=" ".join(filter(None, texts)) or None,
+            # Several masks an image: known only where each of them is given.
+            has_mask=bool(masks) and all(masks.values()),
+            has_boxes=boxes is not None,
+            payload=(row.values[layout.image], masks, boxes),
+        )
+
+    def _split(self, row: TableRow, patient: str, where: str) -> str:
+        rule = self.layout.split
+        if rule.column is None:
+            return hash_split(patient, rule.hash, f"{self.layout.name}/{self.layout.version}")
+        value = row.values[rule.column]
+        split = rule.names.get(value, value)
+        if split not in SPLITS:
+            raise DataError(
+                f"{where}: '{value}' in '{rule.column}' is no split.",
+                did_you_mean(value, [*SPLITS, *rule.names]) + " Map it with `split.names`.",
+            )
+        return split
+
+    def _labels(self, row: TableRow, where: str) -> tuple[int | None, ...] | None:
+        rule = self.layout.labels
+        if rule is None:
+            return None
+        if rule.multiclass is not None:
+            value = row.values[rule.multiclass]
+            if not value:
+                return (None,) * len(rule.classes)
+            if value not in rule.classes:
+                raise DataError(
+                    f"{where}: '{value}' in '{rule.multiclass}' is no class.",
+                    did_you_mean(value, rule.classes),
+                )
+            return tuple(int(value == name) for name in rule.classes)
+        values = []
+        for column in rule.multilabel.values():
+            text = row.values[column]
+            if text not in ("", "0", "1", "0.0", "1.0"):
+                raise DataError(
+                    f"{where}: '{text}' in '{column}' is no label.",
+                    "Use 0, 1, or an empty field for unknown.",
+                )
+            values.append(int(float(text)) if text else None)
+        return tuple(values)
+
+    def _boxes_of(self, row: TableRow) -> tuple[np.ndarray, np.ndarray] | None:
+        """Boxes of an image, found by its path, its file name, or its id."""
+        if self._coco is None:
+            return None
+        path = row.values[self.layout.image]
+        for name in (path, Path(path).name, row.values[self.layout.id]):
+            if name in self._coco.by_name:
+                return self._coco.by_name[name]
+        return None
+
+    def _inside(self, text: str, where: str) -> Path:
+        path = (self._root / text).resolve()
+        if not path.is_relative_to(self._root.resolve()):
+            raise DataError(
+                f"{where}: '{text}' lies outside {self._root}.",
+                "Set `root` to a folder that holds all images.",
+            )
+        return path
+
+    def load(self, record: Record, size: int) -> Sample:
+        image_path, masks, boxes = record.payload
+        image = read_image(self._inside(image_path, record.row), self.layout.colour, record.row)
+        layers = None
+        if record.has_mask:
+            read = [read_mask(self._inside(path, record.row), record.row) for path in masks.values()]
+            for (name, path), layer in zip(masks.items(), read, strict=True):
+                if layer.shape != image.shape[:2]:
+                    raise DataError(
+                        f"{record.row}: mask '{name}' ({path}) is {layer.shape[1]}x{layer.shape[0]}, "
+                        f"image {image.shape[1]}x{image.shape[0]}.",
+                        "Mask and image must have one size.",
+                    )
+            layers = np.stack(read)
+        return Sample(image, layers, *(boxes if boxes is not None else (None, None)))
+
+    @cached_property
+    def _hash(self) -> str:
+        files: dict[str, str] = {}
+        for row in self._rows:
+            paths = [row.values[self.layout.image]]
+            paths += [row.values[column] for column in self.layout.masks.values()]
+            for path in filter(None, paths):
+                files[path] = _content(self._root / path)
+        boxes = self.layout.boxes
+        coco = _content(resolve(boxes, self._base, self.config.path)) if boxes else ""
+        layout = self.layout.model_dump(exclude={"table", "root", "boxes"})
+        return identity(["folder", 1, layout, _content(self._table), coco, sorted(files.items())])
+
+    def fingerprint(self) -> str:
+        return self._hash
+
+
+def _columns(layout: Layout) -> dict[str, str]:
+    """Column -> where the layout asks for it."""
+    columns = {layout.id: "id", layout.image: "image", layout.patient: "patient"}
+    if layout.split.column:
+        columns[layout.split.column] = "split.column"
+    if layout.labels is not None:
+        columns |= {c: f"labels.multilabel.{n}" for n, c in layout.labels.multilabel.items()}
+        if layout.labels.multiclass:
+            columns[layout.labels.multiclass] = "labels.multiclass"
+    columns |= {c: f"masks.{n}" for n, c in layout.masks.items()}
+    columns |= {c: "reports" for c in layout.reports}
+    columns |= {c: "where" for c in layout.where}
+    return columns
+
+
+def _content(path: Path) -> str:
+    """Hash of a file's bytes; a missing file is `missing` (loading it says so with its row)."""
+    try:
+        state = path.stat()
+    except OSError:
+        return "missing"
+    return _hash_bytes(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=None)
+def _hash_bytes(path: Path, mtime: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

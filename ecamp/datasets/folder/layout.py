@@ -1,0 +1,131 @@
+"""What `dataset.yaml` may say."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from ecamp.config import load_recipe, validate
+from ecamp.errors import MissingError, UsageError
+from ecamp.plugin.protocols import SPLITS, PluginConfig
+
+
+class SplitRule(PluginConfig):
+    """Either a column with the split's name, or shares that a hash of the patient decides."""
+
+    column: str | None = Field(default=None, description="column that names the split")
+    names: dict[str, str] = Field(
+        default_factory=dict, description="value of the column -> pretrain, train, val or test"
+    )
+    hash: dict[str, float] = Field(default_factory=dict, description="split -> share; sum 1")
+
+    @model_validator(mode="after")
+    def _one(self) -> SplitRule:
+        if bool(self.column) == bool(self.hash):
+            raise ValueError("give either `column` or `hash`")
+        for name in [*self.hash, *self.names.values()]:
+            if name not in SPLITS:
+                raise ValueError(f"'{name}' is no split; use {', '.join(SPLITS)}")
+        if self.hash and abs(sum(self.hash.values()) - 1) > 1e-6:
+            raise ValueError(f"the shares sum to {sum(self.hash.values()):g}, not 1")
+        return self
+
+
+class Labels(PluginConfig):
+    """Either several 0/1 columns, or one column with the class."""
+
+    multilabel: dict[str, str] = Field(default_factory=dict, description="label -> 0/1 column")
+    multiclass: str | None = Field(default=None, description="column that holds the class")
+    classes: list[str] = Field(default_factory=list, description="classes of `multiclass`, in order")
+
+    @field_validator("multilabel", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return {str(v): str(v) for v in value} if isinstance(value, list) else value
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        # YAML reads `no`, `1` and the like as other types; a table holds text.
+        return [str(v) for v in value] if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _one(self) -> Labels:
+        if bool(self.multilabel) == bool(self.multiclass):
+            raise ValueError("give either `multilabel` or `multiclass`")
+        if self.multiclass and len(self.classes) < 2:
+            raise ValueError("`multiclass` needs `classes`: a list of two or more, in order")
+        return self
+
+
+class Layout(PluginConfig):
+    """The whole file."""
+
+    name: str = Field(min_length=1, description="name in every result")
+    version: str = Field(default="1", description="version of the split protocol")
+    table: str = Field(description="CSV or TSV file, relative to this one; ${VAR} is replaced")
+    root: str | None = Field(default=None, description="folder of images and masks; default: table's")
+    where: dict[str, str | list[str]] = Field(
+        default_factory=dict, description="column -> value(s) of the rows to keep"
+    )
+    id: str = Field(description="column: unique name of the image")
+    image: str = Field(description="column: path of the image")
+    patient: str = Field(description="column: patient; splits and intervals go by it")
+    split: SplitRule
+    labels: Labels | None = None
+    masks: dict[str, str] = Field(default_factory=dict, description="class -> column of mask paths")
+    boxes: str | None = Field(default=None, description="COCO JSON file")
+    reports: list[str] = Field(default_factory=list, description="columns, joined in this order")
+    colour: str = Field(default="grey", pattern="^(grey|rgb)$")
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    licence: str = ""
+    citation: str = ""
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int | float) else value
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: [str(x) for x in v] if isinstance(v, list) else str(v) for k, v in value.items()}
+
+    @field_validator("reports", mode="before")
+    @classmethod
+    def _list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+def read_layout(path: Path) -> Layout:
+    """Read `dataset.yaml`.
+
+    Raises:
+        MissingError: No such file. UsageError: Not YAML, a wrong or unknown key; names it.
+    """
+    if not path.exists():
+        raise MissingError(f"{path}: no such data set.", "Check the path after --datasets.")
+    return validate(Layout, load_recipe(path), str(path))
+
+
+def resolve(text: str, base: Path, where: str) -> Path:
+    """Replace `${VAR}` and make the path absolute.
+
+    Raises:
+        UsageError: When the variable is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in os.environ:
+            raise UsageError(f"{where}: ${{{name}}} is not set.", f"export {name}=/path/to/folder")
+        return os.environ[name]
+
+    return base / Path(re.sub(r"\$\{(\w+)\}", value, text)).expanduser()

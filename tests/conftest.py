@@ -1,0 +1,34 @@
+"""Shared fixtures: a private cache, the real data where it is there, a bench small enough to run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SMALL = "phantom?pretrain=64&train=48&val=32&test=48"
+ENCODER = "vit-micro?width=32&depth=2&heads=2&image_size=32&patch_size=8"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["ECAMP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the development data; `ECAMP_SHARED` or `shared` beside the repository."""
+    root = Path(os.environ.get("ECAMP_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (root / "data").is_dir():
+        pytest.skip("the development data (ECAMP_SHARED, or ../shared) is not on this machine")
+    return root / "data"
+
+
+@pytest.fixture
+def small_bench() -> list[str]:
+    """Arguments of a bench of a few seconds."""
+    return [
+        "bench", "--datasets", SMALL, "--encoders", ENCODER, "--pretrain-data", SMALL,
+        "--pretrain-steps", "4", "--fractions", "1", "--seeds", "0", "--bootstrap", "100",
+    ]  # fmt: skip
