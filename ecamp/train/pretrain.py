@@ -35,7 +35,7 @@ from ecamp.train.schedule import warmup_cosine
 class PretrainRecipe(PluginConfig):
     """Optimisation of a pre-training."""
 
-    steps: int = Field(default=400, ge=1, description="optimiser steps")
+    steps: int = Field(default=300, ge=1, description="optimiser steps")
     batch_size: int = Field(default=128, ge=1, description="pairs a step")
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of steps with rising rate")
