@@ -59,6 +59,7 @@ REQUIRES = [
 DEVELOP = [
     "hypothesis>=6.100",
     "mypy>=1.15",
+    "pandas>=2.2",
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-timeout>=2.3",

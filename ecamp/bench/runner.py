@@ -281,15 +281,17 @@ class Runner:
             {"seconds": round(seconds, 3), "finished": time.time()},
             f"{cell.label}\n{seconds:.1f} s\n",
         )
-        self._write_gallery(arrays, test)
+        self._write_gallery(arrays)
         self.run.log_event(event="done", id=cell.key, seconds=round(seconds, 3))
 
-    def _write_gallery(self, arrays: Arrays, test: np.ndarray) -> None:
-        """A few test images, once a data set, for the report's pictures."""
+    def _write_gallery(self, arrays: Arrays) -> None:
+        """A few test images, once a data set, for the report's pictures; those with truth first."""
         path = self.run.path / "gallery" / f"{arrays.key}.npz"
         if path.exists():
             return
-        shown = test[: min(len(test), 48)]
+        test = arrays.where("test")
+        marked = np.diff(arrays.box_start)[test] + arrays.masks[test].any((2, 3)).sum(1)
+        shown = np.sort(test[np.argsort(marked == 0, kind="stable")][:24])
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,

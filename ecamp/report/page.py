@@ -1,28 +1,93 @@
-"""One self-contained HTML page of a run."""
+"""One self-contained HTML page of a run: no script, no network, the same run gives the same bytes."""
 
 from __future__ import annotations
 
+import json
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from ecamp.report.summary import COLUMNS, display, read_run, summarise
+from ecamp.data.store import write_bytes
+from ecamp.report.pictures import bars, galleries
+from ecamp.report.summary import COLUMNS, Row, display, read_run, summarise
 
 
 def write_page(run: Path, baseline: str = "none") -> Path:
-    """Write `RUN/report/index.html`; the same run gives the same bytes."""
-    from html import escape
+    """Write `RUN/report/index.html`.
+
+    Returns:
+        Its path.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     cells, warnings = read_run(run)
     rows = summarise(cells, baseline)
-    head = "".join(f"<th>{escape(c)}</th>" for c in COLUMNS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(v)}</td>" for v in display(row)) + "</tr>" for row in rows
-    )
-    notes = "".join(f"<li>{escape(w)}</li>" for w in warnings)
-    page = (
-        "<!doctype html><meta charset=utf-8><title>ecamp report</title>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
+    warnings += sorted({w for cell in cells for w in cell.result["warnings"]})
+    charts = [
+        {"title": " · ".join(key), "svg": Markup(bars(list(group)))}
+        for key, group in groupby(rows, lambda r: (r.dataset, f"{r.task} {r.metric}", r.protocol, r.encoder))
+    ]
+    template = Environment(
+        loader=PackageLoader("ecamp", "report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True,
+    ).get_template("page.html.j2")  # fmt: skip
+    page = template.render(
+        title=run.resolve().name,
+        cells=len(cells),
+        baseline=baseline,
+        findings=findings(rows, baseline),
+        warnings=warnings,
+        charts=charts,
+        columns=COLUMNS,
+        rows=[_table_row(row, rows[i - 1] if i else None) for i, row in enumerate(rows)],
+        galleries=galleries(run, cells),
+        protocol=_protocol(rows),
+        command=_command(run),
     )
     path = run / "report" / "index.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_bytes(path, page.encode())
     return path
+
+
+def findings(rows: list[Row], baseline: str) -> list[str]:
+    """One sentence a pretext: where it was better, worse, or could not be told from the baseline."""
+    out = []
+    for pretext in dict.fromkeys(row.pretext for row in rows if row.pretext != baseline):
+        mine = [row for row in rows if row.pretext == pretext and row.delta is not None]
+        if not mine:
+            continue
+        parts = []
+        for verdict, word in (("better", "better than"), ("worse", "worse than"), ("tie", "tied with")):
+            at = [f"{r.task} at {100 * r.fraction:g} % ({r.delta:+.3f})" for r in mine if r.verdict == verdict]
+            if at:
+                parts.append(f"{word} {baseline} on {', '.join(at)}")
+        out.append(f"{pretext}: {'; '.join(parts)}.")
+    below = sum(row.below_floor for row in rows)
+    if below:
+        out.append(f"{below} of {len(rows)} scores do not beat their trivial floor and mean little.")
+    return out
+
+
+def _table_row(row: Row, before: Row | None) -> dict[str, Any]:
+    first = before is None or (row.dataset, row.task, row.protocol, row.fraction) != (
+        before.dataset, before.task, before.protocol, before.fraction,
+    )  # fmt: skip
+    css = " ".join(filter(None, ["first" if first else "", "below" if row.below_floor else ""]))
+    return {"values": display(row), "css": css, "verdict": row.verdict}
+
+
+def _protocol(rows: list[Row]) -> list[str]:
+    seen = {
+        f"{r.dataset}: splits {r.protocol_id}, hash {r.split_hash}; {r.task}: {r.test} test images, "
+        f"{r.seeds} seed{'s' if r.seeds != 1 else ''}"
+        for r in rows
+    }
+    return sorted(seen)
+
+
+def _command(run: Path) -> str:
+    try:
+        return str(json.loads((run / "plan.json").read_text(encoding="utf-8"))["command"])
+    except (OSError, ValueError, KeyError):
+        return "ecamp bench"

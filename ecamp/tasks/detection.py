@@ -20,7 +20,7 @@ from ecamp.metrics.stats import Metric
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import Inputs, TaskSplit
 from ecamp.tasks.neck import Neck, conv_block
-from ecamp.tasks.running import features_by, in_batches
+from ecamp.tasks.running import EXAMPLES, features_by, in_batches
 from ecamp.train.heads import HeadRecipe, Model, train_head
 
 SCALES = (2.0, 1.0, 0.5)  # cells a side, relative to the neck's grid
@@ -61,7 +61,7 @@ class Detection(TaskPlugin):
         size, classes = train.inputs.images.shape[1], len(train.targets["classes"])
         features_of = features_by(encoder, train.inputs)
         with torch.no_grad():
-            example = features_of(np.zeros(1, np.int64))
+            example = features_of(np.arange(min(EXAMPLES, len(train.inputs))))
         head = DenseHead(example, size, classes)
         model = Model(head, encoder)
         predictor = DetectionPredictor(model, self.config, {})

@@ -10,12 +10,16 @@ from ecamp.encoders.base import Features
 
 
 class Neck(nn.Module):
-    """Project each pyramid level to a common width, resize to one grid, add, normalise.
+    """Standardise and project each pyramid level, resize to one grid, add, normalise.
+
+    Channels are standardised with the statistics of training images, as before a linear probe:
+    the inner layers of a pre-trained ViT have a few channels of a hundredfold size, and without
+    this a head's steps go into undoing them and encoders are compared by their scale.
 
     The grid is that of the level nearest to 1/8 of the image side: a patch-8 ViT keeps its own.
 
     Args:
-        features: Features of any batch, for the levels' shapes.
+        features: Features of some training images: shapes and statistics come from them.
         image_size: Side of the encoder's input.
         width: Channels of the result.
     """
@@ -30,12 +34,17 @@ class Neck(nn.Module):
         )
         self.projections = nn.ModuleList(nn.Conv2d(level.shape[1], width, 1) for level in levels)
         self.norm = nn.GroupNorm(8, width)
+        for at, level in enumerate(levels):
+            flat = level.detach().float().transpose(0, 1).flatten(1)
+            self.register_buffer(f"mean_{at}", flat.mean(1)[:, None, None])
+            self.register_buffer(f"scale_{at}", 1 / (flat.std(1)[:, None, None] + 1e-5))
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
         """Levels (batch, width_i, rows_i, columns_i) -> (batch, width, *grid)."""
         total = torch.zeros(())
-        for level, project in zip(pyramid, self.projections, strict=True):
-            part = project(level)
+        for at, (level, project) in enumerate(zip(pyramid, self.projections, strict=True)):
+            mean, scale = self.get_buffer(f"mean_{at}"), self.get_buffer(f"scale_{at}")
+            part = project((level - mean) * scale)
             if part.shape[2:] != self.grid:
                 part = F.interpolate(part, self.grid, mode="bilinear", align_corners=False)
             total = total + part

@@ -11,6 +11,7 @@ from ecamp.encoders.base import Encoder, Features
 from ecamp.tasks.base import Inputs
 
 BATCH = 256
+EXAMPLES = 256  # training images that a neck takes its statistics from
 
 
 def features_by(encoder: Encoder | None, inputs: Inputs) -> Callable[[np.ndarray], Features]:

@@ -18,7 +18,7 @@ from ecamp.metrics.stats import Metric
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import Inputs, TaskSplit
 from ecamp.tasks.neck import Neck, conv_block
-from ecamp.tasks.running import features_by, in_batches
+from ecamp.tasks.running import EXAMPLES, features_by, in_batches
 from ecamp.train.heads import HeadRecipe, Model, train_head
 
 CUTS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
@@ -49,7 +49,7 @@ class Segmentation(TaskPlugin):
         masks, size = train.targets["target"], train.inputs.images.shape[1]
         features_of = features_by(encoder, train.inputs)
         with torch.no_grad():
-            example = features_of(np.zeros(1, np.int64))
+            example = features_of(np.arange(min(EXAMPLES, len(train.inputs))))
         model = Model(Decoder(example, size, masks.shape[1]), encoder)
         predictor = SegmentationPredictor(model, np.full(masks.shape[1], 0.5), {})
 

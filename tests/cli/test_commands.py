@@ -67,7 +67,7 @@ def test_plugins_are_listed_and_described(capsys: pytest.CaptureFixture[str]) ->
     code, out, _ = _go(capsys, "plugins", "list", "-f", "json")
     names = {(p["group"], p["name"]) for p in json.loads(out)}
     assert code == 0
-    assert {("ecamp.encoders", "timm"), ("ecamp.pretext", "ecamp"), ("ecamp.tasks", "det")} <= names
+    assert {("encoders", "timm"), ("pretext", "ecamp"), ("tasks", "det")} <= names
     code, out, _ = _go(capsys, "plugins", "describe", "mae")
     assert code == 0
     assert "mask_ratio" in out

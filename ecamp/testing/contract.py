@@ -1,0 +1,175 @@
+"""What every plugin promises, as checks that anybody's tests can call.
+
+    from ecamp.testing.contract import check_plugin
+    check_plugin("ecamp.encoders", "my-encoder?width=32")
+
+Each check raises AssertionError and says which promise is broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecamp.config import PluginRef
+from ecamp.data.arrays import check_records, check_sample, materialise
+from ecamp.datasets.phantom import PhantomDataset
+from ecamp.encoders.base import Encoder, Features, PatchEncoder
+from ecamp.plugin.host import make_plugin
+from ecamp.plugin.protocols import SPLITS
+from ecamp.pretext.base import PretextContext
+from ecamp.train.pretrain import PretrainRecipe, Source, make_batch
+
+
+def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
+    """Check one plugin by its one-line name.
+
+    Args:
+        group: `ecamp.encoders`, `ecamp.pretext`, `ecamp.datasets` or `ecamp.tasks`.
+        name: As on the command line, options included.
+        cache: Where decoded images may be put; the user's cache by default.
+
+    Raises:
+        AssertionError: Says which promise is broken.
+    """
+    ref = PluginRef.parse(name)
+    plugin = make_plugin(group, ref)
+    assert plugin.summary, f"{name}: no one-line summary"
+    assert plugin.licence, f"{name}: no licence"
+    for key, field in type(plugin).Config.model_fields.items():
+        assert field.description, f"{name}: option '{key}' is not described"
+    checks: dict[str, Callable[[PluginRef, Path | None], None]] = {
+        "ecamp.encoders": check_encoder,
+        "ecamp.pretext": check_pretext,
+        "ecamp.datasets": check_dataset,
+        "ecamp.tasks": check_task,
+    }
+    checks[group](ref, cache)
+
+
+def check_encoder(ref: PluginRef, cache: Path | None = None) -> None:
+    """Shapes of the feature contract, determinism, gradients, saving and loading."""
+    plugin = make_plugin("ecamp.encoders", ref)
+    for channels in (1, 3):
+        torch.manual_seed(0)
+        encoder: Encoder = plugin.build(channels)
+        torch.manual_seed(0)
+        twin: Encoder = plugin.build(channels)
+        for key, value in encoder.state_dict().items():
+            assert torch.equal(value, twin.state_dict()[key]), f"{ref}: {key} differs by build"
+        assert encoder.image_size == plugin.image_size, f"{ref}: image_size of plugin and module"
+        size = encoder.image_size
+        images = torch.randn(3, channels, size, size, generator=torch.Generator().manual_seed(1))
+        encoder.eval()
+        with torch.no_grad():
+            out = encoder(images)
+            again, alone = encoder(images), encoder(images[:1])
+        _check_features(str(ref), out, 3, encoder.width)
+        assert torch.equal(out.pooled, again.pooled), f"{ref}: eval mode is not deterministic"
+        assert torch.allclose(out.pooled[:1], alone.pooled, atol=1e-4), (
+            f"{ref}: an image's features depend on its batch"
+        )
+    _check_gradients(str(ref), encoder, images)
+    torch.manual_seed(1)
+    other = plugin.build(3)
+    other.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        assert torch.equal(other.eval()(images).pooled, out.pooled), f"{ref}: loading changes output"
+    if "visible" in plugin.provides:
+        assert isinstance(encoder, PatchEncoder), f"{ref}: `visible` needs a PatchEncoder"
+        keep = torch.tensor([[0, 2, 3]]).expand(3, -1)
+        with torch.no_grad():
+            shape = encoder.encode_visible(images, keep).shape
+        assert shape == (3, 4, encoder.width), f"{ref}: encode_visible gives {tuple(shape)}"
+
+
+def _check_features(name: str, out: Features, batch: int, width: int) -> None:
+    rows, columns = out.grid
+    assert out.pooled.shape == (batch, width), f"{name}: pooled is {tuple(out.pooled.shape)}"
+    assert out.tokens.shape == (batch, rows * columns, width), f"{name}: tokens and grid disagree"
+    assert out.pyramid, f"{name}: no pyramid"
+    for level in out.pyramid:
+        assert level.dim() == 4, f"{name}: a pyramid level has {level.dim()} axes, not 4"
+        assert len(level) == batch, f"{name}: a pyramid level lost images"
+    assert torch.isfinite(out.pooled).all(), f"{name}: features are not finite"
+
+
+def _check_gradients(name: str, encoder: Encoder, images: torch.Tensor) -> None:
+    encoder.train()
+    out = encoder(images)
+    parts = [out.pooled, out.tokens, *out.pyramid]
+    # Random weights: a plain sum is constant behind a normalisation layer.
+    generator = torch.Generator().manual_seed(2)
+    total = sum((p * torch.randn(p.shape, generator=generator)).sum() for p in parts)
+    assert isinstance(total, torch.Tensor)
+    total.backward()
+    dead = [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
+    assert not dead, f"{name}: no gradient reaches {dead[:3]}"
+    encoder.zero_grad(set_to_none=True)
+    encoder.eval()
+
+
+def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
+    """Fixed order, patient-disjoint splits, truths that fit, a stable fingerprint."""
+    dataset, twin = make_plugin("ecamp.datasets", ref), make_plugin("ecamp.datasets", ref)
+    info, records = dataset.info, list(dataset.records())
+    assert records == list(twin.records()), f"{ref}: records differ between two readings"
+    assert dataset.fingerprint() == twin.fingerprint(), f"{ref}: fingerprint is not stable"
+    check_records(records, info)
+    for record in records:
+        assert record.split in SPLITS, f"{ref}: {record.id} has split '{record.split}'"
+        if record.labels is not None:
+            assert len(record.labels) == len(info.labels), f"{ref}: {record.id}: number of labels"
+            assert set(record.labels) <= {0, 1, None}, f"{ref}: {record.id}: label values"
+            if info.label_kind == "multiclass" and None not in record.labels:
+                assert sum(record.labels) == 1, f"{ref}: {record.id}: not exactly one class"
+    channels = 1 if info.colour == "grey" else 3
+    assert len(info.mean) == len(info.std) == channels, f"{ref}: mean and std per channel"
+    for record in [r for s in SPLITS for r in [x for x in records if x.split == s][:2]]:
+        sample, again = check_sample(dataset, record, 64), twin.load(record, 64)
+        assert sample.image.dtype == np.uint8, f"{ref}: images must be uint8"
+        assert sample.image.shape[2] == channels, f"{ref}: {record.id}: channels"
+        assert np.array_equal(sample.image, again.image), f"{ref}: {record.id} loads differently"
+        if record.has_mask:
+            assert sample.mask is not None, f"{ref}: {record.id} has no mask"
+            assert len(sample.mask) == len(info.mask_classes), f"{ref}: {record.id}: mask channels"
+        if record.has_boxes:
+            assert sample.boxes is not None, f"{ref}: {record.id} has no boxes"
+
+
+def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
+    """A finite loss, gradients to the encoder, the same loss for the same batch."""
+    plugin = make_plugin("ecamp.pretext", ref)
+    if ref.name == "none":
+        return
+    data = PhantomDataset(PhantomDataset.Config(pretrain=16, train=0, val=0, test=0))
+    arrays = materialise(data, 64, splits=["pretrain"], cache=cache, workers=1)
+    encoder_ref = PluginRef.parse("vit-micro?image_size=32&width=32&depth=1&heads=2")
+    batch = make_batch(
+        Source(arrays, np.arange(len(arrays))), PretrainRecipe(batch_size=8, scale=2), 0
+    )
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        encoder = make_plugin("ecamp.encoders", encoder_ref).build(1)
+        objective = plugin.build(encoder, PretextContext(data.info, arrays.reports, 2))
+        batch.generator.manual_seed(0)
+        torch.manual_seed(1)
+        out = objective(batch)
+        assert torch.isfinite(out["loss"]), f"{ref}: loss is {out['loss'].item()}"
+        out["loss"].backward()
+        losses.append(out["loss"].item())
+        moved = [p for p in encoder.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+        assert moved, f"{ref}: no gradient reaches the encoder"
+    assert losses[0] == losses[1], f"{ref}: one batch, two losses"
+
+
+def check_task(ref: PluginRef, cache: Path | None = None) -> None:
+    """Names that the bench builds on."""
+    task = make_plugin("ecamp.tasks", ref)
+    assert task.needs in ("labels", "mask", "boxes"), f"{ref}: needs '{task.needs}'"
+    assert task.primary, f"{ref}: no primary metric"
+    assert task.protocols, f"{ref}: no protocol"

@@ -1,0 +1,1 @@
+"""A small complete plugin package for ecamp."""

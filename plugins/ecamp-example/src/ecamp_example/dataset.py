@@ -1,0 +1,72 @@
+"""A procedural data set: a disc, a square, or nothing, on noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import Field
+
+from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+
+KINDS = ("disc", "square")
+
+
+class Shapes(Dataset):
+    """Labels, masks and boxes of one shape an image."""
+
+    summary = "a disc, a square, or nothing, on noise"
+    licence = "Apache-2.0"
+    citation = "this package"
+
+    class Config(PluginConfig):
+        """Sizes."""
+
+        train: int = Field(default=60, ge=1, description="training images")
+        val: int = Field(default=30, ge=1, description="validation images")
+        test: int = Field(default=30, ge=1, description="test images")
+
+    @property
+    def info(self) -> DatasetInfo:
+        return DatasetInfo(
+            name="shapes", version="1", labels=KINDS, mask_classes=KINDS, box_classes=KINDS
+        )
+
+    def records(self) -> Sequence[Record]:
+        sizes = (("train", self.config.train), ("val", self.config.val), ("test", self.config.test))
+        splits = [split for split, count in sizes for _ in range(count)]
+        return [
+            Record(
+                id=f"shape-{i}",
+                patient=f"patient-{i}",
+                split=split,
+                row=f"number {i}",
+                labels=(int(i % 3 == 1), int(i % 3 == 2)),
+                has_mask=True,
+                has_boxes=True,
+                payload=i,
+            )
+            for i, split in enumerate(splits)
+        ]
+
+    def load(self, record: Record, size: int) -> Sample:
+        rng = np.random.Generator(np.random.Philox(record.payload))
+        image = rng.integers(40, 90, (size, size)).astype(np.uint8)
+        mask = np.zeros((len(KINDS), size, size), bool)
+        kind = record.payload % 3 - 1
+        boxes = np.zeros((0, 4), np.float32)
+        if kind >= 0:
+            half = int(rng.integers(size // 8, size // 4))
+            x, y = (int(v) for v in rng.integers(half, size - half, 2))
+            rows, columns = np.mgrid[:size, :size]
+            inside = (abs(columns - x) <= half) & (abs(rows - y) <= half)
+            if kind == 0:
+                inside &= (columns - x) ** 2 + (rows - y) ** 2 <= half**2
+            image[inside] += 90
+            mask[kind] = inside
+            boxes = np.array([[x - half, y - half, x + half + 1, y + half + 1]], np.float32)
+        kinds = np.full(len(boxes), max(kind, 0), np.int64)
+        return Sample(image[..., None], mask, boxes, kinds)
+
+    def fingerprint(self) -> str:
+        return f"shapes-1-{self.config.train}-{self.config.val}-{self.config.test}"

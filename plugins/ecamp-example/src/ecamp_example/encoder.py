@@ -1,0 +1,35 @@
+"""An encoder of three strided convolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ecamp.plugin.protocols import EncoderPlugin, PluginConfig
+
+if TYPE_CHECKING:  # listing plugins must not import torch
+    from ecamp.encoders.base import Encoder
+
+
+class TinyConv(EncoderPlugin):
+    """Fast enough for a test, real enough to score above chance."""
+
+    summary = "three strided convolutions"
+    licence = "Apache-2.0"
+    citation = "this package"
+
+    class Config(PluginConfig):
+        """Sizes."""
+
+        image_size: int = Field(default=32, ge=16, description="side of the input in pixels")
+        width: int = Field(default=32, ge=8, description="channels of the last stage")
+
+    @property
+    def image_size(self) -> int:
+        return self.config.image_size
+
+    def build(self, channels: int) -> Encoder:
+        from ecamp_example.network import ConvEncoder
+
+        return ConvEncoder(channels, self.config.image_size, self.config.width)

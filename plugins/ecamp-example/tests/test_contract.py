@@ -1,0 +1,22 @@
+"""The whole test of a plugin package: does each plugin keep its promises?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ecamp.plugin.host import list_plugins
+from ecamp.testing.contract import check_plugin
+
+installed = any(entry.name == "tiny-conv" for entry in list_plugins("ecamp.encoders"))
+pytestmark = pytest.mark.skipif(not installed, reason="pip install plugins/ecamp-example first")
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [("ecamp.encoders", "tiny-conv"), ("ecamp.encoders", "tiny-conv?width=16&image_size=48"),
+     ("ecamp.datasets", "shapes")],
+)  # fmt: skip
+def test_contract(group: str, name: str, tmp_path: Path) -> None:
+    check_plugin(group, name, tmp_path)

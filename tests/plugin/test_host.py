@@ -1,0 +1,118 @@
+"""The plugin host with real installed packages: strangers, broken ones, and two of one name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ecamp.config import PluginRef
+from ecamp.errors import MissingError, UsageError
+from ecamp.plugin.host import list_plugins, load_plugin
+
+EXAMPLE = Path(__file__).parents[2] / "plugins" / "ecamp-example"
+
+
+def _ecamp(site: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ecamp", *args], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(site)},
+    )  # fmt: skip
+
+
+def _fake_package(site: Path, dist: str, group: str, name: str, body: str) -> None:
+    """What pip leaves behind for a package with one plugin."""
+    module = dist.replace("-", "_")
+    site.mkdir(exist_ok=True)
+    (site / f"{module}.py").write_text(body)
+    info = site / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}:Plugin\n")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    site = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target",
+         str(site), str(EXAMPLE)], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return site
+
+
+def test_a_third_party_package_is_benchmarked_without_touching_the_core(
+    installed: Path, tmp_path: Path
+) -> None:
+    listed = _ecamp(installed, "plugins", "list", "-f", "json")
+    assert {("tiny-conv", "ecamp-example"), ("shapes", "ecamp-example")} <= {
+        (p["name"], p["dist"]) for p in json.loads(listed.stdout)
+    }
+    assert "three strided" in _ecamp(installed, "plugins", "describe", "tiny-conv").stdout
+    done = _ecamp(
+        installed, "bench", "--tasks", "cls,seg,det", "--datasets", "shapes", "--encoders", "tiny-conv",
+        "--pretext", "none", "--fractions", "1", "--seeds", "0", "--bootstrap", "100",
+        "--run", str(tmp_path / "run"), "-f", "json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert {r["task"] for r in rows} == {"cls", "seg", "det"}
+    assert {r["encoder"] for r in rows} == {"tiny-conv"}
+
+
+def test_a_package_that_fails_on_import_is_named_and_hurts_nobody(tmp_path: Path) -> None:
+    _fake_package(tmp_path, "broken-pack", "ecamp.encoders", "broken", "import no_such_module_here\n")
+    assert "broken-pack" in _ecamp(tmp_path, "plugins", "list").stdout
+    used = _ecamp(tmp_path, "bench", "--encoders", "broken", "--dry-run")
+    assert used.returncode == 4
+    assert "broken-pack 1.0" in used.stderr
+    assert "no_such_module_here" in used.stderr
+    assert "Traceback" not in used.stderr
+    assert _ecamp(tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--dry-run").returncode == 0
+
+
+def test_two_plugins_of_one_name_are_refused_and_can_be_picked(tmp_path: Path) -> None:
+    body = "from ecamp.encoders.timm import MicroViT as Plugin\n"
+    # Names around it in the alphabet: duplicates that are not neighbours are found too.
+    _fake_package(tmp_path, "a-pack", "ecamp.encoders", "vit-micro", body)
+    _fake_package(tmp_path, "between", "ecamp.encoders", "vit-large", body)
+    used = _ecamp(tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--dry-run")
+    assert used.returncode == 2
+    assert "a-pack and ecamp" in used.stderr
+    picked = _ecamp(
+        tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--encoders", "ecamp:vit-micro",
+        "--dry-run",
+    )  # fmt: skip
+    assert picked.returncode == 0, picked.stderr
+
+
+def test_a_class_of_another_kind_is_refused(tmp_path: Path) -> None:
+    _fake_package(tmp_path, "odd", "ecamp.encoders", "odd", "class Plugin:\n    pass\n")
+    used = _ecamp(tmp_path, "bench", "--encoders", "odd", "--dry-run")
+    assert used.returncode == 2
+    assert "is no EncoderPlugin" in used.stderr
+
+
+def test_listing_reads_the_environment_afresh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = {e.name for e in list_plugins("ecamp.encoders")}
+    _fake_package(tmp_path, "new-pack", "ecamp.encoders", "brand-new", "class Plugin: pass\n")
+    after = [e for e in list_plugins("ecamp.encoders") if e.name not in before]
+    assert [(e.name, e.dist, e.version) for e in after] == [("brand-new", "new-pack", "1.0")]
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("vit-mirco", MissingError), ("timm", UsageError), ("vit-micro/large", UsageError),
+     ("timm/no_such_model", MissingError)],
+)  # fmt: skip
+def test_wrong_names(text: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        load_plugin("ecamp.encoders", PluginRef.parse(text))
