@@ -68,7 +68,6 @@ DEVELOP = [
 ]
 
 
-
 class CMakeBuild(build_ext):
     """Builds `ecamp/_C.so` with CMake and ninja against the installed torch.
 

@@ -75,7 +75,9 @@ class PluginRef(BaseModel):
         """
         body, _, query = text.strip().partition("?")
         if not body:
-            raise UsageError(f"'{text}' names no plugin.", "Write name, name/variant or name?key=value.")
+            raise UsageError(
+                f"'{text}' names no plugin.", "Write name, name/variant or name?key=value."
+            )
         options: dict[str, Any] = {}
         for pair in filter(None, query.split("&")):
             key, equals, value = pair.partition("=")
@@ -86,7 +88,9 @@ class PluginRef(BaseModel):
             return cls(name="folder", options={"path": body, **options})
         dist, colon, rest = body.rpartition(":")
         name, _, variant = rest.partition("/")
-        return cls(name=name, variant=variant or None, dist=dist if colon else None, options=options)
+        return cls(
+            name=name, variant=variant or None, dist=dist if colon else None, options=options
+        )
 
     def __str__(self) -> str:
         if self.name == "folder" and "path" in self.options:

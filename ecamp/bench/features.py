@@ -64,9 +64,7 @@ def run_pretraining(
     return folder
 
 
-def build_encoder(
-    ref: PluginRef, channels: int, seed: int, weights: Path | None
-) -> Encoder:
+def build_encoder(ref: PluginRef, channels: int, seed: int, weights: Path | None) -> Encoder:
     """Build an encoder; random weights come from `seed`, pre-trained ones from the file.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 from ecamp.config import BenchSpec, PluginRef, identity, validate
 from ecamp.data.splits import split_hash
 from ecamp.errors import MissingError, UsageError, did_you_mean
-from ecamp.plugin.host import list_plugins, make_plugin
+from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin, TaskPlugin
 from ecamp.train.pretrain import PretrainRecipe, pretrain_key
 
@@ -65,7 +65,9 @@ class Cell:
     def label(self) -> str:
         """Short name for logs."""
         who = self.floor or f"{self.encoder} {self.pretext}"
-        return f"{self.dataset} {self.task} {self.protocol} {who} {self.fraction:g} seed {self.seed}"
+        return (
+            f"{self.dataset} {self.task} {self.protocol} {who} {self.fraction:g} seed {self.seed}"
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Plain form for `plan.json` and `--dry-run`."""
         return {
-            "cells": [{"id": cell.key, "kind": cell.kind, "label": cell.label} for cell in self.cells],
+            "cells": [
+                {"id": cell.key, "kind": cell.kind, "label": cell.label} for cell in self.cells
+            ],
             "pretrainings": [
                 {"id": p.key, "encoder": str(p.encoder), "pretext": str(p.pretext)}
                 for p in self.pretrainings
@@ -97,7 +101,9 @@ def resolve_tasks(names: list[str], options: dict[str, dict[str, Any]]) -> dict[
     """
     for name in options:
         if name not in names:
-            raise UsageError(f"task_options names '{name}', which does not run.", did_you_mean(name, names))
+            raise UsageError(
+                f"task_options names '{name}', which does not run.", did_you_mean(name, names)
+            )
     return {
         name: make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
         for name in names
@@ -122,7 +128,9 @@ def make_plan(spec: BenchSpec) -> Plan:
             if pretraining:
                 pretrainings[pretraining.key] = pretraining
             for ref, dataset in datasets:
-                cells += _cells(spec, tasks, ref, dataset, encoder_ref, pretext_ref, pretraining, notes)
+                cells += _cells(
+                    spec, tasks, ref, dataset, encoder_ref, pretext_ref, pretraining, notes
+                )
     for ref, dataset in datasets:
         cells += _floors(spec, tasks, ref, dataset, {c.protocol for c in cells})
     if not cells:
@@ -206,7 +214,9 @@ def _cells(
             continue
         protocols = [p for p in task.protocols if p in spec.protocols]
         if not protocols:
-            notes.append(f"{name} knows the protocols {', '.join(task.protocols)}; none was asked for.")
+            notes.append(
+                f"{name} knows the protocols {', '.join(task.protocols)}; none was asked for."
+            )
         for protocol in protocols:
             for fraction in spec.fractions:
                 for seed in spec.seeds:

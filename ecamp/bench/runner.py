@@ -101,9 +101,7 @@ class Runner:
         text = str(error) if isinstance(error, EcampError) else f"{type(error).__name__}: {error}"
         self.say(f"FAILED {cell.label}: {text}")
         trace = "" if isinstance(error, EcampError) else traceback.format_exc()
-        self.run.log_event(
-            event="failed", id=cell.key, label=cell.label, error=text, trace=trace
-        )
+        self.run.log_event(event="failed", id=cell.key, label=cell.label, error=text, trace=trace)
         return text
 
     def _run_cell(self, cell: Cell, count: int, total: int) -> None:
@@ -115,7 +113,9 @@ class Runner:
         )
         rows = self._rows(cell, task, arrays)
         if cell.floor:
-            predicted = floor_prediction(cell.floor, arrays, rows["train"], rows["val"], rows["test"])
+            predicted = floor_prediction(
+                cell.floor, arrays, rows["train"], rows["val"], rows["test"]
+            )
             selected: dict[str, Any] = {}
             head: dict[str, torch.Tensor] = {}
         else:
@@ -309,9 +309,7 @@ def _task_ref(name: str, options: dict[str, dict[str, Any]]) -> Any:
     return PluginRef(name=name, options=options.get(name, {}))
 
 
-def pack(
-    predicted: dict[str, np.ndarray], targets: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def pack(predicted: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Arrays of a cell as stored: masks as bits."""
     out = {**targets, **predicted}
     if "mask" in out:

@@ -71,7 +71,9 @@ def run(args: list[str] | None = None) -> int:
         error.show()
         return 2 if isinstance(error, click.UsageError) else 1
     except (KeyboardInterrupt, click.Abort):
-        click.echo("ecamp: interrupted. The same command resumes; finished cells are kept.", err=True)
+        click.echo(
+            "ecamp: interrupted. The same command resumes; finished cells are kept.", err=True
+        )
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing to say, and nobody to say it to.

@@ -37,7 +37,9 @@ def _checks() -> list[dict[str, Any]]:
     try:
         import torch
 
-        checks.append(_check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads"))
+        checks.append(
+            _check("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads")
+        )
     except Exception as error:
         return [*checks, _check("torch", False, str(error), FIX_TORCH)]
     checks.append(_torchvision(torch.__version__))
@@ -51,14 +53,20 @@ def _checks() -> list[dict[str, Any]]:
     from ecamp.ops._ext import native_info
 
     info = native_info()
-    hint = "" if info["native"] else "slower references are used; rebuild: pip install --no-build-isolation ."
+    hint = (
+        ""
+        if info["native"]
+        else "slower references are used; rebuild: pip install --no-build-isolation ."
+    )
     checks.append(_check("kernels", True, "native" if info["native"] else "reference", hint))
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (CPU is enough)"
     checks.append(_check("gpu", True, device))
     root = cache_root()
     near = next(p for p in (root, *root.parents) if p.exists())
     free = shutil.disk_usage(near).free / 2**30
-    checks.append(_check("cache", free > 2, f"{root}, {free:.0f} GiB free", "" if free > 2 else "make room"))
+    checks.append(
+        _check("cache", free > 2, f"{root}, {free:.0f} GiB free", "" if free > 2 else "make room")
+    )
     return checks
 
 

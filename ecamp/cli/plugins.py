@@ -54,14 +54,20 @@ def describe(name: str, kind: str | None) -> None:
         raise MissingError(f"No plugin '{name}'.", did_you_mean(name, known))
     for group in found:
         # A family is described as such: any variant will do to load it.
-        cls = load_plugin(group, ref.model_copy(update={"variant": ref.variant or _any(group, ref)}))
+        cls = load_plugin(
+            group, ref.model_copy(update={"variant": ref.variant or _any(group, ref)})
+        )
         click.echo(f"{group[6:]} {ref.name}: {cls.summary}")
         click.echo(f"  licence   {cls.licence or 'not stated'}")
         click.echo(f"  citation  {cls.citation or 'not stated'}")
         if cls.family:
             click.echo(f"  variants  {len(cls.variants())}, e.g. {', '.join(cls.variants()[:4])}")
         for key, field in cls.Config.model_fields.items():
-            default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            default = (
+                "required"
+                if field.is_required()
+                else repr(field.get_default(call_default_factory=True))
+            )
             click.echo(f"  {key:18} {default:>12.40}  {field.description or ''}")
 
 

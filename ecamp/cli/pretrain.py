@@ -9,9 +9,13 @@ import click
 
 
 @click.command()
-@click.option("--encoder", required=True, help="vit-micro, timm/vit_small_patch16_224?image_size=224")
+@click.option(
+    "--encoder", required=True, help="vit-micro, timm/vit_small_patch16_224?image_size=224"
+)
 @click.option("--pretext", required=True, help="mae, ecamp?weight_mlm=2, ...")
-@click.option("--data", default="phantom", show_default=True, help="data set with images (and reports)")
+@click.option(
+    "--data", default="phantom", show_default=True, help="data set with images (and reports)"
+)
 @click.option("--steps", type=int, help="optimiser steps")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/pretrain"),

@@ -20,7 +20,9 @@ def report(run: Path, form: str, baseline: str, no_html: bool) -> None:
     from ecamp.report.summary import format_rows, read_run, summarise
 
     if not (run / "cells").is_dir():
-        raise MissingError(f"{run}: no run folder (it has no cells).", "Name the folder given to --run.")
+        raise MissingError(
+            f"{run}: no run folder (it has no cells).", "Name the folder given to --run."
+        )
     cells, warnings = read_run(run)
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -261,7 +261,10 @@ def _open(folder: Path, info: DatasetInfo, records: list[Record], whole: str, ke
     rows = [records[i] for i in kept]
     labels = np.array(
         [
-            [np.nan if value is None else value for value in row.labels or [None] * len(info.labels)]
+            [
+                np.nan if value is None else value
+                for value in row.labels or [None] * len(info.labels)
+            ]
             for row in rows
         ],
         np.float32,

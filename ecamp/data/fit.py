@@ -33,7 +33,9 @@ def fit_square(sample: Sample, size: int) -> Sample:
     if sample.mask is not None:
         padded = np.zeros((len(sample.mask), side, side), np.uint8)
         padded[:, top : top + height, left : left + width] = sample.mask
-        mask = np.stack([_resize(layer * 255, size, Image.Resampling.BOX) for layer in padded]) > 127
+        mask = (
+            np.stack([_resize(layer * 255, size, Image.Resampling.BOX) for layer in padded]) > 127
+        )
     boxes = sample.boxes
     if boxes is not None:
         offset = np.array([left, top, left, top], np.float32)

@@ -33,7 +33,9 @@ def read_image(path: Path, colour: str, row: str = "") -> np.ndarray:
     try:
         pixels = _read_dicom(path) if _is_dicom(path) else _read_raster(path)
     except FileNotFoundError as error:
-        raise DataError(f"{where}: no such image.", "Check the table's path column and root.") from error
+        raise DataError(
+            f"{where}: no such image.", "Check the table's path column and root."
+        ) from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{where}: {error}", "Shrink the image before use.") from error
     except DataError as error:
@@ -62,10 +64,12 @@ def read_mask(path: Path, row: str = "") -> np.ndarray:
         with Image.open(path) as image:
             pixels = np.asarray(image)
     except FileNotFoundError as error:
-        raise DataError(f"{where}: no such mask.", "Leave the cell empty where there is none.") from error
+        raise DataError(
+            f"{where}: no such mask.", "Leave the cell empty where there is none."
+        ) from error
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise DataError(f"{where}: unreadable mask: {error}") from error
-    return pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0
+    return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0)
 
 
 def _is_dicom(path: Path) -> bool:
@@ -100,7 +104,9 @@ def _read_dicom(path: Path) -> np.ndarray:
         pixels = dataset.pixel_array
     except InvalidDicomError as error:
         raise DataError("not a DICOM file.") from error
-    except Exception as error:  # pydicom and its decoders raise many kinds; none is worth a traceback
+    except (
+        Exception
+    ) as error:  # pydicom and its decoders raise many kinds; none is worth a traceback
         raise DataError(
             f"DICOM pixels cannot be decoded: {error}",
             "Compressed files may need the decoders: pip install pylibjpeg[all].",

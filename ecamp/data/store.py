@@ -79,7 +79,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise CorruptFileError(f"{path}: damaged: {error}.", "Delete it; it is made again.") from error
+        raise CorruptFileError(
+            f"{path}: damaged: {error}.", "Delete it; it is made again."
+        ) from error
 
 
 def append_line(path: Path, value: Any) -> None:

@@ -24,7 +24,7 @@ class ViTEncoder(PatchEncoder):
     its own, and the published fine-tuning pools the same way (METHOD: ViT-B mean-pooled patches).
     """
 
-    def __init__(self, vit: VisionTransformer, channels: int) -> None:
+    def __init__(self, vit: Any, channels: int) -> None:
         super().__init__()
         if vit.cls_token is None or vit.pos_embed is None or vit.num_prefix_tokens != 1:
             raise UsageError(
@@ -112,10 +112,10 @@ class TimmEncoder(EncoderPlugin):
         try:
             if self.is_vit:
                 vit = timm.create_model(
-                    self.variant, img_size=self.image_size, num_classes=0, **common
+                    str(self.variant), img_size=self.image_size, num_classes=0, **common
                 )
                 return ViTEncoder(vit, channels)
-            body = timm.create_model(self.variant, features_only=True, **common)
+            body = timm.create_model(str(self.variant), features_only=True, **common)
         except (TypeError, RuntimeError, ValueError) as error:
             raise UsageError(f"timm/{self.variant} cannot be built: {error}") from error
         return CNNEncoder(body, self.image_size, channels)

@@ -77,9 +77,7 @@ def _macro(metrics: list[Metric], missing: list[str]) -> Metric:
     return Metric(value, reason, together)
 
 
-def _accuracy(
-    predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str
-) -> Metric:
+def _accuracy(predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str) -> Metric:
     """Share of images (multi-class) or of known labels (multi-label) that are right."""
     if kind == "multiclass":
         known = np.isfinite(targets).all(1)

@@ -71,9 +71,7 @@ def score_detection(
         point = average_precision(match, np.ones((1, counts.shape[1])))[0]
         spread = average_precision(match, counts)
         for metric, chosen in ranges.items():
-            per_class[metric].append(
-                Metric.of(point[chosen].mean(), spread[:, chosen].mean(1))
-            )
+            per_class[metric].append(Metric.of(point[chosen].mean(), spread[:, chosen].mean(1)))
         result[f"ap50/{name}"] = per_class["ap50"][-1]
         recalls.append(match.hit[0].sum() / match.true_image.size)
     result |= {metric: macro(values) for metric, values in per_class.items()}

@@ -48,7 +48,9 @@ def score_segmentation(
         for k, label in enumerate(classes):
             chosen = np.where(mask[:, k], values[:, k], np.nan)
             if mask[:, k].any():
-                metric = Metric.of(np.nanmean(chosen), weighted_mean_replicates(chosen, counts))
+                metric = Metric.of(
+                    float(np.nanmean(chosen)), weighted_mean_replicates(chosen, counts)
+                )
             else:
                 metric = Metric.undefined(f"'{label}': no {kind} in the test split")
             per_class.append(metric)

@@ -33,7 +33,9 @@ def load_extension() -> bool:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        warnings.warn(f"ecamp: compiled kernels do not load, using references: {error}", stacklevel=2)
+        warnings.warn(
+            f"ecamp: compiled kernels do not load, using references: {error}", stacklevel=2
+        )
         return False
     return True
 

@@ -116,7 +116,9 @@ def mask_tokens(
 
 def _check(ids: Tensor, lengths: Tensor, sample_ids: Tensor, tables: MaskTables) -> None:
     if ids.dim() != 2 or ids.dtype != torch.int64:
-        raise ValueError(f"mask_tokens: ids must be int64 (batch, L), got {ids.dtype} {tuple(ids.shape)}")
+        raise ValueError(
+            f"mask_tokens: ids must be int64 (batch, L), got {ids.dtype} {tuple(ids.shape)}"
+        )
     for name, tensor in (("lengths", lengths), ("sample_ids", sample_ids)):
         if tensor.shape != (len(ids),) or tensor.dtype != torch.int64:
             raise ValueError(
@@ -124,7 +126,9 @@ def _check(ids: Tensor, lengths: Tensor, sample_ids: Tensor, tables: MaskTables)
             )
     devices = {t.device for t in (ids, lengths, sample_ids, tables.flags, tables.patterns)}
     if len(devices) > 1:
-        raise ValueError(f"mask_tokens: tensors lie on {sorted(map(str, devices))}; move them together")
+        raise ValueError(
+            f"mask_tokens: tensors lie on {sorted(map(str, devices))}; move them together"
+        )
 
 
 def _reference(

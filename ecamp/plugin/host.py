@@ -140,10 +140,13 @@ def _load(kind: str, group: str, point: metadata.EntryPoint) -> Any:
 def _check(kind: str, group: str, ref: PluginRef, cls: Any) -> type[Plugin]:
     base = BASES[group]
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise UsageError(f"{kind}: '{ref.name}' is no {base.__name__}.", "Derive the class from it.")
+        raise UsageError(
+            f"{kind}: '{ref.name}' is no {base.__name__}.", "Derive the class from it."
+        )
     if cls.family and not ref.variant:
         raise UsageError(
-            f"{kind}: '{ref.name}' is a family.", f"Write {ref.name}/VARIANT, e.g. {_examples(cls)}."
+            f"{kind}: '{ref.name}' is a family.",
+            f"Write {ref.name}/VARIANT, e.g. {_examples(cls)}.",
         )
     if ref.variant and not cls.family:
         raise UsageError(f"{kind}: '{ref.name}' has no variants; drop '/{ref.variant}'.")

@@ -37,7 +37,7 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Plugin(ABC):
+class Plugin(ABC):  # noqa: B024 - its four kinds have the abstract methods
     """Common part of all plugins.
 
     Args:
@@ -231,8 +231,9 @@ class TaskPlugin(Plugin):
     protocols: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def fit(self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str,
-            seed: int) -> Predictor:
+    def fit(
+        self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
+    ) -> Predictor:
         """Train a head (and the encoder, under `finetune`); choose on `val` only."""
 
     @abstractmethod
@@ -240,6 +241,7 @@ class TaskPlugin(Plugin):
         """The truth arrays of a split, as stored beside the predictions."""
 
     @abstractmethod
-    def score(self, predictions: dict[str, np.ndarray], targets: dict[str, np.ndarray],
-              replicates: Any) -> Any:
+    def score(
+        self, predictions: dict[str, np.ndarray], targets: dict[str, np.ndarray], replicates: Any
+    ) -> Any:
         """Metrics with bootstrap replicates; a function of stored arrays alone."""

@@ -57,7 +57,13 @@ class PatchDecoder(nn.Module):
     """MAE's light decoder: visible tokens and mask tokens -> pixels of every patch."""
 
     def __init__(
-        self, encoder_width: int, grid: tuple[int, int], values: int, width: int, depth: int, heads: int
+        self,
+        encoder_width: int,
+        grid: tuple[int, int],
+        values: int,
+        width: int,
+        depth: int,
+        heads: int,
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(encoder_width, width)

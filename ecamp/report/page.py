@@ -26,7 +26,9 @@ def write_page(run: Path, baseline: str = "none") -> Path:
     warnings += sorted({w for cell in cells for w in cell.result["warnings"]})
     charts = [
         {"title": " · ".join(key), "svg": Markup(bars(list(group)))}
-        for key, group in groupby(rows, lambda r: (r.dataset, f"{r.task} {r.metric}", r.protocol, r.encoder))
+        for key, group in groupby(
+            rows, lambda r: (r.dataset, f"{r.task} {r.metric}", r.protocol, r.encoder)
+        )
     ]
     template = Environment(
         loader=PackageLoader("ecamp", "report"), autoescape=True, undefined=StrictUndefined,
@@ -58,14 +60,24 @@ def findings(rows: list[Row], baseline: str) -> list[str]:
         if not mine:
             continue
         parts = []
-        for verdict, word in (("better", "better than"), ("worse", "worse than"), ("tie", "tied with")):
-            at = [f"{r.task} at {100 * r.fraction:g} % ({r.delta:+.3f})" for r in mine if r.verdict == verdict]
+        for verdict, word in (
+            ("better", "better than"),
+            ("worse", "worse than"),
+            ("tie", "tied with"),
+        ):
+            at = [
+                f"{r.task} at {100 * r.fraction:g} % ({r.delta:+.3f})"
+                for r in mine
+                if r.verdict == verdict
+            ]
             if at:
                 parts.append(f"{word} {baseline} on {', '.join(at)}")
         out.append(f"{pretext}: {'; '.join(parts)}.")
     below = sum(row.below_floor for row in rows)
     if below:
-        out.append(f"{below} of {len(rows)} scores do not beat their trivial floor and mean little.")
+        out.append(
+            f"{below} of {len(rows)} scores do not beat their trivial floor and mean little."
+        )
     return out
 
 
@@ -74,7 +86,7 @@ def _table_row(row: Row, before: Row | None) -> dict[str, Any]:
         before.dataset, before.task, before.protocol, before.fraction,
     )  # fmt: skip
     css = " ".join(filter(None, ["first" if first else "", "below" if row.below_floor else ""]))
-    return {"values": display(row), "css": css, "verdict": row.verdict}
+    return {"cells": display(row), "css": css, "verdict": row.verdict}
 
 
 def _protocol(rows: list[Row]) -> list[str]:

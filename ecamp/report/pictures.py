@@ -81,7 +81,11 @@ def galleries(run: Path, cells: list[CellResult]) -> list[Gallery]:
     out = []
     for file in sorted((run / "gallery").glob("*.npz")):
         with np.load(file, allow_pickle=False) as stored:
-            images, ids, name = stored["images"], [str(i) for i in stored["ids"]], str(stored["dataset"])
+            images, ids, name = (
+                stored["images"],
+                [str(i) for i in stored["ids"]],
+                str(stored["dataset"]),
+            )
         for task in ("seg", "det"):
             chosen = _choose(cells, name, task)
             if chosen:
@@ -103,7 +107,12 @@ def _choose(cells: list[CellResult], dataset: str, task: str) -> list[dict[str, 
 
 
 def _gallery(
-    run: Path, images: np.ndarray, ids: list[str], name: str, task: str, chosen: list[dict[str, Any]]
+    run: Path,
+    images: np.ndarray,
+    ids: list[str],
+    name: str,
+    task: str,
+    chosen: list[dict[str, Any]],
 ) -> Gallery:
     from ecamp.bench.store import read_predictions
 
@@ -146,7 +155,9 @@ def _picture(image: np.ndarray, marks: list[tuple[int, Any]]) -> str:
     """An image with masks (tinted, outlined) and boxes drawn over it, as a PNG data URI."""
     size = image.shape[0]
     grey = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
-    canvas = Image.fromarray(np.ascontiguousarray(grey)).resize((TILE, TILE), Image.Resampling.BICUBIC)
+    canvas = Image.fromarray(np.ascontiguousarray(grey)).resize(
+        (TILE, TILE), Image.Resampling.BICUBIC
+    )
     for kind, mark in marks:
         colour = PALETTE[kind % len(PALETTE)]
         if isinstance(mark, np.ndarray):

@@ -149,7 +149,9 @@ def _row(
     other = groups.get((*key[:-1], baseline))
     if pretext != baseline and other and value is not None:
         # Only seeds that both sides have, so that the label draws are paired too.
-        shared = {m.result["cell"]["seed"] for m in members} & {o.result["cell"]["seed"] for o in other}
+        shared = {m.result["cell"]["seed"] for m in members} & {
+            o.result["cell"]["seed"] for o in other
+        }
         mine, my_spread = _mean([m for m in members if m.result["cell"]["seed"] in shared])
         base, base_spread = _mean([o for o in other if o.result["cell"]["seed"] in shared])
         if shared and mine is not None and base is not None:
@@ -158,7 +160,9 @@ def _row(
                 difference = my_spread - base_spread
                 delta_low, delta_high = _interval(difference)
                 p = _two_sided(difference)
-    floor_name, floor = _best_floor(floors.get((dataset, protocol_id, split_hash, task, fraction), []))
+    floor_name, floor = _best_floor(
+        floors.get((dataset, protocol_id, split_hash, task, fraction), [])
+    )
     return Row(
         dataset, protocol_id, split_hash, task, protocol, encoder, pretext, fraction,
         first["primary"], len(members), first["counts"]["train"], first["counts"]["test"],
@@ -196,12 +200,12 @@ def _holm(rows: list[Row]) -> list[Row]:
         corrected[index] = running
     out = []
     for index, row in enumerate(rows):
-        p = corrected.get(index)
+        p_holm = corrected.get(index)
         verdict = ""
         if row.delta is not None:
-            sure = p is not None and p < 0.05
+            sure = p_holm is not None and p_holm < 0.05
             verdict = ("better" if row.delta > 0 else "worse") if sure else "tie"
-        out.append(Row(**{**asdict(row), "p_holm": p, "verdict": verdict}))
+        out.append(Row(**{**asdict(row), "p_holm": p_holm, "verdict": verdict}))
     return out
 
 
@@ -259,7 +263,9 @@ def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
             heading = mine
             out += ["", f"{row.dataset} ({row.protocol_id}, split {row.split_hash})  {line[1]}  "
                         f"{row.protocol}  {row.encoder}  test {row.test}  seeds {row.seeds}"]  # fmt: skip
-            out.append("  " + "  ".join(t.ljust(w) for t, w in zip(shown, widths, strict=True)).rstrip())
+            out.append(
+                "  " + "  ".join(t.ljust(w) for t, w in zip(shown, widths, strict=True)).rstrip()
+            )
             previous = None
         if row.fraction != previous:
             previous = row.fraction

@@ -119,7 +119,9 @@ class LinearPredictor:
 
     def state_dict(self) -> dict[str, Tensor]:
         parts = {"weight": self.weight, "bias": self.bias, "mean": self.mean, "std": self.std}
-        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in parts.items()}
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in parts.items()
+        }
 
 
 def _pooled(inputs: Inputs) -> np.ndarray:
@@ -237,7 +239,11 @@ def _fit_tuned(
         known = torch.isfinite(truth)
         if softmax:
             rows = known.all(1)
-            return F.cross_entropy(logits[rows], truth[rows].argmax(1)) if rows.any() else logits.sum() * 0
+            return (
+                F.cross_entropy(logits[rows], truth[rows].argmax(1))
+                if rows.any()
+                else logits.sum() * 0
+            )
         loss = F.binary_cross_entropy_with_logits(logits, truth.nan_to_num(0.0), reduction="none")
         return (loss * known).sum() / known.sum().clamp(min=1)
 

@@ -19,7 +19,7 @@ from ecamp.metrics.detection import Boxes, score_detection
 from ecamp.metrics.stats import Metric
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import Inputs, TaskSplit
-from ecamp.tasks.neck import Neck, conv_block
+from ecamp.tasks.neck import Neck, conv_block, output_conv
 from ecamp.tasks.running import EXAMPLES, features_by, in_batches
 from ecamp.train.heads import HeadRecipe, Model, train_head
 
@@ -121,10 +121,10 @@ class DenseHead(nn.Module):
         self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.tower = conv_block(width, width)  # shared: two would double the cost of a step
-        self.out_class = nn.Conv2d(width, classes, 3, padding=1)
+        # 1 % prior (focal loss, Lin et al. 2017)
+        self.out_class = output_conv(width, classes, 3, bias=-4.6)
         self.out_box = nn.Conv2d(width, 5, 3, padding=1)
         self.level_scale = nn.Parameter(torch.zeros(len(SCALES)))
-        nn.init.constant_(self.out_class.bias, -4.6)  # 1 % prior (focal loss, Lin et al. 2017)
         rows, columns = self.neck.grid
         points, strides, reach = [], [], []
         for level, scale in enumerate(SCALES):

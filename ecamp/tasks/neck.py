@@ -51,6 +51,13 @@ class Neck(nn.Module):
         return self.norm(total)
 
 
+def output_conv(inputs: int, outputs: int, kernel: int, bias: float) -> nn.Conv2d:
+    """The last layer of a dense head, its logits starting at `bias` (the prior of a rare class)."""
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+    torch.nn.init.constant_(torch.as_tensor(layer.bias), bias)
+    return layer
+
+
 def conv_block(inputs: int, outputs: int) -> nn.Sequential:
     """3x3 convolution, group norm (no batch statistics: small sets), GELU."""
     return nn.Sequential(

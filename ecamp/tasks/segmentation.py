@@ -17,7 +17,7 @@ from ecamp.metrics.segmentation import score_segmentation
 from ecamp.metrics.stats import Metric
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import Inputs, TaskSplit
-from ecamp.tasks.neck import Neck, conv_block
+from ecamp.tasks.neck import Neck, conv_block, output_conv
 from ecamp.tasks.running import EXAMPLES, features_by, in_batches
 from ecamp.train.heads import HeadRecipe, Model, train_head
 
@@ -77,7 +77,9 @@ class Segmentation(TaskPlugin):
         replicates: Any,
     ) -> dict[str, Metric]:
         classes = [str(name) for name in targets["classes"]]
-        return score_segmentation(predictions["mask"], targets["target"], replicates, classes=classes)
+        return score_segmentation(
+            predictions["mask"], targets["target"], replicates, classes=classes
+        )
 
 
 class Decoder(nn.Module):
@@ -93,9 +95,8 @@ class Decoder(nn.Module):
         self.neck = Neck(example, image_size, width)
         self.factor = max(1, image_size // self.neck.grid[0])
         self.block = conv_block(width, width)
-        self.out = nn.Conv2d(width, classes * self.factor**2, 1)
         # Findings are rare: start from about 2 % so that the first steps are not spent on that.
-        nn.init.constant_(self.out.bias, -4.0)
+        self.out = output_conv(width, classes * self.factor**2, 1, bias=-4.0)
 
     def forward(self, features: Features) -> Tensor:
         """Features -> logits (batch, classes, size, size)."""

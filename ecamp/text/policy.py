@@ -15,7 +15,7 @@ from ecamp.config import validate
 from ecamp.errors import MissingError, UsageError
 from ecamp.ops.mask_tokens import BOUNDARY, CONTINUATION, ENTITY, SPECIAL, TEMPLATE, MaskTables
 from ecamp.plugin.protocols import PluginConfig
-from ecamp.text.tokenizer import SPECIALS
+from ecamp.text.tokenizer import SPECIALS, token_id
 
 # Tokens that end a clause: a descriptor never reaches across one.
 BOUNDARIES = (".", ",", ";", ":", "?", "!", "(", ")")
@@ -105,7 +105,7 @@ def compile_policy(policy: MaskingPolicy, tokenizer: Tokenizer) -> MaskTables:
         flags=torch.from_numpy(flags),
         patterns=torch.from_numpy(table),
         pattern_start=torch.from_numpy(np.cumsum(start).astype(np.int32)),
-        mask_id=tokenizer.token_to_id("[MASK]"),
+        mask_id=token_id(tokenizer, "[MASK]"),
         p_entity=policy.p_entity,
         p_other=policy.p_other,
         p_plain=policy.p_plain,

@@ -7,28 +7,61 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ecamp.errors import DataError
+
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[MASK]", "[SEP]")
 
 
+# Marks the start of a word while pieces are learnt; WordPiece marks the rest of it ("##") instead.
+_START = "\u2581"
+
+
 def train_tokenizer(reports: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn a lower-case WordPiece vocabulary; the same reports give the same vocabulary.
+    """Learn a lower-case WordPiece vocabulary; the same reports give the same bytes anywhere.
+
+    The merges come from the BPE trainer, whose ties are broken by piece number. The library's
+    WordPiece trainer numbers pieces in the order of a randomly seeded hash map and gives another
+    vocabulary in every process.
 
     Args:
-        vocab_size: Upper bound; small corpora give fewer pieces.
+        vocab_size: Upper bound, though single characters always have a place; small corpora give
+            fewer pieces.
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIALS),
-        show_progress=False,
-        continuing_subword_prefix="##",
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    words = pre_tokenizers.BertPreTokenizer()
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = normalizer
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.Metaspace(replacement=_START, prepend_scheme="always")]
     )
-    # Sorted, because the trainer breaks ties between pairs by the order it met them.
-    tokenizer.train_from_iterator(sorted(set(reports)), trainer)
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)
+    learner.train_from_iterator(sorted(set(reports)), trainer)
+    learnt = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    letters = [piece for piece, _ in learnt if len(piece) == 1 and piece != _START]
+    pieces = [*SPECIALS, *letters, *("##" + letter for letter in letters)]
+    pieces += [_word_piece(piece) for piece, _ in learnt if len(piece) > 1]
+    pieces = list(dict.fromkeys(pieces))
+    pieces = pieces[: max(vocab_size, len(SPECIALS) + 2 * len(letters))]
+    tokenizer = Tokenizer(
+        models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]")
+    )
+    tokenizer.add_special_tokens(list(SPECIALS))
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = words
+    tokenizer.decoder = decoders.WordPiece()
     return tokenizer
+
+
+def _word_piece(piece: str) -> str:
+    return piece[1:] if piece.startswith(_START) else "##" + piece
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token the tokenizer must have; a `DataError` where it has not."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise DataError(f"The tokenizer has no {token} token.", "Train or choose another one.")
+    return int(found)
 
 
 def encode_reports(
@@ -39,7 +72,7 @@ def encode_reports(
     Returns:
         ids int64 (n, max_length); lengths int64 (n,), at least 1.
     """
-    pad, cls = tokenizer.token_to_id("[PAD]"), tokenizer.token_to_id("[CLS]")
+    pad, cls = token_id(tokenizer, "[PAD]"), token_id(tokenizer, "[CLS]")
     ids = np.full((len(reports), max_length), pad, np.int64)
     lengths = np.ones(len(reports), np.int64)
     ids[:, 0] = cls

@@ -41,7 +41,9 @@ class PretrainRecipe(PluginConfig):
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of steps with rising rate")
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    crop: float = Field(default=0.6, gt=0, le=1, description="smallest share of area kept by a crop")
+    crop: float = Field(
+        default=0.6, gt=0, le=1, description="smallest share of area kept by a crop"
+    )
     flip: bool = Field(default=False, description="mirror at random; off, reports name sides")
     precision: str = Field(default="bf16", pattern="^(fp32|bf16)$", description="autocast type")
     scale: int = Field(default=2, ge=1, le=4, description="stored image side / encoder input side")
@@ -74,7 +76,7 @@ def batch_rows(count: int, size: int, step: int, seed: int) -> np.ndarray:
     Batches run across epoch borders, so no sample is dropped.
     """
     first = step * size
-    picked = []
+    picked: list[int] = []
     while len(picked) < size:
         epoch, offset = divmod(first + len(picked), count)
         order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
@@ -152,7 +154,8 @@ def pretrain(
         batch = make_batch(source, recipe, step)
         set_lr(
             optimizer,
-            recipe.lr * warmup_cosine(step, recipe.steps, max(1, int(recipe.warmup * recipe.steps))),
+            recipe.lr
+            * warmup_cosine(step, recipe.steps, max(1, int(recipe.warmup * recipe.steps))),
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             values = objective(batch)
@@ -203,9 +206,7 @@ def _save(
         )
 
 
-def _resume(
-    objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str
-) -> int:
+def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str) -> int:
     """Load the checkpoint if it is whole and ours; a damaged one is set aside and training restarts."""
     path = folder / "checkpoint.pt"
     if not path.exists():

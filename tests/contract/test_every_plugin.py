@@ -42,7 +42,12 @@ def test_every_plugin_has_an_example(group: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "text"),
-    [(group, text) for group, names in EXAMPLES.items() for texts in names.values() for text in texts],
+    [
+        (group, text)
+        for group, names in EXAMPLES.items()
+        for texts in names.values()
+        for text in texts
+    ],
 )
 def test_contract(
     group: str, text: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -64,7 +64,12 @@ def dataset(folder: Path) -> Any:
 
 def read_all(folder: Path, **options: Any) -> Any:
     return materialise(
-        dataset(folder), 16, splits=["train", "val", "test"], workers=1, cache=folder / "cache", **options
+        dataset(folder),
+        16,
+        splits=["train", "val", "test"],
+        workers=1,
+        cache=folder / "cache",
+        **options,
     )
 
 
@@ -183,7 +188,9 @@ def test_any_quoted_text_is_read_back(tmp_path_factory: Any, rows: list[tuple[st
     writer.writerows([("a", "b"), *rows])
     path.write_text("\ufeff" + buffer.getvalue(), encoding="utf-8", newline="")
     read = read_table(path, {"a": "id"})
-    assert [(r.values["a"], r.values["b"]) for r in read] == [(a.strip(), b.strip()) for a, b in rows]
+    assert [(r.values["a"], r.values["b"]) for r in read] == [
+        (a.strip(), b.strip()) for a, b in rows
+    ]
 
 
 @pytest.mark.real
@@ -219,7 +226,9 @@ def test_covid_films_are_read_whole(shared_data: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.real
-def test_paediatric_films_are_read_whole(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paediatric_films_are_read_whole(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ECAMP_DATA", str(shared_data))
     arrays = materialise(
         make_plugin("ecamp.datasets", PluginRef.parse(str(HERE / "kermany_cxr.yaml"))), 48,

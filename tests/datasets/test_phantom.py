@@ -81,7 +81,7 @@ def test_findings_are_as_common_as_said_and_patients_stay_in_one_split() -> None
     for record in records:
         homes[record.patient].add(record.split)
     assert all(len(splits) == 1 for splits in homes.values())
-    assert any(list(r.patient for r in records).count(p) > 1 for p in list(homes)[:50])
+    assert any([r.patient for r in records].count(p) > 1 for p in list(homes)[:50])
 
 
 def test_reports_name_what_is_there(data: PhantomDataset) -> None:

@@ -169,7 +169,9 @@ def test_a_resample_equals_the_metric_on_repeated_images():
     counts = np.array([[2, 0, 1, 1, 0, 2]], float)
 
     def repeat(boxes):
-        where = [np.flatnonzero(boxes.image == i) for i in np.repeat(np.arange(6), counts[0].astype(int))]
+        where = [
+            np.flatnonzero(boxes.image == i) for i in np.repeat(np.arange(6), counts[0].astype(int))
+        ]
         image = np.repeat(np.arange(len(where)), [len(w) for w in where])
         flat = np.concatenate(where)
         scores = None if boxes.scores is None else boxes.scores[flat]
@@ -186,6 +188,8 @@ def test_no_prediction_scores_zero_and_no_truth_is_undefined():
     truth = Boxes(np.array([[1.0, 1, 5, 5]]), np.array([0]), np.array([1]))
     out = score_detection(empty, truth, np.ones((1, 3)), classes=["a"])
     assert out["map_40_75"].value == 0.0
-    none = score_detection(empty, Boxes(empty.xyxy, empty.labels, empty.image), np.ones((1, 3)), classes=["a"])
+    none = score_detection(
+        empty, Boxes(empty.xyxy, empty.labels, empty.image), np.ones((1, 3)), classes=["a"]
+    )
     assert none["map_40_75"].value is None
     assert "'a'" in none["map_40_75"].reason

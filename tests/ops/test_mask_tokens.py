@@ -58,9 +58,7 @@ def oracle(ids: list[int], n: int, sample: int, step: int, seed: int, tables: op
         else:
             words.append([i])
     role = {i: op.OTHER for i in range(1, n) if not flags[ids[i]] & op.SPECIAL}
-    patterns = [
-        (row[0], tuple(row[2 : 2 + row[1]])) for row in tables.patterns.tolist()
-    ]
+    patterns = [(row[0], tuple(row[2 : 2 + row[1]])) for row in tables.patterns.tolist()]
     for kind in (op.TEMPLATE, op.ENTITY):
         w = 0
         while w < len(words):
@@ -198,7 +196,10 @@ def test_a_mask_does_not_depend_on_batch_order_padding_or_threads(reports: tuple
     whole = op.mask_tokens(ids, lengths, samples, 3, 7, tables)
     order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))
     shuffled = op.mask_tokens(ids[order], lengths[order], samples[order], 3, 7, tables)
-    same(shuffled, op.MaskedTokens(*(getattr(whole, n)[order] for n in ("ids", "mask", "weights", "roles"))))
+    same(
+        shuffled,
+        op.MaskedTokens(*(getattr(whole, n)[order] for n in ("ids", "mask", "weights", "roles"))),
+    )
     one = op.mask_tokens(ids[5:6], lengths[5:6], samples[5:6], 3, 7, tables)
     assert torch.equal(one.mask[0], whole.mask[5])
     padded = torch.cat([ids, torch.zeros(len(ids), 40, dtype=torch.int64)], 1)

@@ -66,14 +66,19 @@ def test_a_third_party_package_is_benchmarked_without_touching_the_core(
 
 
 def test_a_package_that_fails_on_import_is_named_and_hurts_nobody(tmp_path: Path) -> None:
-    _fake_package(tmp_path, "broken-pack", "ecamp.encoders", "broken", "import no_such_module_here\n")
+    _fake_package(
+        tmp_path, "broken-pack", "ecamp.encoders", "broken", "import no_such_module_here\n"
+    )
     assert "broken-pack" in _ecamp(tmp_path, "plugins", "list").stdout
     used = _ecamp(tmp_path, "bench", "--encoders", "broken", "--dry-run")
     assert used.returncode == 4
     assert "broken-pack 1.0" in used.stderr
     assert "no_such_module_here" in used.stderr
     assert "Traceback" not in used.stderr
-    assert _ecamp(tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--dry-run").returncode == 0
+    assert (
+        _ecamp(tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--dry-run").returncode
+        == 0
+    )
 
 
 def test_two_plugins_of_one_name_are_refused_and_can_be_picked(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +182,9 @@ class FolderDataset(Dataset):
         image = read_image(self._inside(image_path, record.row), self.layout.colour, record.row)
         layers = None
         if record.has_mask:
-            read = [read_mask(self._inside(path, record.row), record.row) for path in masks.values()]
+            read = [
+                read_mask(self._inside(path, record.row), record.row) for path in masks.values()
+            ]
             for (name, path), layer in zip(masks.items(), read, strict=True):
                 if layer.shape != image.shape[:2]:
                     raise DataError(
@@ -220,8 +222,8 @@ def _columns(layout: Layout) -> dict[str, str]:
         if layout.labels.multiclass:
             columns[layout.labels.multiclass] = "labels.multiclass"
     columns |= {c: f"masks.{n}" for n, c in layout.masks.items()}
-    columns |= {c: "reports" for c in layout.reports}
-    columns |= {c: "where" for c in layout.where}
+    columns |= dict.fromkeys(layout.reports, "reports")
+    columns |= dict.fromkeys(layout.where, "where")
     return columns
 
 
@@ -234,7 +236,7 @@ def _content(path: Path) -> str:
     return _hash_bytes(path, state.st_mtime_ns, state.st_size)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hash_bytes(path: Path, mtime: int, size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -40,7 +40,9 @@ class Labels(PluginConfig):
 
     multilabel: dict[str, str] = Field(default_factory=dict, description="label -> 0/1 column")
     multiclass: str | None = Field(default=None, description="column that holds the class")
-    classes: list[str] = Field(default_factory=list, description="classes of `multiclass`, in order")
+    classes: list[str] = Field(
+        default_factory=list, description="classes of `multiclass`, in order"
+    )
 
     @field_validator("multilabel", mode="before")
     @classmethod
@@ -68,7 +70,9 @@ class Layout(PluginConfig):
     name: str = Field(min_length=1, description="name in every result")
     version: str = Field(default="1", description="version of the split protocol")
     table: str = Field(description="CSV or TSV file, relative to this one; ${VAR} is replaced")
-    root: str | None = Field(default=None, description="folder of images and masks; default: table's")
+    root: str | None = Field(
+        default=None, description="folder of images and masks; default: table's"
+    )
     where: dict[str, str | list[str]] = Field(
         default_factory=dict, description="column -> value(s) of the rows to keep"
     )

@@ -49,11 +49,17 @@ def read_table(path: Path, columns: dict[str, str]) -> list[TableRow]:
                 rows.append(TableRow(reader.line_num, cells))
             return rows
     except FileNotFoundError as error:
-        raise MissingError(f"{path}: no such table.", "Check `table` in the data set's file.") from error
+        raise MissingError(
+            f"{path}: no such table.", "Check `table` in the data set's file."
+        ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 (byte {error.start}).", "Save the table as UTF-8.") from error
+        raise DataError(
+            f"{path}: not UTF-8 (byte {error.start}).", "Save the table as UTF-8."
+        ) from error
     except csv.Error as error:
-        raise DataError(f"{path}: no valid CSV: {error}.", "Check the quotes near that line.") from error
+        raise DataError(
+            f"{path}: no valid CSV: {error}.", "Check the quotes near that line."
+        ) from error
 
 
 def _check_header(path: Path, header: list[str], columns: dict[str, str]) -> None:
@@ -88,7 +94,9 @@ def read_coco(path: Path) -> CocoBoxes:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingError(f"{path}: no such file.", "Check `boxes` in the data set's file.") from error
+        raise MissingError(
+            f"{path}: no such file.", "Check `boxes` in the data set's file."
+        ) from error
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not JSON: {error}.") from error
     try:
@@ -109,7 +117,9 @@ def _coco(value: dict[str, Any], path: Path) -> CocoBoxes:
     for at, note in enumerate(value["annotations"]):
         where = f"{path} annotation {note.get('id', at)}"
         if note["image_id"] not in names:
-            raise DataError(f"{where}: image {note['image_id']} is not listed.", "Add it to `images`.")
+            raise DataError(
+                f"{where}: image {note['image_id']} is not listed.", "Add it to `images`."
+            )
         if note["category_id"] not in kind:
             raise DataError(
                 f"{where}: category {note['category_id']} is not listed.", "Add it to `categories`."
@@ -117,7 +127,9 @@ def _coco(value: dict[str, Any], path: Path) -> CocoBoxes:
         if note.get("iscrowd"):
             raise DataError(f"{where}: crowd regions are not supported.", "Leave it out.")
         x, y, width, height = (float(v) for v in note["bbox"])
-        found[names[note["image_id"]]].append(([x, y, x + width, y + height], kind[note["category_id"]]))
+        found[names[note["image_id"]]].append(
+            ([x, y, x + width, y + height], kind[note["category_id"]])
+        )
     return CocoBoxes(
         tuple(str(c["name"]) for c in categories),
         {

@@ -161,9 +161,20 @@ def make_thorax(
         axis = middle - sign * np.float32(0.035) * (one - widen)
         lateral = sign * (x - axis) / half
         arch = one - lateral * lateral * np.float32(0.8)
-        floor = base + np.float32(0.045) - np.float32(anatomy.dome) * np.maximum(arch, np.float32(0))
+        floor = (
+            base + np.float32(0.045) - np.float32(anatomy.dome) * np.maximum(arch, np.float32(0))
+        )
         soft = np.float32(0.02)
-        inside = smoothstep((one - np.sqrt(lateral * lateral + np.maximum(-t * np.float32(6) + np.float32(0.9), np.float32(0)) ** 2)) / np.float32(0.10))
+        inside = smoothstep(
+            (
+                one
+                - np.sqrt(
+                    lateral * lateral
+                    + np.maximum(-t * np.float32(6) + np.float32(0.9), np.float32(0)) ** 2
+                )
+            )
+            / np.float32(0.10)
+        )
         member = inside * smoothstep((floor - y) / soft + np.float32(0.5))
         u.append(lateral)
         v.append(t)

@@ -101,9 +101,7 @@ def follow_up(rng: np.random.Generator, findings: tuple[Finding, ...]) -> tuple[
     kept = []
     fate: dict[str, tuple[bool, int]] = {}
     for finding in findings:
-        stays, step = fate.setdefault(
-            finding.name, (chance(rng, 0.8), int(rng.integers(-1, 2)))
-        )
+        stays, step = fate.setdefault(finding.name, (chance(rng, 0.8), int(rng.integers(-1, 2))))
         if stays:
             severity = min(3, max(1, finding.severity + step))
             kept.append(replace(finding, severity=severity, stated=True))
@@ -173,7 +171,10 @@ def _consolidation(finding: Finding, thorax: Thorax, rng: np.random.Generator) -
     cx, cy = _lung_point(thorax, side, u * 0.6, v)
     a = 0.085 + 0.022 * finding.severity
     b = 0.065 + 0.020 * finding.severity
-    dx, dy = (thorax.x - np.float32(cx)) / np.float32(a), (thorax.y - np.float32(cy)) / np.float32(b)
+    dx, dy = (
+        (thorax.x - np.float32(cx)) / np.float32(a),
+        (thorax.y - np.float32(cy)) / np.float32(b),
+    )
     noise = blurred_noise(rng, thorax.size, 12)
     r2 = (dx * dx + dy * dy) * (np.float32(1) + np.float32(0.5) * noise)
     cloud = smoothstep((np.float32(1.15) - r2) * np.float32(1.6)) * thorax.lung[side]
@@ -190,7 +191,10 @@ def _effusion(finding: Finding, thorax: Thorax, rng: np.random.Generator) -> Eff
     level = 0.04 + 0.075 * finding.severity + uniform(rng, -0.01, 0.015)
     # The meniscus climbs along the chest wall.
     lateral = np.maximum(thorax.u[side], np.float32(-1))
-    climb = np.float32(level) * (np.float32(0.60) + np.float32(0.65) * smoothstep((lateral + np.float32(0.4)) / np.float32(1.4)))
+    climb = np.float32(level) * (
+        np.float32(0.60)
+        + np.float32(0.65) * smoothstep((lateral + np.float32(0.4)) / np.float32(1.4))
+    )
     base = np.float32(thorax.anatomy.lung_top + thorax.anatomy.lung_height + 0.03)
     fluid = smoothstep((thorax.y - (base - climb)) / np.float32(0.03) + np.float32(0.5))
     inside = smoothstep((np.float32(1.08) - np.sqrt(lateral * lateral)) / np.float32(0.08))
@@ -206,11 +210,20 @@ def _pneumothorax(finding: Finding, thorax: Thorax, rng: np.random.Generator) ->
     u, v = thorax.u[side], thorax.v[side]
     reach = np.float32(0.45 + 0.15 * finding.severity)
     # The collapsed lung's edge: pulled in from the wall, most at the apex.
-    edge = np.float32(1.0) - np.float32(width) * smoothstep((reach + np.float32(0.25) - v) / np.float32(0.5))
-    apex = smoothstep((np.float32(0.03 + 0.05 * finding.severity) - v) / np.float32(0.06) + np.float32(0.5))
+    edge = np.float32(1.0) - np.float32(width) * smoothstep(
+        (reach + np.float32(0.25) - v) / np.float32(0.5)
+    )
+    apex = smoothstep(
+        (np.float32(0.03 + 0.05 * finding.severity) - v) / np.float32(0.06) + np.float32(0.5)
+    )
     air = np.maximum(smoothstep((u - edge) / np.float32(0.05) + np.float32(0.5)), apex)
     air = air * thorax.lung[side] * (v < reach + np.float32(0.2))
-    line = bump(((u - edge) / np.float32(0.09)) ** 2) * thorax.lung[side] * (v < reach) * (v > np.float32(0.06))
+    line = (
+        bump(((u - edge) / np.float32(0.09)) ** 2)
+        * thorax.lung[side]
+        * (v < reach)
+        * (v > np.float32(0.06))
+    )
     dense = line * np.float32(0.16) - air * np.float32(0.11 + 0.03 * finding.severity)
     return Effect(dense, air, air > np.float32(0.5))
 
@@ -224,7 +237,9 @@ def _atelectasis(finding: Finding, thorax: Thorax, rng: np.random.Generator) -> 
     dx, dy = thorax.x - np.float32(cx), thorax.y - np.float32(cy)
     along = dx * np.float32(1 / length)
     across = (dy - np.float32(slope) * dx) * np.float32(1 / thick)
-    band = bump(along * along) * smoothstep((np.float32(1.3) - np.sqrt(across * across)) * np.float32(1.5))
+    band = bump(along * along) * smoothstep(
+        (np.float32(1.3) - np.sqrt(across * across)) * np.float32(1.5)
+    )
     band = band * thorax.lung[side]
     dense = band * np.float32(0.22 + 0.06 * finding.severity)
     return Effect(dense, None, band > np.float32(0.3))
@@ -238,7 +253,9 @@ def _oedema(finding: Finding, thorax: Thorax, rng: np.random.Generator) -> Effec
     grain = np.float32(1) + np.float32(0.35) * blurred_noise(rng, thorax.size, 28)
     # Kerley lines: short horizontal streaks at the lateral base.
     rows = (thorax.v[side] * np.float32(34)) % np.float32(1)
-    kerley = bump(((rows - np.float32(0.5)) * np.float32(4)) ** 2) * smoothstep((thorax.u[side] - np.float32(0.62)) * np.float32(8))
+    kerley = bump(((rows - np.float32(0.5)) * np.float32(4)) ** 2) * smoothstep(
+        (thorax.u[side] - np.float32(0.62)) * np.float32(8)
+    )
     kerley = kerley * (thorax.v[side] > np.float32(0.68)) * thorax.lung[side]
     dense = haze * grain * np.float32(0.13 + 0.055 * finding.severity) + kerley * np.float32(0.07)
     return Effect(dense, None, haze > np.float32(0.3))

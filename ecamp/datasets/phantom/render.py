@@ -68,7 +68,11 @@ def _tissue(thorax: Thorax) -> Field:
     trunk = np.sqrt(np.maximum(F(1) - across * across, F(0)))
     path = trunk * F(0.86 + 0.16 * anatomy.habitus)
     # Arms at the lower corners of the shoulders.
-    path += bump((np.abs(x - F(0.5)) - F(0.56)) ** 2 / F(0.014)) * F(0.35) * smoothstep((y - F(0.12)) / F(0.1))
+    path += (
+        bump((np.abs(x - F(0.5)) - F(0.56)) ** 2 / F(0.014))
+        * F(0.35)
+        * smoothstep((y - F(0.12)) / F(0.1))
+    )
     if anatomy.breast:
         for sign in (-1.0, 1.0):
             dx = (x - F(0.5 + sign * 0.2)) / F(0.17)
@@ -77,7 +81,10 @@ def _tissue(thorax: Thorax) -> Field:
     belly = smoothstep((y - np.minimum(thorax.floor[0], thorax.floor[1])) / F(0.06))
     path += belly * F(0.16)
     # Stomach bubble below the left dome.
-    dx, dy = (x - F(0.66)) / F(0.055), (y - F(anatomy.lung_top + anatomy.lung_height + 0.055)) / F(0.028)
+    dx, dy = (
+        (x - F(0.66)) / F(0.055),
+        (y - F(anatomy.lung_top + anatomy.lung_height + 0.055)) / F(0.028),
+    )
     path -= bump(dx * dx + dy * dy) * F(0.3)
     return path
 
@@ -120,13 +127,20 @@ def _bones(thorax: Thorax) -> Field:
         # Posterior ribs arch down and outward; many at equal gaps are one periodic band.
         arch = y - F(anatomy.rib_slope) * out + F(1.15) * (out - F(0.16)) ** 2
         phase = (arch / F(anatomy.rib_gap) + F(anatomy.rib_phase)) % F(1)
-        rib = bump(((phase - F(0.5)) * F(4.2)) ** 2) - F(0.55) * bump(((phase - F(0.5)) * F(8)) ** 2)
+        rib = bump(((phase - F(0.5)) * F(4.2)) ** 2) - F(0.55) * bump(
+            ((phase - F(0.5)) * F(8)) ** 2
+        )
         total += rib * cage * F(0.15)
         front = y + F(0.55) * (out - F(0.30)) * F(1.2) - F(0.2) * out
         phase = (front / F(anatomy.rib_gap * 1.3) + F(anatomy.rib_phase + 0.4)) % F(1)
         rib = bump(((phase - F(0.5)) * F(4.6)) ** 2)
         total += rib * cage * smoothstep((out - F(0.12)) / F(0.1)) * F(0.07)
-        line = y - F(anatomy.lung_top + 0.055) + F(0.30) * (out - F(0.16)) - F(0.9) * (out - F(0.16)) ** 2
+        line = (
+            y
+            - F(anatomy.lung_top + 0.055)
+            + F(0.30) * (out - F(0.16))
+            - F(0.9) * (out - F(0.16)) ** 2
+        )
         length = smoothstep((out - F(0.035)) / F(0.03)) * smoothstep((F(0.34) - out) / F(0.05))
         total += bump((line / F(0.017)) ** 2) * length * F(0.24)
     across = (x - F(0.5)) / F(anatomy.spine_width)
@@ -168,7 +182,11 @@ def _devices(thorax: Thorax, key: tuple[int, int]) -> Field:
         total += bump((off / F(0.006)) ** 2) * (thorax.y < F(end)) * F(0.22)
     if chance(rng, 0.25 if thorax.pose.portable else 0.05):  # ECG leads
         for _ in range(int(rng.integers(2, 4))):
-            x0, y0, slope = uniform(rng, 0.15, 0.85), uniform(rng, 0.2, 0.7), uniform(rng, -1.2, 1.2)
+            x0, y0, slope = (
+                uniform(rng, 0.15, 0.85),
+                uniform(rng, 0.2, 0.7),
+                uniform(rng, -1.2, 1.2),
+            )
             off = thorax.y - F(y0) - F(slope) * (thorax.x - F(x0))
             total += bump((off / F(0.006)) ** 2) * (np.abs(thorax.x - F(x0)) < F(0.16)) * F(0.12)
             r2 = ((thorax.x - F(x0)) ** 2 + (thorax.y - F(y0)) ** 2) / F(0.00022)
@@ -179,7 +197,10 @@ def _devices(thorax: Thorax, key: tuple[int, int]) -> Field:
     return total
 
 
-_MARKS = {0: ("11110", "10001", "11110", "10100", "10010"), 1: ("10000", "10000", "10000", "10000", "11111")}
+_MARKS = {
+    0: ("11110", "10001", "11110", "10100", "10010"),
+    1: ("10000", "10000", "10000", "10000", "11111"),
+}
 
 
 def _film(path: Field, thorax: Thorax, key: tuple[int, int]) -> np.ndarray:

@@ -188,7 +188,9 @@ def _positive(
     severity = pick(rng, SEVERITY[finding.severity])
     both = len({f.side for f in stated if f.name == finding.name}) == 2
     side = "bilateral" if both else finding.side
-    zone = {"upper": "upper lobe", "mid": "mid lung", "lower": "lower lobe", "none": ""}[finding.zone]
+    zone = {"upper": "upper lobe", "mid": "mid lung", "lower": "lower lobe", "none": ""}[
+        finding.zone
+    ]
     if finding.name in SIDED:
         template = pick(rng, SIDED[finding.name])
         if both and finding.name == "effusion":
@@ -205,7 +207,13 @@ def _positive(
         if was is None:
             change = COMPARISON[1]
         else:
-            change = COMPARISON[0 if was.severity == finding.severity else 2 if finding.severity > was.severity else 3]
+            change = COMPARISON[
+                0
+                if was.severity == finding.severity
+                else 2
+                if finding.severity > was.severity
+                else 3
+            ]
         words = words[:-1] + f", {change}."
     return words
 

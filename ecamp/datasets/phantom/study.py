@@ -48,7 +48,10 @@ def describe_study(seed: int, index: int) -> Description:
     findings = draw_findings(patient_rng)
     before: tuple[Finding, ...] | None = None
     for visit in range(place - start):
-        before, findings = findings, follow_up(generator(seed, block * BLOCK + start + visit, 4), findings)
+        before, findings = (
+            findings,
+            follow_up(generator(seed, block * BLOCK + start + visit, 4), findings),
+        )
     study_rng = generator(seed, index, 5)
     pose = draw_pose(study_rng)
     report = write_report(study_rng, findings, before)

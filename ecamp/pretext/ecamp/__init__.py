@@ -28,7 +28,9 @@ class ECAMPConfig(PluginConfig):
     vocab_size: int = Field(default=2000, ge=64, description="upper bound of the vocabulary")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of the text tower")
     rebalance: bool = Field(default=True, description="re-balanced loss weights (METHOD section 2)")
-    masking: MaskingPolicy = Field(default_factory=MaskingPolicy, description="entity-aware masking")
+    masking: MaskingPolicy = Field(
+        default_factory=MaskingPolicy, description="entity-aware masking"
+    )
     weight_mim: float = Field(default=1.0, ge=0, description="weight of the image loss")
     weight_sr: float = Field(default=1.0, ge=0, description="weight of the super-resolution loss")
     weight_mlm: float = Field(default=1.0, ge=0, description="weight of the text loss")

@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 class ECAMPObjective(Objective):
     """Total loss = MIM + SR + MLM with the configured weights."""
 
-    def __init__(
-        self, encoder: PatchEncoder, config: ECAMPConfig, context: PretextContext
-    ) -> None:
+    def __init__(self, encoder: PatchEncoder, config: ECAMPConfig, context: PretextContext) -> None:
         super().__init__()
         self.encoder: PatchEncoder = encoder
         self.config = config

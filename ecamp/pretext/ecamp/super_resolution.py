@@ -24,9 +24,7 @@ class SuperResolutionHead(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, c, s, s) -> (batch, c, scale*s, scale*s)."""
-        large = F.interpolate(
-            images, scale_factor=self.scale, mode="bilinear", align_corners=False
-        )
+        large = F.interpolate(images, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return large + self.refine(large)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from ecamp.encoders.base import Encoder, Features
@@ -16,7 +18,7 @@ class ConvEncoder(Encoder):
         sizes = [channels, width // 2, width, width]
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.ReLU())
-            for a, b in zip(sizes, sizes[1:], strict=False)
+            for a, b in pairwise(sizes)
         )
 
     def forward(self, images: Tensor) -> Features:
