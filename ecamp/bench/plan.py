@@ -83,7 +83,8 @@ class Plan:
         """Plain form for `plan.json` and `--dry-run`."""
         return {
             "cells": [
-                {"id": cell.key, "kind": cell.kind, "label": cell.label} for cell in self.cells
+                {"id": cell.key, "kind": cell.kind, "task": cell.task, "label": cell.label}
+                for cell in self.cells
             ],
             "pretrainings": [
                 {"id": p.key, "encoder": str(p.encoder), "pretext": str(p.pretext)}
