@@ -19,7 +19,7 @@ lint: .venv/ready
 # Build tools and torch first: the extension is built against the torch that it will run with.
 .venv/ready: $(SOURCES)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	$(PIP) install -c constraints.txt "setuptools>=70.1" wheel cmake ninja pybind11 torch torchvision
+	$(PIP) install -c constraints.txt "setuptools>=77" wheel cmake ninja pybind11 torch torchvision
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev]"
 	touch $@
 

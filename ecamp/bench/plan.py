@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ecamp.config import BenchSpec, PluginRef, identity, validate
-from ecamp.data.splits import split_hash
-from ecamp.errors import MissingError, UsageError, did_you_mean
+from ecamp.errors import UsageError, did_you_mean
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin, TaskPlugin
 from ecamp.train.pretrain import PretrainRecipe, pretrain_key
@@ -294,19 +292,3 @@ def _cell(
 
 def _pretext_label(pretext: PluginRef | None) -> str:
     return "-" if pretext is None else str(pretext)
-
-
-def dataset_hash(dataset: Dataset) -> str:
-    """Split hash of a data set, from its records."""
-    records = dataset.records()
-    return split_hash([r.id for r in records], [r.split for r in records])
-
-
-def check_run_folder(folder: Path) -> None:
-    """Refuse a run folder that cannot be used.
-
-    Raises:
-        MissingError: When it is a file.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise MissingError(f"{folder}: is a file, not a run folder.", "Choose another --run.")

@@ -83,6 +83,8 @@ class Runner:
         reused = len(self.plan.cells) - len(todo)
         if reused:
             self.say(f"{reused} of {len(self.plan.cells)} cells are done already")
+        for folder in self.run.damaged:
+            self.say(f"{folder}: damaged; this cell is made again")
         failed: dict[str, str] = {}
         # Cells that share features stand together, so that features are computed once.
         order = sorted(

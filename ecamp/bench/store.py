@@ -31,12 +31,16 @@ class RunFolder:
     Args:
         path: The folder; made when missing.
 
+    Attributes:
+        damaged: Cell folders that `finished` found unreadable.
+
     Raises:
         EcampError: When it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damaged: list[Path] = []
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path}: is a file, not a run folder.", "Choose another --run.")
 
@@ -92,6 +96,7 @@ class RunFolder:
         except FileNotFoundError:
             return None
         except (CorruptFileError, KeyError, TypeError, OSError, zipfile.BadZipFile, zlib.error):
+            self.damaged.append(folder)
             self.log_event(event="corrupt", id=key, folder=f"cells/{key}")
             return None
         return dict(result)

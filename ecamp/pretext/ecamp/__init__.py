@@ -26,7 +26,7 @@ class ECAMPConfig(PluginConfig):
     text_heads: int = Field(default=4, ge=1, description="text attention heads")
     text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
     vocab_size: int = Field(default=2000, ge=64, description="upper bound of the vocabulary")
-    dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout of the text tower")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
     rebalance: bool = Field(default=True, description="re-balanced loss weights (METHOD section 2)")
     masking: MaskingPolicy = Field(
         default_factory=MaskingPolicy, description="entity-aware masking"

@@ -12,8 +12,8 @@ from ecamp.ops.mask_tokens import mask_tokens
 from ecamp.pretext.base import Objective, PretextBatch, PretextContext
 from ecamp.pretext.ecamp.super_resolution import (
     SuperResolutionHead,
+    cut,
     random_windows,
-    window_mse,
 )
 from ecamp.pretext.ecamp.text import TextTower
 from ecamp.pretext.images import (
@@ -29,6 +29,8 @@ from ecamp.text.tokenizer import encode_reports, train_tokenizer
 
 if TYPE_CHECKING:
     from ecamp.pretext.ecamp import ECAMPConfig
+
+TEXT_PARTS = 4  # parts of a batch, by length of the report
 
 
 class ECAMPObjective(Objective):
@@ -98,17 +100,28 @@ class ECAMPObjective(Objective):
             small = unpatchify(predicted, patch, self.encoder.channels)
             cells = self.encoder.grid[0]
             side = max(1, round(config.window * cells))
-            row, column = random_windows(len(small), cells, side, batch.generator)
-            large = self.refine(small)
-            losses["sr"] = window_mse(large, batch.images_large, row, column, side, cells)
+            corner = random_windows(len(small), cells, side, batch.generator)
+            pixels = batch.images_large.shape[-1] // cells
+            row, column = corner[0] * pixels, corner[1] * pixels
+            refined = self.refine.window(small, row, column, side * pixels)
+            target = cut(batch.images_large, row, column, side * pixels)
+            losses["sr"] = (refined.float() - target).square().mean()
         return losses
 
     def _text_loss(self, batch: PretextBatch, tokens: Tensor) -> Tensor:
+        """Weighted cross-entropy over the batch: sum(w * CE) / sum(w)."""
         ids, lengths = self.ids[batch.index], self.lengths[batch.index]
-        longest = int(lengths.max())
-        # One column more than the longest text: the last position is never masked.
-        ids = ids[:, : min(longest + 1, ids.shape[1])]
         masked = mask_tokens(ids, lengths, batch.index, batch.step, batch.seed, self.tables)
-        hidden = self.text(masked.ids, lengths, tokens)
         weights = masked.weights if self.config.rebalance else masked.mask.float()
-        return self.text.loss(hidden, ids, masked.mask, weights)
+        entropy = weight = torch.zeros(())
+        # Reports of like length go together: padded to the longest of all, half of the text
+        # branch's work on a CPU would be padding.
+        for part in lengths.argsort(stable=True).chunk(TEXT_PARTS):
+            # One column more than the longest text: the last position is never masked.
+            longest = min(int(lengths[part].max()) + 1, ids.shape[1])
+            hidden = self.text(masked.ids[part, :longest], lengths[part], tokens[part])
+            sums = self.text.loss_sums(
+                hidden, ids[part, :longest], masked.mask[part, :longest], weights[part, :longest]
+            )
+            entropy, weight = entropy + sums[0], weight + sums[1]
+        return entropy / weight.clamp(min=1e-6)

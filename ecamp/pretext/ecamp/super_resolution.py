@@ -7,25 +7,57 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+HALO = 2  # pixels that two 3 x 3 convolutions look beyond their output
+
+
 class SuperResolutionHead(nn.Module):
     """Bilinear to `scale` times the size, then a residual of two convolutions.
 
-    No ReLU at the end: targets are normalised, half of them lie below zero.
+    No ReLU at the end: targets are normalised, half of them lie below zero. The border is padded
+    once, not in each convolution, so that a window gets the same numbers as the whole image would
+    give there, and only the window need be computed.
     """
 
     def __init__(self, channels: int, width: int, scale: int) -> None:
         super().__init__()
         self.scale = scale
         self.refine = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
+            nn.Conv2d(channels, width, 3),
             nn.GELU(),
-            nn.Conv2d(width, channels, 3, padding=1),
+            nn.Conv2d(width, channels, 3),
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, c, s, s) -> (batch, c, scale*s, scale*s)."""
+        return self._residual(self._padded(images))
+
+    def window(self, images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
+        """Only a window of the result: (batch, c, s, s) -> (batch, c, side, side).
+
+        Args:
+            row, column: First pixel of each window in the large image, int64 (batch,).
+            side: Pixels of the window in the large image.
+        """
+        # An output pixel starts HALO pixels earlier in the padded image: the same index there.
+        return self._residual(cut(self._padded(images), row, column, side + 2 * HALO))
+
+    def _padded(self, images: Tensor) -> Tensor:
         large = F.interpolate(images, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return large + self.refine(large)
+        return F.pad(large, (HALO, HALO, HALO, HALO))
+
+    def _residual(self, padded: Tensor) -> Tensor:
+        refined: Tensor = self.refine(padded)
+        return padded[:, :, HALO:-HALO, HALO:-HALO] + refined
+
+
+def cut(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
+    """One square of each image: (batch, c, h, w) -> (batch, c, side, side)."""
+    batch, channels, _, width = images.shape
+    steps = torch.arange(side)
+    y, x = row[:, None, None] + steps[:, None], column[:, None, None] + steps
+    place = (y * width + x).view(batch, 1, -1).expand(-1, channels, -1)
+    # A gather: the gradient of per-image slices would fill a whole image of zeros for each.
+    return images.flatten(2).gather(2, place).view(batch, channels, side, side)
 
 
 def random_windows(
@@ -38,21 +70,3 @@ def random_windows(
     """
     corner = torch.randint(0, cells - side + 1, (2, batch), generator=generator)
     return corner[0], corner[1]
-
-
-def window_mse(
-    predicted: Tensor, target: Tensor, row: Tensor, column: Tensor, side: int, cells: int
-) -> Tensor:
-    """Mean squared error inside each image's window; nothing outside is looked at.
-
-    Args:
-        predicted, target: (batch, c, size, size).
-        row, column: First cell of each window. side, cells: Window and grid in cells.
-    """
-    pixels = predicted.shape[-1] // cells
-    offsets = torch.arange(side * pixels)
-    y = (row * pixels).unsqueeze(1) + offsets
-    x = (column * pixels).unsqueeze(1) + offsets
-    batch = torch.arange(len(predicted))[:, None, None]
-    inside = (batch, slice(None), y[:, :, None], x[:, None, :])
-    return (predicted[inside].float() - target[inside]).square().mean()

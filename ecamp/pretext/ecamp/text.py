@@ -89,8 +89,10 @@ class TextTower(nn.Module):
             hidden = layer(hidden, src_key_padding_mask=padding)
         return hidden
 
-    def loss(self, hidden: Tensor, labels: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-        """Weighted cross-entropy of the predicted positions: sum(w * CE) / sum(w).
+    def loss_sums(
+        self, hidden: Tensor, labels: Tensor, mask: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """sum(w * cross-entropy) and sum(w) over the predicted positions.
 
         The vocabulary projection runs on predicted rows only; the rest is never computed.
         """
@@ -98,4 +100,4 @@ class TextTower(nn.Module):
         logits = F.linear(self.transform(rows), self.token.weight, self.bias)
         entropy = F.cross_entropy(logits.float(), labels[mask], reduction="none")
         weight = weights[mask]
-        return (weight * entropy).sum() / weight.sum().clamp(min=1e-6)
+        return (weight * entropy).sum(), weight.sum()
