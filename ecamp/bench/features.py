@@ -60,6 +60,7 @@ def run_pretraining(
             folder,
             plan.key,
             lambda step, losses: progress(step, total, losses),
+            say,
         )
     return folder
 

@@ -22,7 +22,7 @@ from torch import nn
 from ecamp.config import identity
 from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
-from ecamp.data.store import append_line, atomic_path, read_json, write_json
+from ecamp.data.store import append_line, atomic_path, write_json
 from ecamp.errors import CorruptFileError, EcampError
 from ecamp.plugin.protocols import PluginConfig
 from ecamp.pretext.base import Objective, PretextBatch
@@ -137,6 +137,7 @@ def pretrain(
     folder: Path,
     key: str,
     log: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Train to the end, resuming from `folder` when a checkpoint of the same identity is there.
 
@@ -145,6 +146,7 @@ def pretrain(
         folder: Gets `checkpoint.pt`, `metrics.jsonl`, `weights.safetensors`, `pretrain.json`.
         key: Identity of this pre-training; a checkpoint of another identity is refused.
         log: Called after each step.
+        say: Gets a line when something needs one.
 
     Returns:
         The file with the encoder's weights.
@@ -158,7 +160,7 @@ def pretrain(
     if weights.exists() and info.exists():
         return weights
     optimizer = adamw(objective, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    start = _resume(objective, optimizer, folder, key)
+    start = _resume(objective, optimizer, folder, key, say)
     _trim_metrics(folder / "metrics.jsonl", start)
     objective.train()
     saved = time.monotonic()
@@ -220,7 +222,13 @@ def _save(
         )
 
 
-def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, key: str) -> int:
+def _resume(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    folder: Path,
+    key: str,
+    say: Callable[[str], None],
+) -> int:
     """Load the checkpoint if it is whole and ours; a damaged one is set aside and training restarts."""
     path = folder / "checkpoint.pt"
     if not path.exists():
@@ -235,7 +243,9 @@ def _resume(objective: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
     except EcampError:
         raise
     except Exception:  # a torn zip, a wrong pickle: whatever it is, it can be trained again
-        path.replace(path.with_suffix(".damaged"))
+        aside = path.with_suffix(".damaged")
+        path.replace(aside)
+        say(f"{path}: damaged; kept as {aside.name}, training starts again")
         return 0
 
 
@@ -266,13 +276,3 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
         raise CorruptFileError(
             f"{path}: cannot be loaded: {error}", "Delete its folder; it is trained again."
         ) from error
-
-
-def weights_hash(path: Path) -> str:
-    """Identity of a weights file by its pre-training's key."""
-    return str(read_json(path.parent / "pretrain.json")["key"])
-
-
-def pretrain_key(parts: dict[str, object], recipe: PretrainRecipe) -> str:
-    """Identity of a pre-training: all that decides its weights."""
-    return identity({"pretrain": 1, "recipe": recipe.decisive(), **parts})

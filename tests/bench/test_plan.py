@@ -1,0 +1,109 @@
+"""What decides a cell's identity, and what is refused before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecamp.bench.plan import make_plan
+from ecamp.bench.store import RunFolder
+from ecamp.config import BenchSpec, validate
+from ecamp.errors import CorruptFileError, EcampError, MissingError, UsageError
+
+DATA = "phantom?pretrain=12&train=12&val=6&test=6"
+
+
+def _spec(**values: Any) -> BenchSpec:
+    return validate(BenchSpec, {"datasets": DATA, "pretrain_data": DATA, **values}, "test")
+
+
+def _ids(**values: Any) -> set[str]:
+    return {cell.key for cell in make_plan(_spec(**values)).cells}
+
+
+def test_the_default_recipe_is_the_advertised_one():
+    plan = make_plan(BenchSpec())
+    assert {c.task for c in plan.cells} == {"cls", "seg", "det"}
+    assert {c.pretext for c in plan.cells if not c.floor} == {"none", "mae", "ecamp"}
+    assert {c.seed for c in plan.cells if not c.floor} == {0, 1, 2}
+    assert {c.fraction for c in plan.cells} == {0.1, 1.0}
+    assert len({c.key for c in plan.cells}) == len(plan.cells)
+
+
+def test_identity_holds_what_decides_and_nothing_else():
+    base = _ids()
+    # The same grid written in another order, or a smaller one, has the same cells.
+    assert _ids(tasks=["det", "cls", "seg"], seeds=[2, 1, 0]) == base
+    assert _ids(seeds=[1]) < base
+    assert _ids(pretext="none", pretrain={"steps": 5}) < base
+    # What changes the result changes the id.
+    cells = {
+        "other data": _ids(datasets=DATA + "&seed=1"),
+        "other bootstrap": _ids(bootstrap=500),
+        "other size": _ids(encoders="vit-micro?image_size=32"),
+    }
+    for name, ids in cells.items():
+        assert not ids & base, name
+    seg = _ids(tasks=["seg"], task_options={"seg": {"steps": 3}})
+    assert not {c for c in seg if c in base}
+    other = _ids(pretrain={"steps": 5})
+    none_and_floors = _ids(pretext="none")
+    assert other & base == none_and_floors
+
+
+def test_a_pretraining_is_shared_and_does_not_hang_on_the_bench():
+    few = make_plan(_spec(pretext="none,mae", seeds=[0], tasks=["cls"]))
+    many = make_plan(_spec(pretext="mae", seeds=[0, 1], bootstrap=500))
+    assert len(few.pretrainings) == len(many.pretrainings) == 1
+    assert few.pretrainings[0].key == many.pretrainings[0].key
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "text"),
+    [
+        ({"encoders": "vit-mikro"}, MissingError, "Did you mean 'vit-micro'"),
+        ({"pretext": "eacmp"}, MissingError, "Did you mean 'ecamp'"),
+        ({"tasks": ["cls", "sge"]}, MissingError, "Did you mean 'seg'"),
+        ({"encoders": "vit-micro?widht=3"}, UsageError, "Did you mean 'width'"),
+        ({"task_options": {"seg": {"step": 3}}}, UsageError, "Did you mean 'steps'"),
+        ({"tasks": ["cls"], "task_options": {"seg": {}}}, UsageError, "which does not run"),
+        ({"pretrain": {"stepz": 3}}, UsageError, "Did you mean 'steps'"),
+        ({"encoders": "timm/resnet18?image_size=64"}, UsageError, "requires 'visible'"),
+        ({"fractions": [10]}, UsageError, "0.1 means 10 %"),
+        ({"protocols": ["linera"]}, UsageError, "Nothing to run"),
+        ({"on_bad_image": "ignore"}, UsageError, "on_bad_image"),
+        ({"seed": 3}, UsageError, "Did you mean 'seeds'"),
+    ],
+)
+def test_impossible_requests_are_refused_while_planning(
+    values: dict[str, Any], error: type[EcampError], text: str
+):
+    with pytest.raises(error) as caught:
+        make_plan(_spec(**values))
+    assert text in str(caught.value)
+
+
+def test_reports_are_needed_by_name(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("id,image,patient,y\na,a.png,p,1\n")
+    (tmp_path / "dataset.yaml").write_text(
+        "name: mine\ntable: t.csv\nid: id\nimage: image\npatient: patient\n"
+        "split: {hash: {train: 1.0}}\nlabels: {multilabel: [y]}\n"
+    )
+    with pytest.raises(UsageError, match="needs the field 'report'"):
+        make_plan(_spec(pretext="ecamp", pretrain_data=str(tmp_path / "dataset.yaml")))
+
+
+def test_a_run_of_another_recipe_is_refused_with_what_differs(tmp_path: Path):
+    run = RunFolder(tmp_path / "run")
+    run.open(_spec(), {})
+    run.open(_spec(), {})  # the same again is a resume
+    with pytest.raises(UsageError, match=r"seeds: was \[0,1,2\], now \[0\]"):
+        RunFolder(tmp_path / "run").open(_spec(seeds=[0]), {})
+    (tmp_path / "run" / "spec.yaml").write_text("- torn")
+    with pytest.raises(CorruptFileError, match=r"spec\.yaml: damaged"):
+        RunFolder(tmp_path / "run").open(_spec(), {})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        RunFolder(tmp_path / "file")

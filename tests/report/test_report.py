@@ -1,0 +1,133 @@
+"""Rows and page: paired differences, Holm, floors, and an HTML page that reaches for nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecamp.report.page import write_page
+from ecamp.report.summary import CellResult, _holm, _two_sided, format_rows, read_run, summarise
+
+RNG = np.random.Generator(np.random.Philox(5))
+NOISE = RNG.normal(0, 0.02, 1000)
+
+
+def _cell(
+    pretext: str, value: float | None, *, seed: int = 0, floor: str | None = None, **cell: Any
+) -> CellResult:
+    base = {
+        "dataset": "d", "protocol_id": "d/1", "split_hash": "ab", "task": "cls", "encoder": "e",
+        "pretext": pretext, "weights": "w", "protocol": "linear", "fraction": 1.0, "seed": seed,
+        "floor": floor,
+    }  # fmt: skip
+    result = {
+        "schema": 1,
+        "id": f"{pretext}{seed}{floor}{cell}",
+        "kind": "floor" if floor else "cell",
+        "cell": {**base, **cell},
+        "counts": {"train": 10, "val": 5, "test": 20},
+        "primary": "auroc",
+        "metrics": {"auroc": {"value": value, "reason": None if value is not None else "one class"}},
+        "warnings": [],
+    }
+    return CellResult(result, None if value is None else value + NOISE)
+
+
+def test_a_paired_difference_is_surer_than_its_two_intervals():
+    # Both sides share the resamples, so their noise cancels although the intervals overlap.
+    rows = summarise([_cell("none", 0.70), _cell("mae", 0.71)])
+    none, mae = rows
+    assert none.high is not None
+    assert mae.low is not None
+    assert mae.low < none.high
+    assert mae.delta == pytest.approx(0.01)
+    assert mae.delta_low == pytest.approx(0.01)
+    assert mae.verdict == "better"
+    assert none.verdict == ""
+
+
+def test_only_shared_seeds_are_compared():
+    cells = [_cell("none", 0.5, seed=s) for s in (0, 1)] + [_cell("none", 0.9, seed=2)]
+    cells += [_cell("mae", 0.6, seed=s) for s in (0, 1)]
+    mae = summarise(cells)[1]
+    assert mae.delta == pytest.approx(0.1)
+    assert mae.seeds == 2
+
+
+def test_a_score_that_does_not_beat_its_floor_is_marked():
+    floors = [_cell("-", 0.5, floor="constant", encoder="-", protocol="-"),
+              _cell("-", 0.75, floor="pixel-statistics", encoder="-", protocol="-")]  # fmt: skip
+    rows = summarise([_cell("none", 0.7), _cell("mae", 0.8), *floors])
+    assert [r.below_floor for r in rows] == [True, False]
+    assert {r.floor_name for r in rows} == {"pixel-statistics"}
+    assert "below floor" in format_rows(rows, "table")
+
+
+def test_an_undefined_score_stays_undefined_and_keeps_its_reason():
+    rows = summarise([_cell("none", None), _cell("mae", 0.8)])
+    assert rows[0].value is None
+    assert rows[1].delta is None
+    assert "null: one class" in format_rows(rows, "md")
+    assert json.loads(format_rows(rows, "json"))[0]["value"] is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=8))
+def test_holm_equals_its_definition(ps: list[float]):
+    row = summarise([_cell("none", 0.7), _cell("mae", 0.71)])[1]
+    rows = [type(row)(**{**row.__dict__, "p_holm": p}) for p in ps]
+    got = [r.p_holm for r in _holm(rows)]
+    m = len(ps)
+    for i, p in enumerate(ps):
+        # The largest, over all p not above this one, of p times the number of those not below it.
+        ranks = sorted(range(m), key=lambda j: (ps[j], j))
+        wanted = max(
+            min(1.0, ps[j] * (m - ranks.index(j))) for j in range(m) if (ps[j], j) <= (p, i)
+        )
+        assert got[i] == pytest.approx(wanted)
+
+
+def test_p_is_never_zero_and_is_one_without_a_difference():
+    assert _two_sided(np.full(999, 0.1)) == pytest.approx(2 / 1000)
+    assert _two_sided(np.zeros(999)) == 1.0
+    assert _two_sided(np.full(999, np.nan)) is None
+
+
+def _run(folder: Path, name: str) -> Path:
+    """A run folder with two cells whose data set has a hostile name."""
+    for pretext, value in (("none", 0.7), ("mae", 0.8)):
+        cell = _cell(pretext, value, dataset=name)
+        place = folder / "cells" / pretext
+        place.mkdir(parents=True)
+        (place / "result.json").write_text(json.dumps(cell.result))
+        np.savez(place / "predictions.npz", **{"replicates/auroc": cell.replicates})
+    return folder
+
+
+def test_the_page_is_escaped_self_contained_and_the_same_every_time(tmp_path: Path):
+    run = _run(tmp_path / "run", "<script>alert('x')</script>")
+    page = write_page(run).read_bytes()
+    assert page == write_page(run).read_bytes()
+    text = page.decode()
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert str(tmp_path) not in text
+    for url in re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', text):
+        assert all(part.startswith(("data:", "")) and "//" not in part for part in url)
+    assert "mae: better than none on cls at 100 % (+0.100)." in text
+
+
+def test_a_damaged_cell_is_named_and_the_others_stay(tmp_path: Path):
+    run = _run(tmp_path / "run", "d")
+    (run / "cells" / "mae" / "predictions.npz").write_bytes(b"PK torn")
+    cells, warnings = read_run(run)
+    assert len(cells) == 1
+    assert "cells/mae: damaged" in warnings[0]
+    assert "cells/mae: damaged" in write_page(run).read_text()
