@@ -229,7 +229,6 @@ def format_rows(rows: list[Row], form: str) -> str:
 
 COLUMNS = ("data set", "task", "protocol", "encoder", "labels", "pretext", "score", "95 % interval",
            "sd seeds", "difference to baseline", "floor", "")  # fmt: skip
-MARKS = {"better": "better", "worse": "worse", "tie": "tie", "": ""}
 
 
 def display(row: Row) -> list[str]:
@@ -242,7 +241,7 @@ def display(row: Row) -> list[str]:
     delta = number(row.delta, "+")
     if row.delta_low is not None:
         delta += f" [{number(row.delta_low, '+')}, {number(row.delta_high, '+')}]"
-    mark = "below floor" if row.below_floor else MARKS[row.verdict]
+    mark = ", ".join(filter(None, [row.verdict, "below floor" if row.below_floor else ""]))
     floor = "-" if row.floor is None else f"{row.floor:.3f} {row.floor_name}"
     score = f"{number(row.value)}" if row.value is not None else f"null: {row.reason}"
     return [row.dataset, f"{row.task} {row.metric}", row.protocol, row.encoder,

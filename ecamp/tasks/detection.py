@@ -42,7 +42,7 @@ class Detection(TaskPlugin):
         steps: int = Field(default=200, ge=1, description="optimiser steps")
         batch_size: int = Field(default=16, ge=1, description="images a step")
         lr: float = Field(default=3e-3, gt=0, description="peak learning rate of the head")
-
+        width: int = Field(default=48, ge=8, multiple_of=8, description="channels of the head")
         keep: int = Field(default=20, ge=1, le=100, description="boxes kept an image")
         nms_iou: float = Field(default=0.5, gt=0, lt=1, description="IoU that suppresses")
 
@@ -62,7 +62,7 @@ class Detection(TaskPlugin):
         features_of = features_by(encoder, train.inputs)
         with torch.no_grad():
             example = features_of(np.arange(min(EXAMPLES, len(train.inputs))))
-        head = DenseHead(example, size, classes)
+        head = DenseHead(example, size, classes, self.config.width)
         model = Model(head, encoder)
         predictor = DetectionPredictor(model, self.config, {})
         truth = _per_image(train.targets, len(train.inputs))
@@ -113,17 +113,17 @@ def _per_image(targets: dict[str, np.ndarray], count: int) -> list[tuple[Tensor,
 class DenseHead(nn.Module):
     """Three resolutions; each cell tells class scores, distances to the four sides, centredness."""
 
-    def __init__(self, example: Features, image_size: int, classes: int) -> None:
+    def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
         super().__init__()
-        width = 64
         self.classes, self.image_size = classes, image_size
         self.neck = Neck(example, image_size, width)
         self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.tower = conv_block(width, width)  # shared: two would double the cost of a step
-        # 1 % prior (focal loss, Lin et al. 2017)
-        self.out_class = output_conv(width, classes, 3, bias=-4.6)
-        self.out_box = nn.Conv2d(width, 5, 3, padding=1)
+        # Class scores, four sides, centredness. 1 % prior (focal loss, Lin et al. 2017)
+        self.out = output_conv(width, classes + 5, 3, bias=-4.6)
+        with torch.no_grad():
+            torch.as_tensor(self.out.bias)[classes:] = 0
         self.level_scale = nn.Parameter(torch.zeros(len(SCALES)))
         rows, columns = self.neck.grid
         points, strides, reach = [], [], []
@@ -150,11 +150,13 @@ class DenseHead(nn.Module):
         logits, sides, centred = [], [], []
         for level, x in enumerate((self.up(base), base, self.down(base))):
             x = self.tower(x)
-            logits.append(self.out_class(x).flatten(2).transpose(1, 2))
-            box = self.out_box(x).flatten(2).transpose(1, 2)
+            kind, box, middle = (
+                self.out(x).flatten(2).transpose(1, 2).split([self.classes, 4, 1], dim=2)
+            )
             stride = self.image_size / x.shape[2]
-            sides.append((box[..., :4] + self.level_scale[level]).clamp(max=6).exp() * stride)
-            centred.append(box[..., 4])
+            logits.append(kind)
+            sides.append((box + self.level_scale[level]).clamp(max=6).exp() * stride)
+            centred.append(middle.squeeze(2))
         return torch.cat(logits, 1), torch.cat(sides, 1), torch.cat(centred, 1)
 
     def assign(self, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,7 @@ class Segmentation(TaskPlugin):
 
         batch_size: int = Field(default=32, ge=1, description="images a step")
         lr: float = Field(default=8e-3, gt=0, description="peak learning rate of the head")
+        width: int = Field(default=64, ge=8, multiple_of=8, description="channels of the head")
 
     def targets(self, split: Arrays) -> dict[str, np.ndarray]:
         return {"target": split.masks, "classes": np.array(split.info.mask_classes)}
@@ -50,7 +51,7 @@ class Segmentation(TaskPlugin):
         features_of = features_by(encoder, train.inputs)
         with torch.no_grad():
             example = features_of(np.arange(min(EXAMPLES, len(train.inputs))))
-        model = Model(Decoder(example, size, masks.shape[1]), encoder)
+        model = Model(Decoder(example, size, masks.shape[1], self.config.width), encoder)
         predictor = SegmentationPredictor(model, np.full(masks.shape[1], 0.5), {})
 
         def loss_of(logits: Tensor | tuple[Tensor, ...], index: np.ndarray) -> Tensor:
@@ -89,7 +90,7 @@ class Decoder(nn.Module):
     tokens hold the inside of their patch linearly after masked image modelling.
     """
 
-    def __init__(self, example: Features, image_size: int, classes: int, width: int = 96) -> None:
+    def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
         super().__init__()
         self.image_size = image_size
         self.neck = Neck(example, image_size, width)

@@ -276,3 +276,8 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
         raise CorruptFileError(
             f"{path}: cannot be loaded: {error}", "Delete its folder; it is trained again."
         ) from error
+
+
+def pretrain_key(parts: dict[str, object], recipe: PretrainRecipe) -> str:
+    """Identity of a pre-training: all that decides its weights."""
+    return identity({"pretrain": 1, "recipe": recipe.decisive(), **parts})
