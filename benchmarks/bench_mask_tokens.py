@@ -46,7 +46,9 @@ def published_loop(
                 words[-1].append(place)
             else:
                 words.append([place])
-        texts = ["".join(tokenizer.id_to_token(row[p]).removeprefix("##") for p in w) for w in words]
+        texts = [
+            "".join(tokenizer.id_to_token(row[p]).removeprefix("##") for p in w) for w in words
+        ]
         roles = [0] * len(words)
         for role, group in ((2, templates), (1, forms)):
             for form in group:

@@ -17,7 +17,7 @@ from ecamp.report.summary import CellResult, Row
 PALETTE = ("#4cc9f0", "#f72585", "#ffb703", "#80ed99", "#c77dff", "#ff7b00", "#48e5c2", "#ff5d8f")
 TILE = 176  # pixels of a picture's side
 SHOWN = 6  # images in the gallery
-SCORE_CUT = 0.3  # boxes below are not drawn
+SCORE_CUT = 0.4  # boxes below are not drawn
 MARK = {"better": "#157f3b", "worse": "#b3261e"}
 
 

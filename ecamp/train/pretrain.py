@@ -45,8 +45,8 @@ def native_precision() -> str:
 class PretrainRecipe(PluginConfig):
     """Optimisation of a pre-training."""
 
-    steps: int = Field(default=300, ge=1, description="optimiser steps")
-    batch_size: int = Field(default=128, ge=1, description="pairs a step")
+    steps: int = Field(default=360, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=64, ge=1, description="pairs a step")
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of steps with rising rate")
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")

@@ -105,7 +105,8 @@ def test_monochrome1_is_turned_around(tmp_path: Path):
     turned = read_image(
         _dicom(tmp_path / "b.dcm", pixels, PhotometricInterpretation="MONOCHROME1"), "grey"
     )
-    assert np.array_equal(turned, 255 - plain)
+    # Halves are rounded to even on both sides.
+    assert np.abs(turned.astype(int) - (255 - plain.astype(int))).max() <= 1
 
 
 def test_signed_pixels_and_a_file_without_suffix(tmp_path: Path):
@@ -118,7 +119,9 @@ def test_signed_pixels_and_a_file_without_suffix(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.dcm", "a.tif", "a"])
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n torn"])
-def test_whatever_lies_in_a_file_is_an_error_with_its_row(tmp_path: Path, name: str, content: bytes):
+def test_whatever_lies_in_a_file_is_an_error_with_its_row(
+    tmp_path: Path, name: str, content: bytes
+):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"{name} \(list\.csv row 3\)"):

@@ -83,13 +83,16 @@ def test_the_text_loss_equals_a_plain_loop():
     objective = _objective().double().eval()
     batch, text = _batch(), objective.text
     tokens = torch.randn(4, 4, 32, dtype=torch.float64)
+    objective.requires_grad_(False)
     masked = mask_tokens(
         objective.ids, objective.lengths, batch.index, batch.step, batch.seed, objective.tables
     )
     top = bottom = 0.0
     for i in range(4):
         length = int(objective.lengths[i])
-        hidden = text(masked.ids[i : i + 1, :length], objective.lengths[i : i + 1], tokens[i : i + 1])
+        hidden = text(
+            masked.ids[i : i + 1, :length], objective.lengths[i : i + 1], tokens[i : i + 1]
+        )
         scores = F.linear(text.transform(hidden[0]), text.token.weight, text.bias).softmax(-1)
         for position in range(length):
             if masked.mask[i, position]:

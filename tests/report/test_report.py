@@ -34,7 +34,9 @@ def _cell(
         "cell": {**base, **cell},
         "counts": {"train": 10, "val": 5, "test": 20},
         "primary": "auroc",
-        "metrics": {"auroc": {"value": value, "reason": None if value is not None else "one class"}},
+        "metrics": {
+            "auroc": {"value": value, "reason": None if value is not None else "one class"}
+        },
         "warnings": [],
     }
     return CellResult(result, None if value is None else value + NOISE)

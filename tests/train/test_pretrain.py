@@ -31,7 +31,9 @@ RECIPE = PretrainRecipe(steps=7, batch_size=8, precision="fp32", checkpoint_seco
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    data = make_plugin("ecamp.datasets", PluginRef.parse("phantom?pretrain=24&train=6&val=6&test=6"))
+    data = make_plugin(
+        "ecamp.datasets", PluginRef.parse("phantom?pretrain=24&train=6&val=6&test=6")
+    )
     arrays = materialise(data, 64, splits=["pretrain"], cache=tmp_path_factory.mktemp("cache"))
     return Source(arrays, arrays.where("pretrain"))
 

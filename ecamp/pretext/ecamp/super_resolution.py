@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 HALO = 2  # pixels that two 3 x 3 convolutions look beyond their output
 
 
