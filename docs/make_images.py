@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation: `python docs/make_images.py`.
 
-`docs/images/phantom.png`: one study of each finding and some normal ones, the lesion outlined in a
+`docs/images/phantom.jpg`: one study of each finding and some normal ones, the lesion outlined in a
 second copy, with the report's impression below.
 """
 
@@ -64,4 +64,4 @@ def contact_sheet() -> Image.Image:
 if __name__ == "__main__":
     folder = Path(__file__).parent / "images"
     folder.mkdir(exist_ok=True)
-    contact_sheet().save(folder / "phantom.png", optimize=True)
+    contact_sheet().save(folder / "phantom.jpg", quality=82, optimize=True)

@@ -68,11 +68,6 @@ class PatchEncoder(Encoder):
         raise NotImplementedError
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Number of parameters, trainable or not."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def gather_rows(tokens: Tensor, index: Tensor) -> Tensor:
     """Pick rows per sample: (batch, n, width), int64 (batch, k) -> (batch, k, width)."""
     return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
