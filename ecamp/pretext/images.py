@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from ecamp.encoders.base import PatchEncoder
 from ecamp.encoders.position import sincos_table
 
 
@@ -56,25 +57,17 @@ def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 class PatchDecoder(nn.Module):
     """MAE's light decoder: visible tokens and mask tokens -> pixels of every patch."""
 
-    def __init__(
-        self,
-        encoder_width: int,
-        grid: tuple[int, int],
-        values: int,
-        width: int,
-        depth: int,
-        heads: int,
-    ) -> None:
+    def __init__(self, encoder: PatchEncoder, width: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.embed = nn.Linear(encoder_width, width)
+        self.embed = nn.Linear(encoder.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         nn.init.normal_(self.mask_token, std=0.02)
-        table = sincos_table(width, *grid).unsqueeze(0)
+        table = sincos_table(width, *encoder.grid).unsqueeze(0)
         self.position: Tensor
         self.register_buffer("position", table, persistent=False)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, values)
+        self.out = nn.Linear(width, encoder.patch_size**2 * encoder.channels)
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
         """Decode.

@@ -47,14 +47,8 @@ class MAEObjective(Objective):
         super().__init__()
         self.encoder: PatchEncoder = encoder
         self.config = config
-        values = encoder.patch_size**2 * encoder.channels
         self.decoder = PatchDecoder(
-            encoder.width,
-            encoder.grid,
-            values,
-            config.decoder_width,
-            config.decoder_depth,
-            config.decoder_heads,
+            encoder, config.decoder_width, config.decoder_depth, config.decoder_heads
         )
 
     def forward(self, batch: PretextBatch) -> dict[str, Tensor]:

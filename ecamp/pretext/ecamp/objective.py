@@ -40,14 +40,8 @@ class ECAMPObjective(Objective):
         super().__init__()
         self.encoder: PatchEncoder = encoder
         self.config = config
-        values = encoder.patch_size**2 * encoder.channels
         self.decoder = PatchDecoder(
-            encoder.width,
-            encoder.grid,
-            values,
-            config.decoder_width,
-            config.decoder_depth,
-            config.decoder_heads,
+            encoder, config.decoder_width, config.decoder_depth, config.decoder_heads
         )
         self.refine = (
             SuperResolutionHead(encoder.channels, config.sr_width, context.image_scale)
