@@ -40,6 +40,7 @@ class Classification(TaskPlugin):
         """Recipe of `finetune`; `linear` has no free setting."""
 
         lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the head")
+        checks: int = Field(default=3, ge=1, description="times validation picks the best weights")
 
     def targets(self, split: Arrays) -> dict[str, np.ndarray]:
         return {

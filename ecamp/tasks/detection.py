@@ -39,8 +39,8 @@ class Detection(TaskPlugin):
     class Config(HeadRecipe):
         """Recipe and suppression."""
 
-        steps: int = Field(default=200, ge=1, description="optimiser steps")
-        batch_size: int = Field(default=16, ge=1, description="images a step")
+        steps: int = Field(default=180, ge=1, description="optimiser steps")
+        batch_size: int = Field(default=12, ge=1, description="images a step")
         lr: float = Field(default=3e-3, gt=0, description="peak learning rate of the head")
         width: int = Field(default=48, ge=8, multiple_of=8, description="channels of the head")
         keep: int = Field(default=20, ge=1, le=100, description="boxes kept an image")

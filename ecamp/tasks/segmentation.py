@@ -37,7 +37,7 @@ class Segmentation(TaskPlugin):
     class Config(HeadRecipe):
         """Recipe."""
 
-        batch_size: int = Field(default=32, ge=1, description="images a step")
+        batch_size: int = Field(default=24, ge=1, description="images a step")
         lr: float = Field(default=8e-3, gt=0, description="peak learning rate of the head")
         width: int = Field(default=64, ge=8, multiple_of=8, description="channels of the head")
 

@@ -27,7 +27,9 @@ class HeadRecipe(PluginConfig):
     lr: float = Field(default=2e-3, gt=0, description="peak learning rate of the head")
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")
     encoder_lr_scale: float = Field(default=0.1, gt=0, description="encoder's rate / head's rate")
-    checks: int = Field(default=2, ge=1, description="times the validation score is taken")
+    checks: int = Field(
+        default=1, ge=1, description="times validation is looked at, the best kept; 1: the last"
+    )
 
 
 class Model(nn.Module):
@@ -48,7 +50,7 @@ class Fit:
 
     Attributes:
         best_step: Step (counted from 1) whose weights were kept.
-        best_score: Its validation score.
+        best_score: Its validation score; NaN for one check.
     """
 
     best_step: int
@@ -65,7 +67,7 @@ def train_head(
     recipe: HeadRecipe,
     seed: int,
 ) -> Fit:
-    """Train, and keep the weights with the best validation score.
+    """Train, and keep the weights with the best validation score (the last ones for one check).
 
     Args:
         features_of: Features (differentiable under `finetune`) of the training images named.
@@ -107,7 +109,8 @@ def train_head(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if (step + 1) % check_every == 0 or step + 1 == recipe.steps:
+        # A single check chooses nothing: the rate has fallen to zero, the last weights stand.
+        if recipe.checks > 1 and ((step + 1) % check_every == 0 or step + 1 == recipe.steps):
             model.eval()
             with torch.no_grad():
                 score = validate()
@@ -115,6 +118,8 @@ def train_head(
             if not best or score > fit.best_score:
                 fit = Fit(step + 1, score if math.isfinite(score) else -math.inf)
                 best = copy.deepcopy(model.state_dict())
-    model.load_state_dict(best)
     model.eval()
+    if recipe.checks == 1:
+        return Fit(recipe.steps, float("nan"))
+    model.load_state_dict(best)
     return Fit(fit.best_step, fit.best_score if math.isfinite(fit.best_score) else float("nan"))
