@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -127,25 +127,21 @@ class BenchSpec(BaseModel):
         PluginRef(name="mae"),
         PluginRef(name="ecamp"),
     ]
-    pretrain_data: PluginRef = PluginRef(name="phantom")
+    pretrain_data: list[PluginRef] = [PluginRef(name="phantom")]
     pretrain: dict[str, Any] = Field(default_factory=dict)
     fractions: list[float] = [0.1, 1.0]
     seeds: list[int] = [0, 1, 2]
     protocols: list[str] = ["linear", "frozen"]
-    pretrain_seed: int = 0
+    pretrain_seed: int | Literal["cell"] = 0
+    init_from: str | None = None
     bootstrap: int = Field(default=1000, ge=100, le=100_000)
     on_bad_image: str = Field(default="fail", pattern="^(fail|skip)$")
     task_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    @field_validator("datasets", "encoders", "pretext", mode="before")
+    @field_validator("datasets", "encoders", "pretext", "pretrain_data", mode="before")
     @classmethod
     def _refs(cls, value: Any) -> Any:
         return _as_refs(value)
-
-    @field_validator("pretrain_data", mode="before")
-    @classmethod
-    def _ref(cls, value: Any) -> Any:
-        return PluginRef.parse(value) if isinstance(value, str) else value
 
     @field_validator("fractions")
     @classmethod

@@ -2,67 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ecamp.bench.plan import Cell, Pretraining
+from ecamp.bench.plan import Cell
 from ecamp.config import PluginRef
-from ecamp.data.arrays import Arrays, materialise
+from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
-from ecamp.data.store import cache_root, locked
 from ecamp.encoders.base import Encoder, Features
 from ecamp.errors import CorruptFileError
 from ecamp.plugin.host import make_plugin
-from ecamp.pretext.base import PretextContext
 from ecamp.tasks.base import Inputs
-from ecamp.train.pretrain import Source, load_weights, pretrain
+from ecamp.train.pretrain import load_weights
 
 BATCH = 256
-
-
-def run_pretraining(
-    plan: Pretraining,
-    on_bad_image: str,
-    cache: Path | None,
-    say: Callable[[str], None],
-    progress: Callable[[int, int, dict[str, float]], None] = lambda step, total, losses: None,
-) -> Path:
-    """Pre-train once; a later caller gets the cached weights.
-
-    Returns:
-        The folder with `weights.safetensors`, `pretrain.json`, `metrics.jsonl`.
-    """
-    folder = cache_root(cache) / "pretrain" / plan.key
-    with locked(folder.with_suffix(".lock")):
-        if (folder / "weights.safetensors").exists() and (folder / "pretrain.json").exists():
-            return folder
-        data = make_plugin("ecamp.datasets", plan.data)
-        splits = {record.split for record in data.records()}
-        split = "pretrain" if "pretrain" in splits else "train"
-        encoder_plugin = make_plugin("ecamp.encoders", plan.encoder)
-        size = encoder_plugin.image_size * plan.recipe.scale
-        arrays = materialise(
-            data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, log=say
-        )
-        say(f"pre-training {plan.encoder} with {plan.pretext}: {plan.recipe.steps} steps")
-        torch.manual_seed(plan.recipe.seed)
-        encoder = encoder_plugin.build(arrays.images.shape[-1])
-        context = PretextContext(arrays.info, arrays.reports, plan.recipe.scale)
-        objective = make_plugin("ecamp.pretext", plan.pretext).build(encoder, context)
-        total = plan.recipe.steps
-        pretrain(
-            objective,
-            Source(arrays, arrays.where(split)),
-            plan.recipe,
-            folder,
-            plan.key,
-            lambda step, losses: progress(step, total, losses),
-            say,
-        )
-    return folder
 
 
 def build_encoder(ref: PluginRef, channels: int, seed: int, weights: Path | None) -> Encoder:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecamp.config import BenchSpec, PluginRef, identity, validate
+from ecamp.bench.pretraining import Pretraining, plan_pretraining
+from ecamp.config import BenchSpec, PluginRef, identity
 from ecamp.errors import UsageError, did_you_mean
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin, TaskPlugin
-from ecamp.train.pretrain import PretrainRecipe, pretrain_key
+from ecamp.plugin.protocols import Dataset, EncoderPlugin, TaskPlugin
 
 # Bump when a change of code changes results for the same recipe: old cells are then not reused.
 RESULTS_VERSION = 1
@@ -19,21 +19,6 @@ FLOORS = {
     "seg": ("all-empty", "prior-mask"),
     "det": ("prior-box",),
 }
-
-
-@dataclass(frozen=True)
-class Pretraining:
-    """One pre-training, shared by many cells.
-
-    Attributes:
-        key: Identity; the cache folder's name.
-    """
-
-    encoder: PluginRef
-    pretext: PluginRef
-    data: PluginRef
-    recipe: PretrainRecipe
-    key: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +70,8 @@ class Plan:
                 for cell in self.cells
             ],
             "pretrainings": [
-                {"id": p.key, "encoder": str(p.encoder), "pretext": str(p.pretext)}
+                {"id": p.key, "encoder": str(p.encoder), "pretext": str(p.pretext),
+                 "seed": p.recipe.seed}
                 for p in self.pretrainings
             ],
             "notes": list(self.notes),
@@ -123,72 +109,21 @@ def make_plan(spec: BenchSpec) -> Plan:
     for encoder_ref in spec.encoders:
         encoder: EncoderPlugin = make_plugin("ecamp.encoders", encoder_ref)
         for pretext_ref in spec.pretext:
-            pretraining = _pretraining(spec, encoder_ref, encoder, pretext_ref)
-            if pretraining:
-                pretrainings[pretraining.key] = pretraining
-            for ref, dataset in datasets:
-                cells += _cells(
-                    spec, tasks, ref, dataset, encoder_ref, pretext_ref, pretraining, notes
+            by_seed = {
+                seed: plan_pretraining(
+                    spec, encoder_ref, encoder, pretext_ref,
+                    seed if spec.pretrain_seed == "cell" else spec.pretrain_seed,
                 )
+                for seed in spec.seeds
+            }  # fmt: skip
+            pretrainings |= {p.key: p for p in by_seed.values() if p}
+            for ref, dataset in datasets:
+                cells += _cells(spec, tasks, ref, dataset, encoder_ref, pretext_ref, by_seed, notes)
     for ref, dataset in datasets:
         cells += _floors(spec, tasks, ref, dataset, {c.protocol for c in cells})
     if not cells:
         raise UsageError("Nothing to run.", " ".join(dict.fromkeys(notes)))
     return Plan(spec, tuple(cells), tuple(pretrainings.values()), tuple(dict.fromkeys(notes)))
-
-
-def _pretraining(
-    spec: BenchSpec, encoder_ref: PluginRef, encoder: EncoderPlugin, pretext_ref: PluginRef
-) -> Pretraining | None:
-    if pretext_ref.name == "none":
-        return None
-    own = {k: v for k, v in pretext_ref.options.items() if k not in PretrainRecipe.model_fields}
-    recipe = validate(
-        PretrainRecipe,
-        {
-            "seed": spec.pretrain_seed,
-            **spec.pretrain,
-            **{k: v for k, v in pretext_ref.options.items() if k in PretrainRecipe.model_fields},
-        },
-        f"pre-training options of {pretext_ref}",
-    )
-    ref = pretext_ref.model_copy(update={"options": own})
-    pretext: PretextPlugin = make_plugin("ecamp.pretext", ref)
-    check_pair(encoder_ref, encoder, pretext_ref, pretext)
-    data: Dataset = make_plugin("ecamp.datasets", spec.pretrain_data)
-    check_needs(spec.pretrain_data, data, pretext_ref, pretext)
-    key = pretrain_key(
-        {
-            "encoder": [encoder_ref.name, encoder_ref.variant, encoder.config.model_dump()],
-            "pretext": [ref.name, ref.variant, pretext.config.model_dump()],
-            "data": data.fingerprint(),
-        },
-        recipe,
-    )
-    return Pretraining(encoder_ref, ref, spec.pretrain_data, recipe, key)
-
-
-def check_pair(
-    encoder_ref: PluginRef, encoder: EncoderPlugin, pretext_ref: PluginRef, pretext: PretextPlugin
-) -> None:
-    """Refuse an encoder that lacks what the pretext task requires."""
-    lacking = sorted(pretext.requires - encoder.provides)
-    if lacking:
-        raise UsageError(
-            f"pretext '{pretext_ref}' requires '{lacking[0]}', which encoder '{encoder_ref}' lacks.",
-            "Masked image modelling needs a ViT, e.g. vit-micro or timm/vit_small_patch16_224.",
-        )
-
-
-def check_needs(
-    data_ref: PluginRef, data: Dataset, pretext_ref: PluginRef, pretext: PretextPlugin
-) -> None:
-    """Refuse pre-training data without a field that the pretext task needs."""
-    if "report" in pretext.needs and not data.info.has_reports:
-        raise UsageError(
-            f"pretext '{pretext_ref}' needs the field 'report', which data set '{data_ref}' lacks.",
-            "Name one with reports: --pretrain-data phantom.",
-        )
 
 
 def _has(dataset: Dataset, need: str) -> bool:
@@ -203,7 +138,7 @@ def _cells(
     dataset: Dataset,
     encoder: PluginRef,
     pretext: PluginRef,
-    pretraining: Pretraining | None,
+    by_seed: dict[int, Pretraining | None],
     notes: list[str],
 ) -> list[Cell]:
     cells = []
@@ -220,7 +155,7 @@ def _cells(
             for fraction in spec.fractions:
                 for seed in spec.seeds:
                     cells.append(
-                        _cell(spec, dataset, task, ref, name, encoder, pretext, pretraining,
+                        _cell(spec, dataset, task, ref, name, encoder, pretext, by_seed[seed],
                               protocol, fraction, seed, None)
                     )  # fmt: skip
     return cells

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from ecamp.bench.features import (
     build_encoder,
     frozen_features,
     inputs_of,
-    run_pretraining,
     take,
     weights_name,
 )
 from ecamp.bench.floors import floor_prediction
 from ecamp.bench.plan import Cell, Plan
+from ecamp.bench.pretraining import Watch, copy_pretraining, run_pretraining
 from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack_mask
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.splits import fraction_index
@@ -35,6 +34,7 @@ from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import TaskSplit
 from ecamp.train.memory import keep_heap
+from ecamp.train.recipe import PretrainRecipe
 
 EVAL_SPLITS = ("train", "val", "test")
 
@@ -54,6 +54,7 @@ class Runner:
     Args:
         say: Gets one line per event, for stderr.
         progress: Gets (step, total, losses) while pre-training.
+        watch: Makes the observer of a pre-training from its recipe (pictures).
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Runner:
         cache: Path | None = None,
         say: Callable[[str], None] = lambda text: None,
         progress: Callable[[int, int, dict[str, float]], None] = lambda step, total, losses: None,
+        watch: Callable[[PretrainRecipe], Watch] | None = None,
     ) -> None:
         self.plan, self.run, self.cache = plan, run, cache
-        self.say, self.progress = say, progress
+        self.say, self.progress, self.watch = say, progress, watch
         self._arrays: dict[str, Arrays] = {}
         self._features: tuple[str, Features] | None = None
         self._weights: dict[str, Path] = {}
@@ -140,16 +142,14 @@ class Runner:
             raise EcampError(f"its pre-training failed: {self._broken[plan.key]}")
         if plan.key not in self._weights:
             try:
+                watch = None if self.watch is None else self.watch(plan.recipe)
                 folder = run_pretraining(
-                    plan, self.plan.spec.on_bad_image, self.cache, self.say, self.progress
+                    plan, self.plan.spec.on_bad_image, self.cache, self.say, self.progress, watch
                 )
             except Exception as error:
                 self._broken[plan.key] = str(error)
                 raise
-            mine = self.run.path / "pretrain" / plan.key
-            for name in ("weights.safetensors", "pretrain.json", "metrics.jsonl"):
-                with atomic_path(mine / name) as temporary:
-                    shutil.copyfile(folder / name, temporary)
+            copy_pretraining(folder, self.run.path / "pretrain" / plan.key)
             self._weights[plan.key] = folder / "weights.safetensors"
         return self._weights[plan.key]
 
@@ -332,6 +332,7 @@ def subset_arrays(arrays: Arrays, rows: np.ndarray) -> Arrays:
         patients=tuple(arrays.patients[i] for i in rows),
         splits=tuple(arrays.splits[i] for i in rows),
         reports=tuple(arrays.reports[i] for i in rows),
+        distilled=tuple(arrays.distilled[i] for i in rows),
         images=arrays.images[rows],
         labels=arrays.labels[rows],
         masks=arrays.masks[rows],

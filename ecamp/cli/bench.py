@@ -34,6 +34,7 @@ def bench(**options: Any) -> None:
     from ecamp.bench.plan import make_plan
     from ecamp.bench.runner import Runner
     from ecamp.bench.store import RunFolder, command_line
+    from ecamp.cli.previews import watcher
 
     spec = _spec(options)
     plan = make_plan(spec)
@@ -48,7 +49,7 @@ def bench(**options: Any) -> None:
     runner = Runner(
         plan, run, cache=options["cache"],
         say=lambda text: click.echo(f"{time.monotonic() - began:6.0f}s  {text}", err=True),
-        progress=_Progress(),
+        progress=_Progress(), watch=lambda recipe: watcher(recipe, 4, only_last=True),
     )  # fmt: skip
     outcome = runner.execute()
     _summarise(run.path, options["form"], spec.pretext[0])
@@ -92,7 +93,7 @@ def _show(plan: Any, form: str) -> None:
         return
     for pretraining in plan.pretrainings:
         click.echo(f"pretrain {pretraining.key}  {pretraining.encoder} {pretraining.pretext} "
-                   f"{pretraining.recipe.steps} steps")  # fmt: skip
+                   f"seed {pretraining.recipe.seed}")  # fmt: skip
     for cell in plan.cells:
         click.echo(f"{cell.kind:8} {cell.key}  {cell.label}")
     click.echo(f"{len(plan.cells)} cells, {len(plan.pretrainings)} pre-trainings", err=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,44 +12,67 @@ import click
 @click.option(
     "--encoder", required=True, help="vit-micro, timm/vit_small_patch16_224?image_size=224"
 )
-@click.option("--pretext", required=True, help="mae, ecamp?weight_mlm=2, ...")
-@click.option(
-    "--data", default="phantom", show_default=True, help="data set with images (and reports)"
-)
+@click.option("--pretext", required=True, help="mae, ecamp?weight_mlm=2, ecamp-released, ...")
+@click.option("--data", default="phantom", show_default=True,
+              help="data sets with images (and reports); comma-separated ones are pooled")  # fmt: skip
+@click.option("--recipe", help="optimisation: `published`, or a YAML file")
 @click.option("--steps", type=int, help="optimiser steps")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE",
+              help="one field of the optimisation: --set lr=1e-4 --set accumulate=8")  # fmt: skip
+@click.option("--init-from", type=click.Path(path_type=Path), help="encoder weights to start from")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--preview", type=click.IntRange(0, 16), default=0, show_default=True, metavar="N",
+              help="draw N samples at the start, each quarter and the end")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/pretrain"),
-              show_default=True, help="folder for weights and metrics")  # fmt: skip
+              show_default=True, help="folder for weights, metrics and pictures")  # fmt: skip
 @click.option("--cache", type=click.Path(path_type=Path), help="decoded images and checkpoints")
 @click.option("--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail")
-def pretrain(
-    encoder: str, pretext: str, data: str, steps: int | None, seed: int, out: Path,
-    cache: Path | None, on_bad_image: str,
-) -> None:  # fmt: skip
+def pretrain(**options: Any) -> None:
     """Pre-train one encoder; the same command resumes an interrupted one."""
-    from ecamp.bench.features import run_pretraining
     from ecamp.bench.plan import make_plan
+    from ecamp.bench.pretraining import copy_pretraining, run_pretraining
     from ecamp.cli.bench import _Progress
+    from ecamp.cli.previews import watcher
     from ecamp.config import BenchSpec, validate
-    from ecamp.data.store import atomic_path
     from ecamp.errors import UsageError
 
+    init = options["init_from"]
     spec = validate(
         BenchSpec,
         {
-            "tasks": ["cls"], "encoders": encoder, "pretext": pretext, "pretrain_data": data,
-            "pretrain_seed": seed, "pretrain": {} if steps is None else {"steps": steps},
+            "tasks": ["cls"], "encoders": options["encoder"], "pretext": options["pretext"],
+            "pretrain_data": options["data"], "pretrain_seed": options["seed"],
+            "pretrain": _recipe(options), "init_from": None if init is None else str(init),
         },
         "command line",
     )  # fmt: skip
     plan = make_plan(spec)
     if not plan.pretrainings:
-        raise UsageError(f"pretext '{pretext}' trains nothing.", "Name mae or ecamp.")
+        raise UsageError(f"pretext '{options['pretext']}' trains nothing.", "Name mae or ecamp.")
     for item in plan.pretrainings:
         folder = run_pretraining(
-            item, on_bad_image, cache, lambda text: click.echo(text, err=True), _Progress()
-        )
-        for name in ("weights.safetensors", "pretrain.json", "metrics.jsonl"):
-            with atomic_path(out / name) as temporary:
-                shutil.copyfile(folder / name, temporary)
-        click.echo(str(out / "weights.safetensors"))
+            item, options["on_bad_image"], options["cache"],
+            lambda text: click.echo(text, err=True), _Progress(),
+            watcher(item.recipe, options["preview"]),
+        )  # fmt: skip
+        copy_pretraining(folder, options["out"])
+        click.echo(str(options["out"] / "weights.safetensors"))
+
+
+def _recipe(options: dict[str, Any]) -> dict[str, Any]:
+    """Preset, overridden by single fields."""
+    import yaml
+
+    from ecamp.errors import UsageError
+    from ecamp.train.recipe import load_preset
+
+    values = load_preset(options["recipe"]) if options["recipe"] else {}
+    for pair in options["pairs"]:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set '{pair}' has no value.", "Write --set key=value.")
+        values[key] = yaml.safe_load(value)
+    if options["steps"] is not None:
+        values.pop("epochs", None)
+        values["steps"] = options["steps"]
+    return values

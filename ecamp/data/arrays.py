@@ -34,7 +34,7 @@ class Arrays:
 
     Attributes:
         info: The data set's names.
-        ids, patients, splits, reports: One string an image.
+        ids, patients, splits, reports, distilled: One string an image.
         images: uint8 (n, size, size, channels).
         labels: float32 (n, K), NaN = unknown; K may be 0.
         masks: bool (n, M, size, size); rows without truth are all False.
@@ -53,6 +53,7 @@ class Arrays:
     patients: tuple[str, ...]
     splits: tuple[str, ...]
     reports: tuple[str, ...]
+    distilled: tuple[str, ...]
     images: np.ndarray
     labels: np.ndarray
     masks: np.ndarray
@@ -275,6 +276,7 @@ def _open(folder: Path, info: DatasetInfo, records: list[Record], whole: str, ke
         patients=tuple(row.patient for row in rows),
         splits=tuple(row.split for row in rows),
         reports=tuple(row.report or "" for row in rows),
+        distilled=tuple(row.distilled or "" for row in rows),
         images=images[: len(rows)],
         labels=labels,
         masks=masks[: len(rows)],

@@ -43,6 +43,10 @@ class Encoder(nn.Module):
         """Encode whole images."""
         raise NotImplementedError
 
+    def layers(self) -> list[tuple[str, ...]]:
+        """Prefixes of parameter names, a group a layer, input to output; for layer-wise decay."""
+        return []
+
 
 class PatchEncoder(Encoder):
     """An encoder that can also encode a chosen subset of its patches (capability `visible`).

@@ -51,6 +51,10 @@ class ViTEncoder(PatchEncoder):
         tokens = maps[-1].flatten(2).transpose(1, 2)
         return Features(tokens.mean(1), tokens, self.grid, tuple(maps))
 
+    def layers(self) -> list[tuple[str, ...]]:
+        first = ("vit.patch_embed.", "vit.cls_token", "vit.pos_embed")
+        return [first, *((f"vit.blocks.{i}.",) for i in range(len(self.vit.blocks)))]
+
     def encode_visible(self, images: Tensor, keep: Tensor) -> Tensor:
         patches = self.vit.patch_embed(images) + self.vit.pos_embed[:, 1:]
         visible = gather_rows(patches, keep)

@@ -110,6 +110,8 @@ class Record:
         row: Where it stands in its source (`manifest.csv row 17`), for messages.
         labels: K values (0, 1, or None = unknown); a multiclass label is one-hot. None = no labels.
         report: Report text or None.
+        distilled: Entity-centred statements drawn from the report ("There is X. There is no Y."),
+            or None.
         has_mask, has_boxes: Whether truth of that kind is known for this image (an image known to
             hold no finding has boxes: an empty list of them).
         payload: What the data set needs to load it; opaque to everybody else.
@@ -121,6 +123,7 @@ class Record:
     row: str = ""
     labels: tuple[int | None, ...] | None = None
     report: str | None = None
+    distilled: str | None = None
     has_mask: bool = False
     has_boxes: bool = False
     payload: Any = field(default=None, repr=False, compare=False)
@@ -210,6 +213,13 @@ class PretextPlugin(Plugin):
 
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     requires: ClassVar[frozenset[str]] = frozenset()
+
+    def decisive(self) -> dict[str, Any]:
+        """All that decides the weights besides encoder, data and recipe; hashed into their identity.
+
+        A plugin whose options name a file adds the file's content hash.
+        """
+        return dict(self.config.model_dump())
 
     @abstractmethod
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:

@@ -48,10 +48,32 @@ def normalise_patches(target: Tensor) -> Tensor:
     return (target - mean) / (variance + 1e-6).sqrt()
 
 
+def restore_patches(predicted: Tensor, plain: Tensor) -> Tensor:
+    """Undo `normalise_patches` with the mean and spread of the true patches, (b, n, values)."""
+    spread = (plain.var(-1, keepdim=True) + 1e-6).sqrt()
+    return predicted * spread + plain.mean(-1, keepdim=True)
+
+
 def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over masked patches only; (b, n, values), bool (b, n)."""
     error = (predicted - target).square().mean(-1)
     return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+def masked_panels(
+    plain: Tensor, predicted: Tensor, mask: Tensor, patch: int, channels: int
+) -> dict[str, Tensor]:
+    """What the model saw and what it made of the rest, as images.
+
+    Args:
+        plain, predicted: Patches (b, n, values) in the units of the input.
+        mask: bool (b, n), True = removed.
+    """
+    hidden = mask.unsqueeze(-1)
+    return {
+        "masked input": unpatchify(torch.where(hidden, 0.0, plain), patch, channels),
+        "reconstruction": unpatchify(torch.where(hidden, predicted, plain), patch, channels),
+    }
 
 
 class PatchDecoder(nn.Module):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from ecamp.encoders.base import Encoder, PatchEncoder
 from ecamp.plugin.protocols import PluginConfig, PretextPlugin
-from ecamp.pretext.base import Objective, PretextBatch, PretextContext
+from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
 from ecamp.pretext.images import (
     PatchDecoder,
     masked_mse,
+    masked_panels,
     normalise_patches,
     patchify,
     random_keep,
+    restore_patches,
 )
 
 
@@ -52,14 +55,28 @@ class MAEObjective(Objective):
         )
 
     def forward(self, batch: PretextBatch) -> dict[str, Tensor]:
-        patches = self.encoder.grid[0] * self.encoder.grid[1]
-        keep, mask = random_keep(
-            len(batch.images), patches, self.config.mask_ratio, batch.generator
-        )
-        tokens = self.encoder.encode_visible(batch.images, keep)
-        predicted = self.decoder(tokens[:, 1:], keep).float()
+        predicted, mask = self._predict(batch)
         target = patchify(batch.images, self.encoder.patch_size)
         if self.config.norm_pix:
             target = normalise_patches(target)
         loss = masked_mse(predicted, target, mask)
         return {"loss": loss, "mim": loss}
+
+    def _predict(self, batch: PretextBatch) -> tuple[Tensor, Tensor]:
+        """Predicted patches (b, n, values) and which were removed, bool (b, n)."""
+        patches = self.encoder.grid[0] * self.encoder.grid[1]
+        keep, mask = random_keep(
+            len(batch.images), patches, self.config.mask_ratio, batch.generator
+        )
+        tokens = self.encoder.encode_visible(batch.images, keep)
+        return self.decoder(tokens[:, 1:], keep).float(), mask
+
+    @torch.no_grad()
+    def preview(self, batch: PretextBatch) -> Preview:
+        predicted, mask = self._predict(batch)
+        plain = patchify(batch.images, self.encoder.patch_size)
+        if self.config.norm_pix:
+            predicted = restore_patches(predicted, plain)
+        size, channels = self.encoder.patch_size, self.encoder.channels
+        panels = masked_panels(plain, predicted, mask, size, channels)
+        return Preview({**panels, "target": batch.images})

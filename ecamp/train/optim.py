@@ -41,6 +41,25 @@ def adamw(
     )
 
 
+def layer_scales(encoder: nn.Module, decay: float, prefix: str) -> dict[str, float]:
+    """Learning-rate factors that fall from the last layer to the first (BEiT, Bao et al. 2022).
+
+    Args:
+        encoder: Names its layers, first to last, as groups of parameter-name prefixes (`layers()`);
+            what belongs to none of them (a final norm) keeps the full rate.
+        decay: Rate of a layer over the rate of the layer above; 1 gives no factors.
+        prefix: Where the encoder sits in the module that is optimised (`encoder.`).
+    """
+    layers = getattr(encoder, "layers", list)()
+    if decay == 1.0:
+        return {}
+    return {
+        prefix + name: decay ** (len(layers) - depth)
+        for depth, names in enumerate(layers)
+        for name in names
+    }
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every group, times the group's own factor."""
     for group in optimizer.param_groups:

@@ -114,6 +114,7 @@ class FolderDataset(Dataset):
             row=where,
             labels=self._labels(row, where),
             report=" ".join(filter(None, texts)) or None,
+            distilled=(row.values[layout.distilled] or None) if layout.distilled else None,
             # Several masks an image: known only where each of them is given.
             has_mask=bool(masks) and all(masks.values()),
             has_boxes=boxes is not None,
@@ -223,6 +224,8 @@ def _columns(layout: Layout) -> dict[str, str]:
             columns[layout.labels.multiclass] = "labels.multiclass"
     columns |= {c: f"masks.{n}" for n, c in layout.masks.items()}
     columns |= dict.fromkeys(layout.reports, "reports")
+    if layout.distilled:
+        columns[layout.distilled] = "distilled"
     columns |= dict.fromkeys(layout.where, "where")
     return columns
 

@@ -84,6 +84,9 @@ class Layout(PluginConfig):
     masks: dict[str, str] = Field(default_factory=dict, description="class -> column of mask paths")
     boxes: str | None = Field(default=None, description="COCO JSON file")
     reports: list[str] = Field(default_factory=list, description="columns, joined in this order")
+    distilled: str | None = Field(
+        default=None, description="column: entity-centred statements distilled from the report"
+    )
     colour: str = Field(default="grey", pattern="^(grey|rgb)$")
     mean: list[float] | None = None
     std: list[float] | None = None

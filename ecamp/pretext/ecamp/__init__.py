@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any, ClassVar
 
 from ecamp.encoders.base import Encoder, PatchEncoder
-from ecamp.plugin.protocols import PluginConfig, PretextPlugin
+from ecamp.plugin.protocols import PretextPlugin
 from ecamp.pretext.base import Objective, PretextContext
-from ecamp.text.policy import MaskingPolicy
-
-
-class ECAMPConfig(PluginConfig):
-    """Switches of the method; the defaults suit small encoders on a CPU."""
-
-    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
-    norm_pix: bool = Field(default=True, description="normalise the target of each patch")
-    decoder_width: int = Field(default=96, ge=16, description="image decoder token length")
-    decoder_depth: int = Field(default=2, ge=1, description="image decoder blocks")
-    decoder_heads: int = Field(default=4, ge=1, description="image decoder heads")
-    super_resolution: bool = Field(default=True, description="refine to twice the size in a window")
-    sr_width: int = Field(default=16, ge=4, description="channels of the super-resolution head")
-    window: float = Field(default=0.5, gt=0, le=1, description="side of the window / image side")
-    text_width: int = Field(default=128, ge=16, description="text token length")
-    text_depth: int = Field(default=2, ge=1, description="text layers after the fusion layer")
-    text_heads: int = Field(default=4, ge=1, description="text attention heads")
-    text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
-    vocab_size: int = Field(default=2000, ge=64, description="upper bound of the vocabulary")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
-    rebalance: bool = Field(default=True, description="re-balanced loss weights (METHOD section 2)")
-    masking: MaskingPolicy = Field(
-        default_factory=MaskingPolicy, description="entity-aware masking"
-    )
-    weight_mim: float = Field(default=1.0, ge=0, description="weight of the image loss")
-    weight_sr: float = Field(default=1.0, ge=0, description="weight of the super-resolution loss")
-    weight_mlm: float = Field(default=1.0, ge=0, description="weight of the text loss")
+from ecamp.pretext.ecamp.config import ECAMPConfig
 
 
 class ECAMP(PretextPlugin):
@@ -44,10 +18,23 @@ class ECAMP(PretextPlugin):
     citation = "Wang et al., ECAMP, Medical Image Analysis 105:103690, arXiv 2312.13316"
     needs = frozenset({"image", "report"})
     requires = frozenset({"visible"})
-    Config = ECAMPConfig
+    Config: ClassVar[type[ECAMPConfig]] = ECAMPConfig
+
+    def decisive(self) -> dict[str, Any]:
+        from ecamp.pretext.ecamp.windows import file_content
+
+        config: ECAMPConfig = self.config
+        out = super().decisive()
+        for name in ("window_file", "tokenizer"):
+            path = getattr(config, name)
+            out[name] = None if path is None else file_content(path)
+        return out
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:
         from ecamp.pretext.ecamp.objective import ECAMPObjective
+        from ecamp.pretext.ecamp.released.objective import ReleasedObjective
 
         assert isinstance(encoder, PatchEncoder)
+        if self.config.fidelity == "released":
+            return ReleasedObjective(encoder, self.config, context)
         return ECAMPObjective(encoder, self.config, context)

@@ -1,34 +1,37 @@
-"""The ECAMP objective: masked image + super-resolution + masked report in one step."""
+"""The ECAMP objective: masked image + super-resolution + masked report in one step.
+
+`fidelity=paper`; the published arithmetic is in `released/`.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import BertConfig
 
 from ecamp.encoders.base import PatchEncoder
-from ecamp.ops.mask_tokens import mask_tokens
-from ecamp.pretext.base import Objective, PretextBatch, PretextContext
-from ecamp.pretext.ecamp.super_resolution import (
-    SuperResolutionHead,
-    cut,
-    random_windows,
-)
-from ecamp.pretext.ecamp.text import TextTower
+from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
+from ecamp.pretext.ecamp.reports import ReportBatch, Reports
+from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
+from ecamp.pretext.ecamp.teacher import WindowTeacher, entity_maps
+from ecamp.pretext.ecamp.text_tower import TextTower
+from ecamp.pretext.ecamp.windows import WindowFile, best_windows, random_windows
 from ecamp.pretext.images import (
     PatchDecoder,
     masked_mse,
+    masked_panels,
     normalise_patches,
     patchify,
     random_keep,
+    restore_patches,
     unpatchify,
 )
-from ecamp.text.policy import compile_policy
-from ecamp.text.tokenizer import encode_reports, train_tokenizer
 
 if TYPE_CHECKING:
-    from ecamp.pretext.ecamp import ECAMPConfig
+    from ecamp.pretext.ecamp.config import ECAMPConfig
 
 TEXT_PARTS = 4  # parts of a batch, by length of the report
 
@@ -48,74 +51,142 @@ class ECAMPObjective(Objective):
             if config.super_resolution
             else None
         )
-        self.tokenizer = train_tokenizer(filter(None, context.reports), config.vocab_size)
-        ids, lengths = encode_reports(self.tokenizer, context.reports, config.text_length)
-        self.ids, self.lengths = torch.from_numpy(ids), torch.from_numpy(lengths)
-        self.tables = compile_policy(config.masking, self.tokenizer)
-        self.text = TextTower(
-            self.tokenizer.get_vocab_size(),
-            config.text_length,
-            config.text_width,
-            encoder.width,
-            config.text_depth,
-            config.text_heads,
-            config.dropout,
-        )
+        self.reports = Reports(config, context)
+        self.text = TextTower(text_config(config, self.reports), encoder.width, fusion=config.fusion)
+        self.teacher: WindowTeacher | None = None
+        self.file: WindowFile | None = None
+        if self.refine is not None and config.window == "attention":
+            self.teacher = WindowTeacher(encoder, self.text)
+        if self.refine is not None and config.window_file is not None:
+            self.file = WindowFile(Path(config.window_file), context.ids)
 
     def state_extra(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer.to_str()}
+        return {"fidelity": "paper", "tokenizer": self.reports.tokenizer.to_str()}
+
+    def after_step(self) -> None:
+        if self.teacher is not None:
+            self.teacher.follow(self.encoder, self.text, self.config.window_ema)
 
     def forward(self, batch: PretextBatch) -> dict[str, Tensor]:
         config, encoder = self.config, self.encoder
+        report = self.reports.batch(batch)
         patches = encoder.grid[0] * encoder.grid[1]
         keep, mask = random_keep(len(batch.images), patches, config.mask_ratio, batch.generator)
         tokens = encoder.encode_visible(batch.images, keep)[:, 1:]
-        losses = self._image_losses(batch, tokens, keep, mask)
-        losses["mlm"] = self._text_loss(batch, tokens)
-        total = config.weight_mim * losses["mim"] + config.weight_mlm * losses["mlm"]
+        losses = self._image_losses(batch, report, tokens, keep, mask)
+        total = config.weight_mim * losses["mim"]
+        if config.weight_mlm:
+            losses["mlm"] = self._text_loss(report, tokens)
+            total = total + config.weight_mlm * losses["mlm"]
         if "sr" in losses:
             total = total + config.weight_sr * losses["sr"]
         return {"loss": total, **losses}
 
     def _image_losses(
-        self, batch: PretextBatch, tokens: Tensor, keep: Tensor, mask: Tensor
+        self, batch: PretextBatch, report: ReportBatch, tokens: Tensor, keep: Tensor, mask: Tensor
     ) -> dict[str, Tensor]:
-        config, patch = self.config, self.encoder.patch_size
         predicted = self.decoder(tokens, keep).float()
-        plain = patchify(batch.images, patch)
-        target = normalise_patches(plain) if config.norm_pix else plain
+        plain = patchify(batch.images, self.encoder.patch_size)
+        target = normalise_patches(plain) if self.config.norm_pix else plain
         losses = {"mim": masked_mse(predicted, target, mask)}
         if self.refine is not None:
-            if config.norm_pix:
-                # Bring the prediction back to pixels with the patch's own mean and spread.
-                mean = plain.mean(-1, keepdim=True)
-                spread = (plain.var(-1, keepdim=True) + 1e-6).sqrt()
-                predicted = predicted * spread + mean
-            small = unpatchify(predicted, patch, self.encoder.channels)
-            cells = self.encoder.grid[0]
-            side = max(1, round(config.window * cells))
-            corner = random_windows(len(small), cells, side, batch.generator)
-            pixels = batch.images_large.shape[-1] // cells
-            row, column = corner[0] * pixels, corner[1] * pixels
-            refined = self.refine.window(small, row, column, side * pixels)
-            target = cut(batch.images_large, row, column, side * pixels)
+            row, column, side = self._window(batch, report)
+            refined = self.refine.window(self._pixels(predicted, plain), row, column, side)
+            target = cut(batch.images_large, row, column, side)
             losses["sr"] = (refined.float() - target).square().mean()
         return losses
 
-    def _text_loss(self, batch: PretextBatch, tokens: Tensor) -> Tensor:
+    def _pixels(self, predicted: Tensor, plain: Tensor) -> Tensor:
+        """Predicted patches as an image, in the units of the input."""
+        if self.config.norm_pix:
+            predicted = restore_patches(predicted, plain)
+        return unpatchify(predicted, self.encoder.patch_size, self.encoder.channels)
+
+    def _window(self, batch: PretextBatch, report: ReportBatch) -> tuple[Tensor, Tensor, int]:
+        """First row, first column (batch,) and side of the windows, in pixels of the large image."""
+        cells = self.encoder.grid[0]
+        side = max(1, round(self.config.window_size * cells))
+        row, column = random_windows(len(batch.images), cells, side, batch.generator)
+        maps = self._maps(batch, report) if side < cells else None
+        if maps is not None:
+            says = maps.flatten(1).amax(1) > 0  # a report without entities says nothing
+            best_row, best_column = best_windows(maps, side)
+            row, column = torch.where(says, best_row, row), torch.where(says, best_column, column)
+        pixels = batch.images_large.shape[-1] // cells
+        return row * pixels, column * pixels, side * pixels
+
+    def _maps(self, batch: PretextBatch, report: ReportBatch) -> Tensor | None:
+        """What wants to be in the window, float (batch, rows, columns); None for a random one."""
+        if self.file is not None:
+            return self.file.cells(batch.index, batch.crop, batch.flip, self.encoder.grid[0])
+        if self.teacher is None or batch.step < self.config.window_warmup * batch.total:
+            return None
+        return entity_maps(self._attention(batch, report), report.entities)
+
+    def _attention(self, batch: PretextBatch, report: ReportBatch) -> Tensor:
+        """Attention of the teacher's text positions, (batch, S, rows, columns).
+
+        The entities and their descriptors are hidden from it: only a query that is asked to say
+        which entity stands there has been trained to look where the answer is.
+        """
+        assert self.teacher is not None
+        ids = torch.where(report.context, self.reports.tables.mask_id, report.ids)
+        return self.teacher.attention(batch.images, ids, report.padding)
+
+    def _text_loss(self, report: ReportBatch, tokens: Tensor) -> Tensor:
         """Weighted cross-entropy over the batch: sum(w * CE) / sum(w)."""
-        ids, lengths = self.ids[batch.index], self.lengths[batch.index]
-        masked = mask_tokens(ids, lengths, batch.index, batch.step, batch.seed, self.tables)
-        weights = masked.weights if self.config.rebalance else masked.mask.float()
-        entropy = weight = torch.zeros(())
+        lengths = (~report.padding).sum(1)
+        width = report.ids.shape[1]
+        entropy = weight = torch.zeros((), device=tokens.device)
         # Reports of like length go together: padded to the longest of all, half of the text
         # branch's work on a CPU would be padding.
         for part in lengths.argsort(stable=True).chunk(TEXT_PARTS):
-            # One column more than the longest text: the last position is never masked.
-            longest = min(int(lengths[part].max()) + 1, ids.shape[1])
-            hidden = self.text(masked.ids[part, :longest], lengths[part], tokens[part])
+            longest = min(int(lengths[part].max()) + 1, width)
+            at = (part, slice(0, longest))
+            hidden = self.text(report.masked[at], report.padding[at], tokens[part])
             sums = self.text.loss_sums(
-                hidden, ids[part, :longest], masked.mask[part, :longest], weights[part, :longest]
+                hidden, report.ids[at], report.predicted[at], report.weights[at]
             )
             entropy, weight = entropy + sums[0], weight + sums[1]
         return entropy / weight.clamp(min=1e-6)
+
+    @torch.no_grad()
+    def preview(self, batch: PretextBatch) -> Preview:
+        encoder, patch, channels = self.encoder, self.encoder.patch_size, self.encoder.channels
+        report = self.reports.batch(batch)
+        patches = encoder.grid[0] * encoder.grid[1]
+        keep, mask = random_keep(
+            len(batch.images), patches, self.config.mask_ratio, batch.generator
+        )
+        predicted = self.decoder(encoder.encode_visible(batch.images, keep)[:, 1:], keep).float()
+        plain = patchify(batch.images, patch)
+        restored = restore_patches(predicted, plain) if self.config.norm_pix else predicted
+        panels = masked_panels(plain, restored, mask, patch, channels)
+        windows = None
+        if self.refine is not None:
+            panels["super-resolved"] = self.refine(self._pixels(predicted, plain)).float()
+            row, column, side = self._window(batch, report)
+            windows = torch.stack([column, row, column + side, row + side], 1)
+            windows = windows / batch.images_large.shape[-1]
+        panels["target"] = batch.images_large
+        attention: list[list[tuple[str, Tensor]]] = [[] for _ in batch.index]
+        if self.teacher is not None:
+            maps = self._attention(batch, report)
+            for i, found in enumerate(attention):
+                for word, at in self.reports.entity_words(report.ids[i], report.entities[i]):
+                    found.append((word, maps[i, at].mean(0)))
+        return Preview(panels, windows, attention)
+
+
+def text_config(config: ECAMPConfig, reports: Reports) -> BertConfig:
+    """Sizes of the text tower as transformers' BERT configuration."""
+    return BertConfig(
+        vocab_size=reports.tokenizer.get_vocab_size(),
+        hidden_size=config.text_width,
+        num_hidden_layers=config.text_depth,
+        num_attention_heads=config.text_heads,
+        intermediate_size=2 * config.text_width,
+        max_position_embeddings=config.text_length,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+    )

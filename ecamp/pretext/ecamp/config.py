@@ -1,0 +1,98 @@
+"""Every switch of the method. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ecamp.plugin.protocols import PluginConfig
+from ecamp.text.policy import MaskingPolicy
+
+# `masking=NAME` for the whole policy at once. MRM masks half of all words, whatever they are.
+MASKINGS: dict[str, dict[str, Any]] = {
+    "entity": {},
+    "uniform": {"p_entity": 0.75, "p_other": 0.75, "p_plain": 0.75, "descriptor_words": 0},
+    "mrm": {"p_entity": 0.5, "p_other": 0.5, "p_plain": 0.5, "descriptor_words": 0},
+}
+
+
+class ECAMPConfig(PluginConfig):
+    """Switches of the method; the sizes suit small encoders on a CPU."""
+
+    fidelity: Literal["paper", "released"] = Field(
+        default="paper", description="the paper's method, mended; or the published code's arithmetic"
+    )
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
+    norm_pix: bool = Field(default=True, description="normalise the target of each patch")
+    decoder_width: int = Field(default=96, ge=16, description="image decoder token length")
+    decoder_depth: int = Field(default=2, ge=1, description="image decoder blocks")
+    decoder_heads: int = Field(default=4, ge=1, description="image decoder heads")
+    super_resolution: bool = Field(default=True, description="refine to twice the size in a window")
+    sr_width: int = Field(default=16, ge=4, description="channels of the super-resolution head")
+    window: Literal["attention", "file", "random"] = Field(
+        default="attention", description="what chooses the window of super-resolution"
+    )
+    window_size: float = Field(
+        default=12 / 14, gt=0, le=1, description="side of the window / image side"
+    )
+    window_file: str | None = Field(
+        default=None, description="CSV of boxes or .npz of maps, for window=file"
+    )
+    window_warmup: float = Field(
+        default=0.2, ge=0, lt=1, description="share of training with random windows first"
+    )
+    window_ema: float = Field(
+        default=0.99, ge=0, lt=1, description="decay of the averaged copy that attends"
+    )
+    fusion: Literal["multi-scale", "fine", "global", "none"] = Field(
+        default="multi-scale", description="image tokens and their mean, one of them, or no image"
+    )
+    text_width: int = Field(default=128, ge=16, description="text token length")
+    text_depth: int = Field(default=2, ge=1, description="text layers after the fusion layer")
+    text_heads: int = Field(default=4, ge=1, description="text attention heads")
+    text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
+    tokenizer: str | None = Field(
+        default=None, description="a tokenizers JSON file; without one it is learnt from the reports"
+    )
+    vocab_size: int = Field(default=2000, ge=64, description="upper bound of a learnt vocabulary")
+    masking: MaskingPolicy = Field(
+        default_factory=MaskingPolicy,
+        description="entity-aware masking; or a name: entity, uniform, mrm",
+    )
+    rebalance: bool = Field(default=True, description="re-balanced loss weights (METHOD section 2)")
+    loss_on: Literal["masked", "all"] = Field(
+        default="masked", description="text loss over masked tokens, or over all real ones"
+    )
+    distilled_text: bool = Field(
+        default=True, description="insert distilled statements where the data set has them"
+    )
+    distilled_probability: float = Field(
+        default=0.8, ge=0, le=1, description="how often they are inserted"
+    )
+    weight_mim: float = Field(default=1.0, ge=0, description="weight of the image loss")
+    weight_sr: float = Field(default=1.0, ge=0, description="weight of the super-resolution loss")
+    weight_mlm: float = Field(default=1.0, ge=0, description="weight of the text loss")
+
+    @field_validator("masking", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in MASKINGS:
+            raise ValueError(f"no masking '{value}'; known: {', '.join(MASKINGS)}")
+        return MASKINGS[value]
+
+    @model_validator(mode="after")
+    def _fits(self) -> ECAMPConfig:
+        if self.fidelity == "released" or not self.super_resolution:
+            return self
+        if self.window == "attention" and self.fusion in ("global", "none"):
+            raise ValueError(
+                f"window=attention needs cross-attention, which fusion={self.fusion} has not; "
+                "say window=random"
+            )
+        if (self.window == "file") != (self.window_file is not None):
+            raise ValueError("window=file and window_file=PATH go together")
+        return self

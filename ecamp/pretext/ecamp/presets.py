@@ -1,0 +1,107 @@
+"""ECAMP with other defaults, by name: the released arithmetic, MRM's recipe, and the ablations.
+
+An ablation changes one thing of `ecamp`. Each is a plugin like any other, so that
+`--pretext none,ecamp,ecamp-no-rebalance` works and the table names what was changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from ecamp.pretext.ecamp import ECAMP
+from ecamp.pretext.ecamp.config import ECAMPConfig
+
+
+def _defaults(name: str, **changed: Any) -> type[ECAMPConfig]:
+    """ECAMPConfig with other defaults; validated, so that a preset cannot be impossible."""
+    whole = ECAMPConfig(**changed)
+    fields: dict[str, Any] = {}
+    for key in changed:
+        before: FieldInfo = ECAMPConfig.model_fields[key]
+        default = Field(default=getattr(whole, key), description=before.description)
+        fields[key] = (before.annotation, FieldInfo.merge_field_infos(before, default))
+    return create_model(name, __base__=ECAMPConfig, **fields)
+
+
+class Released(ECAMP):
+    """The published code's arithmetic, defects included."""
+
+    summary = "ECAMP as the published code computes it, defects included"
+    Config = _defaults("Released", fidelity="released")
+
+
+class MRMLike(ECAMP):
+    """Text meets the image through the global token only, half of all words are masked."""
+
+    summary = "MRM-like: half of all words masked, global token only, whole image refined"
+    citation = "after Zhou et al., Advancing Radiograph Representation Learning (MRM), ICLR 2023"
+    Config = _defaults(
+        "MRMLike", masking="mrm", rebalance=False, fusion="global", window="random",
+        window_size=1.0, distilled_text=False,
+    )  # fmt: skip
+
+
+class UniformMasking(ECAMP):
+    """Every word is masked with one probability."""
+
+    summary = "ablation: every word masked with 0.75, no entities, no descriptors"
+    Config = _defaults("UniformMasking", masking="uniform")
+
+
+class NoRebalance(ECAMP):
+    """All masked words weigh the same."""
+
+    summary = "ablation: negation templates weigh as much as what they negate"
+    Config = _defaults("NoRebalance", rebalance=False)
+
+
+class GlobalFusion(ECAMP):
+    """Coarse image context only."""
+
+    summary = "ablation: text meets the image's mean token only"
+    Config = _defaults("GlobalFusion", fusion="global", window="random")
+
+
+class FineFusion(ECAMP):
+    """Fine image context only."""
+
+    summary = "ablation: text meets the image's patch tokens only, not their mean"
+    Config = _defaults("FineFusion", fusion="fine")
+
+
+class NoText(ECAMP):
+    """Masked images and super-resolution alone."""
+
+    summary = "ablation: no text loss"
+    Config = _defaults("NoText", weight_mlm=0.0, window="random")
+
+
+class NoSuperResolution(ECAMP):
+    """Masked images and text alone."""
+
+    summary = "ablation: no super-resolution"
+    Config = _defaults("NoSuperResolution", super_resolution=False)
+
+
+class RandomWindow(ECAMP):
+    """Super-resolution looks anywhere."""
+
+    summary = "ablation: super-resolution in a random window"
+    Config = _defaults("RandomWindow", window="random")
+
+
+class SmallWindow(ECAMP):
+    """Super-resolution looks at a quarter of the image."""
+
+    summary = "ablation: window of half the image side, so that its place matters"
+    Config = _defaults("SmallWindow", window_size=0.5)
+
+
+class LossOnAll(ECAMP):
+    """The text loss counts visible words too."""
+
+    summary = "ablation: text loss over all real tokens, not over masked ones"
+    Config = _defaults("LossOnAll", loss_on="all")

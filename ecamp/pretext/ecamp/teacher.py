@@ -1,0 +1,80 @@
+"""The averaged copy whose attention chooses the window of super-resolution (section 3.4)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from ecamp.encoders.base import PatchEncoder
+from ecamp.pretext.ecamp.fusion import ContextFusion
+from ecamp.pretext.ecamp.text_tower import TextTower
+
+
+class WindowTeacher(nn.Module):
+    """Exponential moving average of encoder, text embeddings and fusion layer; gets no gradient.
+
+    An average, because the attention of a model that is still moving would send the window
+    somewhere else at each step.
+    """
+
+    def __init__(self, encoder: PatchEncoder, text: TextTower) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(
+            {name: copy.deepcopy(part) for name, part in _parts(encoder, text).items()}
+        )
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self, encoder: PatchEncoder, text: TextTower, decay: float) -> None:
+        """a <- decay * a + (1 - decay) * model, for all parameters."""
+        for name, part in _parts(encoder, text).items():
+            mine, theirs = list(self.parts[name].parameters()), list(part.parameters())
+            torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+    @torch.no_grad()
+    def attention(self, images: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
+        """Cross-attention of every text position over the whole, unmasked image.
+
+        Args:
+            images: (batch, channels, size, size).
+            ids: int64 (batch, S). padding: bool (batch, S), True = padding.
+
+        Returns:
+            Mean over heads, float (batch, S, rows, columns).
+        """
+        encoder, project = self.parts["encoder"], self.parts["project"]
+        embeddings, fusion = self.parts["embeddings"], self.parts["fusion"]
+        assert isinstance(encoder, PatchEncoder) and isinstance(fusion, ContextFusion)
+        self.eval()
+        rows, columns = encoder.grid
+        every = torch.arange(rows * columns, device=images.device).expand(len(images), -1)
+        patches = project(encoder.encode_visible(images, every)[:, 1:])
+        coarse = patches.mean(1, keepdim=True)
+        out = fusion(embeddings(ids), patches, coarse, padding, need_attention=True)
+        return out[1].float().mean(1).unflatten(2, (rows, columns))
+
+
+def _parts(encoder: PatchEncoder, text: TextTower) -> dict[str, nn.Module]:
+    assert text.project is not None
+    return {
+        "encoder": encoder,
+        "project": text.project,
+        "embeddings": text.embeddings,
+        "fusion": text.fusion,
+    }
+
+
+def entity_maps(attention: Tensor, entities: Tensor) -> Tensor:
+    """Mean attention of the entity tokens; all zero where a report has none.
+
+    Args:
+        attention: (batch, S, rows, columns). entities: bool (batch, S).
+
+    Returns:
+        (batch, rows, columns).
+    """
+    weight = entities.to(attention.dtype)
+    share = weight / weight.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("bs,bsrc->brc", share, attention)

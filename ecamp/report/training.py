@@ -1,0 +1,102 @@
+"""Pictures of a pre-training: what the model sees and predicts, and its losses. No torch."""
+
+from __future__ import annotations
+
+import io
+import json
+import textwrap
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ecamp.data.store import write_bytes
+
+WORDS = 2  # entities a sample whose attention is shown
+LABELS = {"mim": "masked image", "sr": "super-resolution", "mlm": "masked text", "loss": "total"}
+
+
+def draw_preview(
+    path: Path,
+    panels: dict[str, np.ndarray],
+    windows: np.ndarray | None,
+    attention: Sequence[Sequence[tuple[str, np.ndarray]]],
+    captions: Sequence[str],
+    title: str,
+) -> None:
+    """Draw one row a sample: its panels, then where its entities look; a PNG.
+
+    Args:
+        panels: By name, uint8 (n, h, w) or (n, h, w, 3).
+        windows: (n, 4) x0, y0, x1, y1 in 0..1, outlined in the panels of the large image.
+        attention: For each sample, words with a map (rows, columns).
+        captions: A line of text a sample (its report).
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    count = len(next(iter(panels.values())))
+    words = min(WORDS, max((len(found) for found in attention), default=0))
+    columns = len(panels) + words
+    figure = Figure(figsize=(1.9 * columns, 2.35 * count + 0.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(count, columns, squeeze=False)
+    background = next(reversed(panels.values()))
+    for i in range(count):
+        for axis in axes[i]:
+            axis.set_axis_off()
+        for axis, (name, images) in zip(axes[i], panels.items(), strict=False):
+            axis.imshow(images[i], cmap="gray", vmin=0, vmax=255)
+            if i == 0:
+                axis.set_title(name, fontsize=9)
+            if windows is not None and name in ("super-resolved", "target"):
+                height, width = images[i].shape[:2]
+                x0, y0, x1, y1 = windows[i] * [width, height, width, height] - 0.5
+                box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="#ffb703", lw=1.2)
+                axis.add_patch(box)
+        found = attention[i][:words] if i < len(attention) else []
+        for axis, (word, cells) in zip(axes[i][len(panels) :], found, strict=False):
+            height, width = background[i].shape[:2]
+            axis.imshow(background[i], cmap="gray", vmin=0, vmax=255)
+            axis.imshow(cells, cmap="inferno", alpha=0.55, extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+                        interpolation="bilinear")  # fmt: skip
+            axis.set_title(f"“{word}”", fontsize=9)
+        text = textwrap.shorten(captions[i], 34 * columns, placeholder=" …")
+        axes[i][0].text(
+            0, -0.04, textwrap.fill(text, 17 * columns), transform=axes[i][0].transAxes,
+            fontsize=7.5, va="top", color="#444",
+        )  # fmt: skip
+    write_bytes(path, _png(figure))
+
+
+def draw_curves(metrics: Path, path: Path) -> None:
+    """Draw the losses of a `metrics.jsonl` over its steps; a PNG. Nothing where there are none."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []:
+        row = json.loads(line)
+        for name in set(row) - {"step", "lr", "loss"}:
+            series[name].append((row["step"], row[name]))
+    if not series:
+        return
+    figure = Figure(figsize=(3.4 * len(series), 2.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, name in zip(figure.subplots(1, len(series), squeeze=False)[0], sorted(series), strict=True):
+        steps, values = zip(*series[name], strict=True)
+        axis.plot(steps, values, color="#2b6cb0", lw=1.4)
+        axis.set_title(LABELS.get(name, name), fontsize=10)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+    write_bytes(path, _png(figure))
+
+
+def _png(figure: object) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")  # type: ignore[attr-defined]
+    return buffer.getvalue()
