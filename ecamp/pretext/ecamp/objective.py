@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from transformers import BertConfig
 
 from ecamp.encoders.base import PatchEncoder
 from ecamp.ops.mask_tokens import mask_tokens
@@ -15,7 +16,7 @@ from ecamp.pretext.ecamp.super_resolution import (
     cut,
     random_windows,
 )
-from ecamp.pretext.ecamp.text import TextTower
+from ecamp.pretext.ecamp.text_tower import TextTower
 from ecamp.pretext.images import (
     PatchDecoder,
     masked_mse,
@@ -53,13 +54,17 @@ class ECAMPObjective(Objective):
         self.ids, self.lengths = torch.from_numpy(ids), torch.from_numpy(lengths)
         self.tables = compile_policy(config.masking, self.tokenizer)
         self.text = TextTower(
-            self.tokenizer.get_vocab_size(),
-            config.text_length,
-            config.text_width,
+            BertConfig(
+                vocab_size=self.tokenizer.get_vocab_size(),
+                hidden_size=config.text_width,
+                num_hidden_layers=config.text_depth,
+                num_attention_heads=config.text_heads,
+                intermediate_size=2 * config.text_width,
+                max_position_embeddings=config.text_length,
+                hidden_dropout_prob=config.dropout,
+                attention_probs_dropout_prob=config.dropout,
+            ),
             encoder.width,
-            config.text_depth,
-            config.text_heads,
-            config.dropout,
         )
 
     def state_extra(self) -> dict[str, Any]:
@@ -113,7 +118,8 @@ class ECAMPObjective(Objective):
         for part in lengths.argsort(stable=True).chunk(TEXT_PARTS):
             # One column more than the longest text: the last position is never masked.
             longest = min(int(lengths[part].max()) + 1, ids.shape[1])
-            hidden = self.text(masked.ids[part, :longest], lengths[part], tokens[part])
+            padding = torch.arange(longest) >= lengths[part].unsqueeze(1)
+            hidden = self.text(masked.ids[part, :longest], padding, tokens[part])
             sums = self.text.loss_sums(
                 hidden, ids[part, :longest], masked.mask[part, :longest], weights[part, :longest]
             )
