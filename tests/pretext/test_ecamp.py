@@ -90,10 +90,10 @@ def test_the_text_loss_equals_a_plain_loop():
     top = bottom = 0.0
     for i in range(4):
         length = int(objective.lengths[i])
-        hidden = text(
-            masked.ids[i : i + 1, :length], objective.lengths[i : i + 1], tokens[i : i + 1]
-        )
-        scores = F.linear(text.transform(hidden[0]), text.token.weight, text.bias).softmax(-1)
+        nothing = torch.zeros(1, length, dtype=torch.bool)
+        hidden = text(masked.ids[i : i + 1, :length], nothing, tokens[i : i + 1])
+        words = text.embeddings.word_embeddings.weight
+        scores = F.linear(text.transform(hidden[0]), words, text.bias).softmax(-1)
         for position in range(length):
             if masked.mask[i, position]:
                 right = scores[position, objective.ids[i, position]]

@@ -46,7 +46,9 @@ class Check:
         """One line: verdict, name, error, tolerance."""
         verdict = "pass" if self.passed else "FAIL"
         note = f"  {self.note}" if self.note else ""
-        return f"{verdict}  {self.name}  error {self.error:.3g}  tolerance {self.tolerance:.3g}{note}"
+        return (
+            f"{verdict}  {self.name}  error {self.error:.3g}  tolerance {self.tolerance:.3g}{note}"
+        )
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -96,7 +98,7 @@ class Vectors:
         else:
             with safe_open(path, "numpy") as file:
                 self.metadata = dict(file.metadata() or {})
-                self._arrays = {name: file.get_tensor(name) for name in file.keys()}
+                self._arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         self._read: set[str] = set()
 
     def __getitem__(self, name: str) -> np.ndarray:

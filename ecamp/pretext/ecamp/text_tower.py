@@ -1,0 +1,116 @@
+"""Text branch: BERT embeddings, context fusion, a small BERT stack, the vocabulary head.
+
+Wang et al., arXiv 2312.13316, sections 3.2 and 3.3. Used by `fidelity=paper` (output matrix tied to
+the word embeddings) and by `fidelity=released` (a matrix of its own).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import BertConfig
+from transformers.models.bert.modeling_bert import (
+    BertEmbeddings,
+    BertLayer,
+    BertPredictionHeadTransform,
+)
+
+from ecamp.pretext.ecamp.fusion import ContextFusion, additive_mask, with_sdpa
+
+
+class TextTower(nn.Module):
+    """Masked reports in the context of their images.
+
+    Args:
+        config: Sizes of the text stack; `pad_token_id` names the embedding row that stays zero.
+        image_width: Length of a patch token.
+        tied: Whether the output matrix is the word embeddings.
+        fusion: What of the image reaches the text, one of `fusion.MODES`.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        image_width: int,
+        *,
+        tied: bool = True,
+        fusion: str = "multi-scale",
+    ) -> None:
+        super().__init__()
+        config = with_sdpa(config)
+        self.embeddings = BertEmbeddings(config)
+        self.fusion = ContextFusion(config, fusion)
+        # A text without image has nothing to project.
+        self.project = nn.Linear(image_width, config.hidden_size) if fusion != "none" else None
+        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+        self.transform = BertPredictionHeadTransform(config)
+        self.output = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.apply(self._initialise)
+
+    @staticmethod
+    def _initialise(module: nn.Module) -> None:
+        """BERT's: normal weights of spread 0.02, zero biases, a zero row for padding."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight.data[module.padding_idx])
+
+    def forward(
+        self, ids: Tensor, padding: Tensor, patches: Tensor, need_attention: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Encode.
+
+        The global token is the mean of the projected patch tokens that were given.
+
+        Args:
+            ids: int64 (batch, S). padding: bool (batch, S), True = padding.
+            patches: (batch, L, image width) visible patch tokens, without class token.
+            need_attention: Return the cross-attention of the fusion layer as well.
+
+        Returns:
+            Hidden states (batch, S, width) [, probabilities (batch, heads, S, L)].
+        """
+        fine = patches if self.project is None else self.project(patches)
+        return self.encode(ids, padding, fine, fine.mean(1, keepdim=True), need_attention)
+
+    def encode(
+        self,
+        ids: Tensor,
+        padding: Tensor,
+        patches: Tensor,
+        global_token: Tensor,
+        need_attention: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """The same from projected patches (batch, L, width) and a global token (batch, 1, width)."""
+        hidden = self.embeddings(ids)
+        fused = self.fusion(hidden, patches, global_token, padding, None, need_attention)
+        hidden, attention = fused if need_attention else (fused, None)
+        mask = additive_mask(padding, hidden)
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return hidden if attention is None else (hidden, attention)
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """Scores over the vocabulary, (..., width) -> (..., vocabulary)."""
+        words = self.embeddings.word_embeddings if self.output is None else self.output
+        return F.linear(self.transform(rows), words.weight, self.bias)
+
+    def loss_sums(
+        self, hidden: Tensor, labels: Tensor, mask: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """sum(w * cross-entropy) and sum(w) over the predicted positions.
+
+        The vocabulary projection runs on predicted rows only; the rest is never computed.
+
+        Args:
+            hidden: (batch, S, width). labels: int64 (batch, S), the tokens before masking.
+            mask: bool (batch, S), True = predicted. weights: (batch, S).
+        """
+        logits = self.logits(hidden[mask])
+        entropy = F.cross_entropy(logits.float(), labels[mask], reduction="none")
+        weight = weights[mask]
+        return (weight * entropy).sum(), weight.sum()
