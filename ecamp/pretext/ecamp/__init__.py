@@ -31,10 +31,11 @@ class ECAMP(PretextPlugin):
         return out
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:
-        from ecamp.pretext.ecamp.objective import ECAMPObjective
-        from ecamp.pretext.ecamp.released.objective import ReleasedObjective
-
         assert isinstance(encoder, PatchEncoder)
         if self.config.fidelity == "released":
+            from ecamp.pretext.ecamp.released.objective import ReleasedObjective
+
             return ReleasedObjective(encoder, self.config, context)
+        from ecamp.pretext.ecamp.objective import ECAMPObjective
+
         return ECAMPObjective(encoder, self.config, context)

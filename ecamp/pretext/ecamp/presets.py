@@ -6,10 +6,10 @@ An ablation changes one thing of `ecamp`. Each is a plugin like any other, so th
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from pydantic import Field, create_model
-from pydantic.fields import FieldInfo
+from pydantic import create_model
 
 from ecamp.pretext.ecamp import ECAMP
 from ecamp.pretext.ecamp.config import ECAMPConfig
@@ -20,9 +20,9 @@ def _defaults(name: str, **changed: Any) -> type[ECAMPConfig]:
     whole = ECAMPConfig(**changed)
     fields: dict[str, Any] = {}
     for key in changed:
-        before: FieldInfo = ECAMPConfig.model_fields[key]
-        default = Field(default=getattr(whole, key), description=before.description)
-        fields[key] = (before.annotation, FieldInfo.merge_field_infos(before, default))
+        info = copy.copy(ECAMPConfig.model_fields[key])
+        info.default, info.default_factory = getattr(whole, key), None
+        fields[key] = (info.annotation, info)
     return create_model(name, __base__=ECAMPConfig, **fields)
 
 
