@@ -17,8 +17,9 @@ from ecamp.ops.mask_tokens import BOUNDARY, CONTINUATION, ENTITY, SPECIAL, TEMPL
 from ecamp.plugin.protocols import PluginConfig
 from ecamp.text.tokenizer import SPECIALS, token_id
 
-# Tokens that end a clause: a descriptor never reaches across one.
-BOUNDARIES = (".", ",", ";", ":", "?", "!", "(", ")")
+# Marks that end a clause: a descriptor never reaches across a token that holds one (`.`, but also `).`
+# or `..` where a tokenizer keeps runs of punctuation together).
+BOUNDARIES = frozenset(".,;:?!()")
 
 
 class Lexicon(PluginConfig):
@@ -81,7 +82,7 @@ def compile_policy(policy: MaskingPolicy, tokenizer: Tokenizer) -> MaskTables:
             flags[index] |= SPECIAL
         if token.startswith("##"):
             flags[index] |= CONTINUATION
-        if token in BOUNDARIES:
+        if BOUNDARIES & set(token) and not any(map(str.isalnum, token)):
             flags[index] |= BOUNDARY
     unknown = tokenizer.token_to_id("[UNK]")
     forms = {(TEMPLATE, text) for text in lexicon.templates}
