@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from pathlib import Path
-
 import numpy as np
 import torch
-import yaml
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from ecamp.config import validate
-from ecamp.errors import MissingError, UsageError
 from ecamp.ops.mask_tokens import BOUNDARY, CONTINUATION, ENTITY, SPECIAL, TEMPLATE, MaskTables
 from ecamp.plugin.protocols import PluginConfig
+from ecamp.text.lexicon import form_tokens, load_lexicon
 from ecamp.text.tokenizer import SPECIALS, token_id
 
-# Tokens that end a clause: a descriptor never reaches across one.
-BOUNDARIES = (".", ",", ";", ":", "?", "!", "(", ")")
-
-
-class Lexicon(PluginConfig):
-    """Entities with their surface forms, and negation templates."""
-
-    name: str
-    version: int
-    entities: dict[str, list[str]]
-    templates: list[str] = Field(default_factory=list)
+# Marks that end a clause: a descriptor never reaches across a token that holds one (`.`, but also `).`
+# or `..` where a tokenizer keeps runs of punctuation together).
+BOUNDARIES = frozenset(".,;:?!()")
 
 
 class MaskingPolicy(PluginConfig):
@@ -39,32 +26,6 @@ class MaskingPolicy(PluginConfig):
     p_plain: float = Field(default=0.75, ge=0, le=1, description="mask a word, no entity in text")
     descriptor_words: int = Field(default=2, ge=0, le=8, description="always masked left of entity")
     template_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of templates")
-
-
-def load_lexicon(name: str) -> Lexicon:
-    """Read a shipped lexicon by name, or a user's YAML file by path.
-
-    Raises:
-        MissingError: No such lexicon.
-        UsageError: Wrong keys or types; names them.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.exists():
-            raise MissingError(f"{path}: no such lexicon.")
-        text, where = path.read_text(encoding="utf-8"), str(path)
-    else:
-        source = resources.files("ecamp.text") / "lexicons" / f"{name}.yaml"
-        if not source.is_file():
-            raise MissingError(f"No lexicon '{name}'.", "Shipped: chest, fundus; or a .yaml file.")
-        text, where = source.read_text(encoding="utf-8"), f"lexicon {name}"
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: not YAML: {error}.") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{where}: a lexicon is a mapping with name, version, entities.")
-    return validate(Lexicon, value, where)
 
 
 def compile_policy(policy: MaskingPolicy, tokenizer: Tokenizer) -> MaskTables:
@@ -81,15 +42,14 @@ def compile_policy(policy: MaskingPolicy, tokenizer: Tokenizer) -> MaskTables:
             flags[index] |= SPECIAL
         if token.startswith("##"):
             flags[index] |= CONTINUATION
-        if token in BOUNDARIES:
+        if BOUNDARIES & set(token) and not any(map(str.isalnum, token)):
             flags[index] |= BOUNDARY
-    unknown = tokenizer.token_to_id("[UNK]")
     forms = {(TEMPLATE, text) for text in lexicon.templates}
     forms |= {(ENTITY, form) for group in lexicon.entities.values() for form in group}
     patterns: set[tuple[int, ...]] = set()
     for kind, text in forms:
-        tokens = tokenizer.encode(text, add_special_tokens=False).ids
-        if tokens and unknown not in tokens:
+        tokens = form_tokens(tokenizer, text)
+        if tokens:
             patterns.add((kind, *tokens))
     # By first token, then the longest first: the first match found is the longest.
     ordered = sorted(patterns, key=lambda p: (p[1], -len(p), p))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from ecamp.errors import DataError
+from ecamp.errors import DataError, MissingError
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[MASK]", "[SEP]")
-
+NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")  # by encoding and masking; [SEP] is never used
 
 # Marks the start of a word while pieces are learnt; WordPiece marks the rest of it ("##") instead.
 _START = "\u2581"
@@ -54,6 +55,35 @@ def train_tokenizer(reports: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def _word_piece(piece: str) -> str:
     return piece[1:] if piece.startswith(_START) else "##" + piece
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer in the JSON form of the `tokenizers` library, ours or another's.
+
+    Raises:
+        MissingError: No such file.
+        DataError: Damaged, or without a token that masking needs; names it.
+    """
+    if not path.is_file():
+        raise MissingError(
+            f"{path}: no such tokenizer.", "Make one: ecamp text train-tokenizer REPORTS -o FILE"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise DataError(
+            f"{path}: no tokenizer: {error}.", "It must be a tokenizer.json of `tokenizers`."
+        ) from error
+    missing = [token for token in NEEDED if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise DataError(
+            f"{path}: the tokenizer lacks {', '.join(missing)}.",
+            "Masked reports need them; train one: ecamp text train-tokenizer REPORTS -o FILE",
+        )
+    # How long a text may be is the caller's business; a stored rule would cut or pad it before.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:

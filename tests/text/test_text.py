@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ecamp.errors import MissingError, UsageError
 from ecamp.ops.mask_tokens import CONTINUATION, ENTITY, SPECIAL, TEMPLATE
-from ecamp.text.policy import MaskingPolicy, compile_policy, load_lexicon
+from ecamp.text.lexicon import load_lexicon
+from ecamp.text.policy import MaskingPolicy, compile_policy
 from ecamp.text.tokenizer import SPECIALS, encode_reports, token_id, train_tokenizer
 
 REPORTS = [
