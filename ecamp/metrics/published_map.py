@@ -6,7 +6,7 @@ detector that finds 10 % of the boxes scores 0.320 by it and 0.042 over all imag
 range is 0.40:0.05:0.75, after suppression at 0.5. `ecamp.metrics.detection` is the honest score.
 
 Three implementations are in use, and differ by up to 1e-3 on the same boxes because they round the
-101-point recall grid differently, so that a recall of, say, 0.29 does or does not reach its point.
+101-point recall grid differently, so that a recall of, say, 0.28 does or does not reach its point.
 """
 
 from __future__ import annotations

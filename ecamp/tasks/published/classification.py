@@ -38,7 +38,7 @@ def classifier(classes: int, shape: ViTShape | None = None) -> VisionTransformer
 
 
 def start_classifier(
-    model: VisionTransformer, checkpoint: Mapping[str, Tensor], *, linear_probe: bool = False
+    model: nn.Module, checkpoint: Mapping[str, Tensor], *, linear_probe: bool = False
 ) -> Start:
     """Begin from a checkpoint's `model`: everything whose name fits, and a head near zero.
 
@@ -56,7 +56,7 @@ def start_classifier(
     nn.init.trunc_normal_(model.get_parameter("head.weight"), std=2e-5)
     if linear_probe:
         model.requires_grad_(False)
-        model.head.requires_grad_(True)
+        model.get_submodule("head").requires_grad_(True)
     return result
 
 

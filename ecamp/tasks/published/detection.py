@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from ecamp.tasks.published.vit import ViTShape, build_vit, patch_map
 
 MAPS = (512, 1024, 2048)  # channels of the maps, fine to coarse
+# Label fraction in percent -> expansion of the bottlenecks: the fractions compare different models.
+EXPANSION = {1: 8, 10: 8, 100: 4}
 
 
 class Bottleneck(nn.Module):
@@ -112,8 +114,7 @@ class Detector(nn.Module):
     """ViT without its final norm, a linear layer on patch tokens, three maps, YOLOv3 head.
 
     Args:
-        expansion: Of the bottlenecks: the published 100 % runs use 4, the 1 % and 10 % runs 8, so
-            that the label fractions compare different models.
+        expansion: Of the bottlenecks; the published ones are in `EXPANSION`.
     """
 
     PUBLISHED = (
