@@ -14,7 +14,7 @@ from ecamp.pretext.ecamp.fusion import ContextFusion
 from ecamp.pretext.ecamp.released.keys import our_name
 from ecamp.testing.golden.check import EXACT, Check, Vectors, compare, read_json, worst
 from ecamp.testing.golden.compared import Outputs, against, gradient_floor, leaf, recorded
-from ecamp.testing.golden.recipe import digest, recipe
+from ecamp.testing.golden.recipe import digest, make
 
 PUBLISHED, OURS = "bert_encoder.model.bert.context_fusion_layer.", "text.fusion."
 INPUTS = ("hidden_states", "encoder_hidden_states", "gap_token")
@@ -36,7 +36,7 @@ def _name(published: str) -> str:
 
 def _group(vectors: Vectors, group: str, meta: Mapping[str, Any]) -> Iterator[Check]:
     shapes = meta["weight_shapes"]
-    weights = {name: recipe(meta["weight_seed"], name, shape) for name, shape in shapes.items()}
+    weights = {name: make(name, shape, meta["weight_seed"]) for name, shape in shapes.items()}
     yield worst(
         f"fusion.safetensors/{group}/weight",
         [

@@ -1,0 +1,57 @@
+"""`ecamp weights inspect | convert`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def weights() -> None:
+    """Look at published checkpoints, and convert them to plain timm weights."""
+
+
+@weights.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
+def inspect(file: Path, form: str) -> None:
+    """Say what FILE is, and what an encoder would take from it."""
+    from ecamp.encoders.checkpoints import inspect as inspect_file
+
+    info = inspect_file(file)
+    if form == "json":
+        click.echo(json.dumps(info.as_json(), indent=2))
+        return
+    ignored = ", ".join(f"{name} ({count})" for name, count in info.ignored.items()) or "nothing"
+    rows = {
+        "file": info.file,
+        "sha256": info.sha256,
+        "kind": info.kind,
+        "tensors": f"{info.tensors}, {info.parameters / 1e6:.1f} M parameters",
+        "encoder": str(info.geometry),
+        "taken": f"{len(info.taken)} tensors, {info.taken_parameters / 1e6:.1f} M parameters"
+        + (f", under '{info.prefix}'" if info.prefix else ""),
+        "ignored": ignored,
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:8} {value}")
+
+
+@weights.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path),
+              help="file to write, ending in .safetensors")  # fmt: skip
+@click.option("--image-size", type=click.IntRange(min=1), help="resize the position table for it")
+@click.option("--channels", type=click.Choice(["1", "3"]), help="1: sum the input channels")
+def convert(file: Path, out: Path, image_size: int | None, channels: str | None) -> None:
+    """Write FILE's encoder under plain timm names, with a JSON that says where it came from."""
+    from ecamp.encoders.checkpoints import convert as convert_file
+
+    count = int(channels) if channels else None
+    beside, changes = convert_file(file, out, image_size=image_size, channels=count)
+    for change in changes:
+        click.echo(change, err=True)
+    click.echo(str(out))
+    click.echo(str(beside))

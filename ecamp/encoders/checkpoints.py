@@ -1,0 +1,237 @@
+"""Weights from elsewhere: published ECAMP, MRM and MAE checkpoints in, plain timm names out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ecamp.data.store import atomic_path, write_json
+from ecamp.encoders.checkpoint_file import (
+    PATCHES,
+    POSITIONS,
+    Checkpoint,
+    Geometry,
+    file_hash,
+    geometry_of,
+    read,
+)
+from ecamp.encoders.timm import ViTEncoder
+from ecamp.errors import DataError, UsageError
+
+FORMAT = 1  # of the sidecar
+
+# How each family's pre-training normalised pixels scaled to 0..1, where its authors say so.
+NORMALISATION = {
+    "ECAMP": {"colour": "grey", "mean": [0.4721], "std": [0.3037]},
+    "MAE": {"colour": "rgb", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+}
+LICENCE = "Weights keep the terms of those who trained them; see where the source file came from."
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What `ecamp weights inspect` says.
+
+    Attributes:
+        sha256: Of the file; its identity.
+        taken: Tensors of the encoder.
+        ignored: First part of a name -> tensors not taken.
+    """
+
+    file: str
+    sha256: str
+    kind: str
+    tensors: int
+    parameters: int
+    prefix: str
+    geometry: Geometry
+    image_size: int
+    taken: tuple[str, ...]
+    taken_parameters: int
+    ignored: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; no folder of this machine in them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What an encoder got.
+
+    Attributes:
+        loaded: Tensors taken.
+        ignored: Tensors of the file that no encoder has.
+        changes: What was made to fit, in words.
+    """
+
+    kind: str
+    loaded: tuple[str, ...]
+    ignored: tuple[str, ...]
+    changes: tuple[str, ...]
+
+
+def inspect(path: Path) -> CheckpointInfo:
+    """Say what a file is and what an encoder would take from it; raises as `read`."""
+    found = read(path)
+    return CheckpointInfo(
+        file=path.name,
+        sha256=file_hash(path),
+        kind=found.kind,
+        tensors=found.tensors,
+        parameters=found.parameters,
+        prefix=found.prefix,
+        geometry=found.geometry,
+        image_size=found.geometry.image_size,
+        taken=tuple(found.encoder),
+        taken_parameters=sum(tensor.numel() for tensor in found.encoder.values()),
+        ignored=dict(sorted(Counter(name.split(".")[0] for name in found.ignored).items())),
+    )
+
+
+def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resize a position table as MAE and ECAMP do: bicubic, the class token's row untouched.
+
+    Args:
+        table: (1, 1 + side*side, width).
+        grid: (rows, columns) wanted.
+
+    Returns:
+        (1, 1 + rows*columns, width).
+    """
+    side = math.isqrt(table.shape[1] - 1)
+    image = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    resized = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+    return torch.cat([table[:, :1], resized.flatten(2).transpose(1, 2)], 1)
+
+
+def change_channels(kernel: Tensor, channels: int) -> Tensor:
+    """Patch embedding (width, 3, p, p) <-> (width, 1, p, p), the same answer on grey images."""
+    grey = kernel.sum(1, keepdim=True)
+    return grey if channels == 1 else grey.expand(-1, channels, -1, -1) / channels
+
+
+def _fit(
+    found: Checkpoint, grid: tuple[int, int], channels: int
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The encoder's tensors in float32 at another grid and channel count, and what was changed."""
+    state = {name: tensor.float() for name, tensor in found.encoder.items()}
+    have, changes = found.geometry, []
+    if (have.grid, have.grid) != grid:
+        state[POSITIONS] = resize_positions(state[POSITIONS], grid)
+        changes.append(
+            f"pos_embed: {have.grid} x {have.grid} to {grid[0]} x {grid[1]} patches, bicubic"
+        )
+    if have.channels != channels:
+        how = "summed" if channels == 1 else "grey weights shared out"
+        state[PATCHES] = change_channels(state[PATCHES], channels)
+        changes.append(f"{PATCHES}: {have.channels} to {channels} input channels, {how}")
+    return state, tuple(changes)
+
+
+def _vit_encoder(encoder: nn.Module) -> ViTEncoder:
+    if not isinstance(encoder, ViTEncoder):
+        raise UsageError(
+            f"{type(encoder).__name__} is no ViT; checkpoints are exchanged with ViTs only.",
+            "Use --encoders timm/vit_base_patch16_224.",
+        )
+    return encoder
+
+
+def load_encoder(encoder: nn.Module, path: Path) -> LoadReport:
+    """Put a checkpoint's encoder into ours; position table and channels are made to fit.
+
+    Raises:
+        DataError: Names each tensor of another shape, missing or unexpected, and the geometry that
+            would fit. Nothing is loaded then.
+        UsageError: The encoder is no ViT.
+    """
+    found, ours = read(path), _vit_encoder(encoder)
+    state, changes = _fit(found, ours.grid, ours.channels)
+    own = ours.vit.state_dict()
+    wrong = [
+        f"{name}: file {tuple(tensor.shape)}, encoder {tuple(own[name].shape)}"
+        for name, tensor in state.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    wrong += [f"{name}: missing in the file" for name in own if name not in state]
+    wrong += [f"{name}: unknown to the encoder" for name in state if name not in own]
+    if wrong:
+        more = f"\n  ... and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        raise DataError(
+            f"{path}: does not fit the encoder.\n  " + "\n  ".join(wrong[:6]) + more,
+            f"The file holds a {found.geometry}; choose such an encoder, e.g. "
+            "timm/vit_base_patch16_224.",
+        )
+    ours.vit.load_state_dict(state)
+    return LoadReport(found.kind, tuple(state), found.ignored, changes)
+
+
+def export(encoder: nn.Module, path: Path, sidecar: Mapping[str, Any]) -> Path:
+    """Write an encoder under plain timm names, with a JSON beside it that says what it is.
+
+    `timm.create_model(..., num_classes=0).load_state_dict(safetensors.torch.load_file(path))`
+    gives the same features to the bit.
+
+    Args:
+        path: Ends in `.safetensors`.
+        sidecar: Added to the JSON: source, normalisation, ...
+
+    Returns:
+        The path of the JSON.
+    """
+    return _write(_vit_encoder(encoder).vit.state_dict(), path, sidecar)
+
+
+def convert(
+    path: Path, out: Path, *, image_size: int | None = None, channels: int | None = None
+) -> tuple[Path, tuple[str, ...]]:
+    """Write a checkpoint's encoder under plain timm names, resized as asked.
+
+    Returns:
+        The path of the sidecar JSON, and what was changed.
+
+    Raises:
+        UsageError: The image size is no multiple of the patch size.
+    """
+    found = read(path)
+    have = found.geometry
+    size = image_size or have.image_size
+    if size % have.patch_size:
+        raise UsageError(
+            f"--image-size {size} is no multiple of the file's patch size {have.patch_size}.",
+            f"Choose e.g. {max(size // have.patch_size, 1) * have.patch_size}.",
+        )
+    side = size // have.patch_size
+    state, changes = _fit(found, (side, side), channels or have.channels)
+    sidecar = {
+        "source": {"file": path.name, "sha256": file_hash(path), "kind": found.kind},
+        "normalisation": NORMALISATION.get(found.kind),
+        "changes": list(changes),
+    }
+    return _write(state, out, sidecar), changes
+
+
+def _write(state: Mapping[str, Tensor], path: Path, sidecar: Mapping[str, Any]) -> Path:
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"{path}: weights are written as .safetensors.", f"Name it {path.stem}.safetensors."
+        )
+    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
+    with atomic_path(path) as temporary:
+        save_file(plain, temporary, metadata={"format": "pt"})
+    beside = path.with_suffix(".json")
+    sizes = geometry_of(plain, path)
+    geometry = {**asdict(sizes), "image_size": sizes.image_size}
+    fixed = {"format": FORMAT, "names": "timm VisionTransformer", "geometry": geometry}
+    write_json(beside, {"licence": LICENCE, "normalisation": None, **sidecar, **fixed})
+    return beside

@@ -1,0 +1,106 @@
+"""What the published downstream models share: their ViT, and how they start from a checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ecamp.errors import DataError
+
+
+@dataclass(frozen=True)
+class ViTShape:
+    """Geometry of a ViT; the default is ViT-B/16 at 224 pixels, which every published run uses."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+
+
+def build_vit(shape: ViTShape) -> VisionTransformer:
+    """A ViT without final norm and head: the published dense models drop the pre-trained norm."""
+    return VisionTransformer(
+        img_size=shape.image_size,
+        patch_size=shape.patch_size,
+        embed_dim=shape.width,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        num_classes=0,
+        global_pool="",
+        final_norm=False,
+        fc_norm=False,
+    )
+
+
+def patch_map(vit: VisionTransformer, project: nn.Linear, images: Tensor) -> Tensor:
+    """Projected patch tokens as a map (batch, width, rows, columns); the class token is left out."""
+    rows, columns = vit.patch_embed.grid_size
+    tokens = project(vit.forward_features(images)[:, 1:])
+    return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+
+
+def published_names(model: nn.Module) -> dict[str, str]:
+    """Our name of each tensor -> the published one, by the model's `PUBLISHED` substitutions."""
+    names = {}
+    for ours in model.state_dict():
+        theirs = ours
+        for pattern, replacement in getattr(model, "PUBLISHED", ()):
+            theirs = re.sub(pattern, replacement, theirs)
+        names[ours] = theirs
+    return names
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a model took from a pre-training checkpoint; published names.
+
+    Attributes:
+        loaded: Tensors taken.
+        missing: Tensors of the model that keep their random start.
+        unexpected: Tensors of the checkpoint that were offered and not used.
+    """
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+
+
+def start_dense(model: nn.Module, checkpoint: Mapping[str, Tensor]) -> Start:
+    """Load the tensors of a dense model's `encoder` from a checkpoint's `model`, and freeze them.
+
+    Flaw F11: the paper calls this fine-tuning. Final norm, decoder and text tower of the checkpoint
+    are not used.
+
+    Raises:
+        DataError: When a tensor has another shape; names both.
+    """
+    encoder = model.get_submodule("encoder")
+    taken = {
+        f"encoder.{name}": checkpoint[name] for name in encoder.state_dict() if name in checkpoint
+    }
+    result = load_named(model, taken)
+    encoder.requires_grad_(False)
+    return result
+
+
+def load_named(model: nn.Module, tensors: Mapping[str, Tensor]) -> Start:
+    """Load tensors by our names; say in published names what was taken, missing, unexpected."""
+    own, names = model.state_dict(), published_names(model)
+    for name, tensor in tensors.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise DataError(
+                f"{name}: checkpoint {tuple(tensor.shape)}, model {tuple(own[name].shape)}.",
+                "Build the model with the geometry of the checkpoint.",
+            )
+    result = model.load_state_dict(dict(tensors), strict=False)
+    return Start(
+        [names[name] for name in own if name in tensors],
+        [names[name] for name in result.missing_keys],
+        list(result.unexpected_keys),
+    )
