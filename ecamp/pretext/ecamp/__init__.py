@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ecamp.encoders.base import Encoder, PatchEncoder
@@ -13,6 +15,9 @@ from ecamp.text.policy import MaskingPolicy
 class ECAMPConfig(PluginConfig):
     """Switches of the method; the defaults suit small encoders on a CPU."""
 
+    fidelity: Literal["paper", "released"] = Field(
+        default="paper", description="the paper, mended; or the published code, defects included"
+    )
     mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
     norm_pix: bool = Field(default=True, description="normalise the target of each patch")
     decoder_width: int = Field(default=96, ge=16, description="image decoder token length")
@@ -48,6 +53,9 @@ class ECAMP(PretextPlugin):
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:
         from ecamp.pretext.ecamp.objective import ECAMPObjective
+        from ecamp.pretext.ecamp.released.objective import ReleasedObjective
 
         assert isinstance(encoder, PatchEncoder)
+        if self.config.fidelity == "released":
+            return ReleasedObjective(encoder, self.config, context)
         return ECAMPObjective(encoder, self.config, context)

@@ -68,7 +68,7 @@ class ECAMPObjective(Objective):
         )
 
     def state_extra(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer.to_str()}
+        return {"fidelity": self.config.fidelity, "tokenizer": self.tokenizer.to_str()}
 
     def forward(self, batch: PretextBatch) -> dict[str, Tensor]:
         config, encoder = self.config, self.encoder

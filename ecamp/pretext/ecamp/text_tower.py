@@ -84,9 +84,14 @@ class TextTower(nn.Module):
         patches: Tensor,
         global_token: Tensor,
         need_attention: bool = False,
+        type_ids: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The same from projected patches (batch, L, width) and a global token (batch, 1, width)."""
-        hidden = self.embeddings(ids)
+        """The same from projected patches (batch, L, width) and a global token (batch, 1, width).
+
+        Args:
+            type_ids: int64 (batch, S) BERT's token types; all 0 where not given.
+        """
+        hidden = self.embeddings(ids, type_ids)
         fused = self.fusion(hidden, patches, global_token, padding, None, need_attention)
         hidden, attention = fused if need_attention else (fused, None)
         mask = additive_mask(padding, hidden)
