@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ecamp.encoders.timm import ViTEncoder
+from ecamp.pretext.ecamp.released.image import NORM_EPS
 from ecamp.pretext.ecamp.released.keys import UNUSED, our_name, to_ours
 from ecamp.pretext.ecamp.released.model import Losses, ReleasedModel
 from ecamp.pretext.images import unpatchify
@@ -36,7 +37,6 @@ MEAN, STD = 0.4721, 0.3037  # of the published loader
 TABLES = ("pos_embed", "decoder_pos_embed")
 # Parts of big results, unless meta.json says otherwise (golden README).
 SLICES = {
-    "pred@sample0": "[0:1]",
     "imgs_224@crop": "[:, :, 80:144, 160:224]",
     "super_pred@crop": "[:, :, 200:264, 376:448]",
 }
@@ -82,6 +82,8 @@ def checks(folder: Path) -> Iterator[Check]:
     batch = inputs(vectors)
     yield compare(f"{FILE}/normalised", digest(batch[0]), meta["image_f32_sha256"], EXACT)
     yield compare(f"{FILE}/type_ids", vectors["in/type_ids"].any(), False, EXACT)
+    eps = meta["image_config"]["layer_norm_eps"]
+    yield Check(f"{FILE}/layer_norm_eps", abs(eps / NORM_EPS - 1), FLOAT64)
     scale = batch[0].shape[-1] // meta["image_config"]["img_size"]
     model = build(meta["image_config"], meta["text_config"], scale, meta["mask_ratio"])
     # What the model writes into its position tables by itself, before they are loaded.
@@ -90,12 +92,10 @@ def checks(folder: Path) -> Iterator[Check]:
     runs = [_run(model, weights, batch, dtype) for dtype in (torch.float64, torch.float32)]
     yield from _masks(vectors, meta, runs[0][0], runs[0][1])
     for name in runs[0][2]:
-        for part, cut in _parts(vectors, name):
-            yield from against(vectors, "", part, *(cut(run[2][name]) for run in runs))
+        for part in _parts(vectors, name):
+            yield from against(vectors, "", part, *(cut(part, run[2][name]) for run in runs))
     yield from _gradients(vectors, meta, runs[0][3], runs[1][3])
-    for name in vectors.names("f"):
-        if "alt_antialias/" in name:
-            yield from _antialiased(vectors, name, model, weights, batch)
+    yield from _antialiased(vectors, model, weights, batch)
     yield from vectors.unread()
 
 
@@ -142,12 +142,13 @@ def _run(
 
 def results(model: ReleasedModel, losses: Losses) -> dict[str, np.ndarray]:
     """Inner results and losses by their recorded names."""
-    encoder = model.encoder
+    encoder, project = model.encoder, model.text.project
+    assert project is not None
     with torch.no_grad():
         values = {
             "imgs_224": losses.small,
             "latent": losses.tokens,
-            "bert_mlp": model.text.project(losses.tokens),
+            "bert_mlp": project(losses.tokens),
             "pred": losses.predicted,
             "pred_image": unpatchify(losses.predicted, encoder.patch_size, encoder.channels),
             "super_pred": losses.refined,
@@ -159,27 +160,22 @@ def results(model: ReleasedModel, losses: Losses) -> dict[str, np.ndarray]:
     return {name: as_array(value) for name, value in values.items()}
 
 
-def _parts(vectors: Vectors, name: str) -> list[tuple[str, Callable[[np.ndarray], np.ndarray]]]:
-    """How a result was recorded: whole, or as slices and summaries."""
-    found = [(name, lambda value: value)] if recorded(vectors, "", name) else []
-    suffixes = {
-        full.split("@", 1)[1]
-        for full in vectors.names("f")
-        if full.split("/", 1)[1].startswith(f"{name}@")
-    }
-    for suffix in sorted(suffixes):
-        found.append((f"{name}@{suffix}", lambda value, part=suffix: cut(f"{name}@{part}", value)))
-    return found
+def _parts(vectors: Vectors, name: str) -> list[str]:
+    """Names under which a result was recorded: whole, or as slices and summaries."""
+    every = {full.split("/", 1)[1] for full in vectors.names("f")}
+    return sorted(part for part in every if part == name or part.startswith(f"{name}@"))
 
 
 def cut(name: str, value: np.ndarray) -> np.ndarray:
     """The recorded part of a result.
 
     Args:
-        name: `result@part`.
+        name: `result` or `result@part`.
         value: The whole of it.
     """
-    result, part = name.split("@")
+    result, _, part = name.partition("@")
+    if not part:
+        return value
     if part == "mean_std":
         return np.stack([value.mean((2, 3)), value.std((2, 3))])
     if part == "sample0":
@@ -232,7 +228,7 @@ def _gradients(
             [
                 compare(
                     name, gradients[name].double().norm(), norms[name], bound,
-                    floor=query_norm(name, norms),
+                    floor=gradient_floor(name, norms),
                 )
                 for name in norms
                 if name in gradients
@@ -245,30 +241,20 @@ def vectors_weights(vectors: Vectors) -> list[str]:
     return [name.removeprefix("weight/") for name in vectors.names("weight/")]
 
 
-def query_norm(name: str, norms: Mapping[str, float]) -> float:
-    """Scale for the norm of a key bias's gradient, zero in exact arithmetic."""
-    if not name.endswith("key.bias"):
-        return 0.0
-    return norms.get(name.removesuffix("key.bias") + "query.bias", 0.0)
-
-
 def _antialiased(
-    vectors: Vectors, name: str, model: ReleasedModel, weights: Mapping[str, np.ndarray],
+    vectors: Vectors, model: ReleasedModel, weights: Mapping[str, np.ndarray],
     batch: tuple[np.ndarray, ...],
 ) -> Iterator[Check]:  # fmt: skip
-    """One vector of the run whose images were made small with antialiasing."""
-    kind, what = name.split("/alt_antialias/")
-    dtype = torch.float32 if kind == "f32" else torch.float64
-    load(model, weights, dtype)
-    with torch.no_grad():
-        losses = model.losses(*tensors(batch, dtype), antialias=True)
-    if what == "losses":
-        value = torch.stack([losses.mim, losses.sr, losses.mlm]).double().numpy()
-    else:
-        value = cut(what, results(model, losses)[what.split("@")[0]])
-    # One kind of the vector at a time, each from the run of its own type.
-    yield from (
-        c
-        for c in against(vectors, "", f"alt_antialias/{what}", value, None)
-        if c.name.endswith(name)
-    )
+    """The run whose images were made small with antialiasing, as newer torchvision does."""
+    marker = "alt_antialias/"
+    names = {name.split(marker)[1] for name in vectors.names("f") if marker in name}
+    runs = []
+    for dtype in (torch.float64, torch.float32) if names else ():
+        load(model, weights, dtype)
+        with torch.no_grad():
+            losses = model.losses(*tensors(batch, dtype), antialias=True)
+            total = torch.stack([losses.mim, losses.sr, losses.mlm])
+        runs.append({"losses": as_array(total), **results(model, losses)})
+    for name in sorted(names):
+        whole = name.split("@")[0]
+        yield from against(vectors, "", marker + name, *(cut(name, run[whole]) for run in runs))

@@ -18,8 +18,8 @@ def take(array: np.ndarray, text: str) -> np.ndarray:
     Raises:
         DataError: When the text is no slice.
     """
-    text = text.strip()
-    for axis, part in enumerate(p.strip() for p in _PART.findall(text.removeprefix("[")[:-1])):
+    parts = (part.strip() for part in _PART.findall(text.strip()[1:-1]))
+    for axis, part in enumerate(part for part in parts if part):
         match = _RANGE.fullmatch(part)
         index: slice | list[int]
         if match:

@@ -19,6 +19,7 @@ from ecamp.encoders.position import sincos_table
 from ecamp.errors import UsageError
 
 WINDOW_MARGIN = 2  # cells that a window is smaller than the grid: 12 of 14
+NORM_EPS = 1e-6
 
 
 def published_table(
@@ -38,7 +39,7 @@ class Decoder(nn.Module):
 
     def __init__(self, encoder: PatchEncoder, width: int, depth: int, heads: int) -> None:
         super().__init__()
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=NORM_EPS)
         self.embed = nn.Linear(encoder.width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         # Part of a checkpoint: one that began as MAE's carries MAE's table.
