@@ -33,8 +33,11 @@ class Encoder(nn.Module):
         image_size: Side of the input in pixels.
         channels: Input channels.
         width: Length of `pooled` and of a token.
+        pretrained: Whether the weights come from somewhere, so that an objective must not draw
+            them again.
     """
 
+    pretrained: bool = False
     image_size: int
     channels: int
     width: int

@@ -24,7 +24,7 @@ class ViTEncoder(PatchEncoder):
     its own, and the published fine-tuning pools the same way (METHOD: ViT-B mean-pooled patches).
     """
 
-    def __init__(self, vit: Any, channels: int) -> None:
+    def __init__(self, vit: Any, channels: int, pretrained: bool = False) -> None:
         super().__init__()
         if vit.cls_token is None or vit.pos_embed is None or vit.num_prefix_tokens != 1:
             raise UsageError(
@@ -40,6 +40,9 @@ class ViTEncoder(PatchEncoder):
         self.grid = (int(rows), int(columns))
         depth = len(vit.blocks)
         self.levels = sorted({max(depth // 2 - 1, 0), depth - 1})
+        self.pretrained = pretrained
+        if pretrained:  # its position table was learnt with the rest
+            return
         with torch.no_grad():
             vit.pos_embed[0, 1:] = sincos_table(self.width, *self.grid)
             vit.pos_embed[0, 0] = 0.0
@@ -118,7 +121,7 @@ class TimmEncoder(EncoderPlugin):
                 vit = timm.create_model(
                     str(self.variant), img_size=self.image_size, num_classes=0, **common
                 )
-                return ViTEncoder(vit, channels)
+                return ViTEncoder(vit, channels, self.config.pretrained)
             body = timm.create_model(str(self.variant), features_only=True, **common)
         except (TypeError, RuntimeError, ValueError) as error:
             raise UsageError(f"timm/{self.variant} cannot be built: {error}") from error

@@ -24,7 +24,8 @@ EXAMPLES = {
         "vit-micro": ["vit-micro", "vit-micro?image_size=96&patch_size=16&width=64&depth=2"],
     },
     "ecamp.pretext": {"none": ["none"], "mae": ["mae", "mae?norm_pix=false"],
-                      "ecamp": ["ecamp", "ecamp?super_resolution=false&rebalance=false"]},
+                      "ecamp": ["ecamp", "ecamp?super_resolution=false&rebalance=false",
+                                "ecamp?fidelity=released"]},
     "ecamp.datasets": {
         "phantom": ["phantom?pretrain=20&train=20&val=20&test=20"],
         "folder": [str(REAL / "covid_cxr.yaml"), str(REAL / "kermany_cxr.yaml")],

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig
 
 from ecamp.encoders.base import PatchEncoder
 from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
 from ecamp.pretext.ecamp.reports import ReportBatch, Reports
 from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
 from ecamp.pretext.ecamp.teacher import WindowTeacher, entity_maps
-from ecamp.pretext.ecamp.text_tower import TextTower
+from ecamp.pretext.ecamp.text_tower import TextTower, text_config
 from ecamp.pretext.ecamp.windows import WindowFile, best_windows, random_windows
 from ecamp.pretext.images import (
     PatchDecoder,
@@ -52,7 +51,7 @@ class ECAMPObjective(Objective):
             else None
         )
         self.reports = Reports(config, context)
-        self.text = TextTower(text_config(config, self.reports), encoder.width, fusion=config.fusion)
+        self.text = TextTower(text_config(config, self.reports.tokenizer.get_vocab_size()), encoder.width, fusion=config.fusion)
         self.teacher: WindowTeacher | None = None
         self.file: WindowFile | None = None
         if self.refine is not None and config.window == "attention":
@@ -176,17 +175,3 @@ class ECAMPObjective(Objective):
                 for word, at in self.reports.entity_words(report.ids[i], report.entities[i]):
                     found.append((word, maps[i, at].mean(0)))
         return Preview(panels, windows, attention)
-
-
-def text_config(config: ECAMPConfig, reports: Reports) -> BertConfig:
-    """Sizes of the text tower as transformers' BERT configuration."""
-    return BertConfig(
-        vocab_size=reports.tokenizer.get_vocab_size(),
-        hidden_size=config.text_width,
-        num_hidden_layers=config.text_depth,
-        num_attention_heads=config.text_heads,
-        intermediate_size=2 * config.text_width,
-        max_position_embeddings=config.text_length,
-        hidden_dropout_prob=config.dropout,
-        attention_probs_dropout_prob=config.dropout,
-    )

@@ -16,6 +16,7 @@ from transformers.models.bert.modeling_bert import (
     BertPredictionHeadTransform,
 )
 
+from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.fusion import ContextFusion, additive_mask, with_sdpa
 
 
@@ -84,9 +85,14 @@ class TextTower(nn.Module):
         patches: Tensor,
         global_token: Tensor,
         need_attention: bool = False,
+        type_ids: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The same from projected patches (batch, L, width) and a global token (batch, 1, width)."""
-        hidden = self.embeddings(ids)
+        """The same from projected patches (batch, L, width) and a global token (batch, 1, width).
+
+        Args:
+            type_ids: int64 (batch, S) BERT's token types; all 0 where not given.
+        """
+        hidden = self.embeddings(ids, type_ids)
         fused = self.fusion(hidden, patches, global_token, padding, None, need_attention)
         hidden, attention = fused if need_attention else (fused, None)
         mask = additive_mask(padding, hidden)
@@ -114,3 +120,17 @@ class TextTower(nn.Module):
         entropy = F.cross_entropy(logits.float(), labels[mask], reduction="none")
         weight = weights[mask]
         return (weight * entropy).sum(), weight.sum()
+
+
+def text_config(config: ECAMPConfig, vocabulary: int) -> BertConfig:
+    """Sizes of the text tower as transformers' BERT configuration."""
+    return BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=config.text_width,
+        num_hidden_layers=config.text_depth,
+        num_attention_heads=config.text_heads,
+        intermediate_size=2 * config.text_width,
+        max_position_embeddings=config.text_length,
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.dropout,
+    )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+
+from ecamp.errors import DataError
 
 # Largest difference over the largest value of the recorded tensor, by the kind of the vector. The
 # float32 bounds are those that the golden README suggests.
@@ -19,6 +23,8 @@ FLOAT64 = 1e-9
 ROUNDED = 1.2e-7  # a float64 result stored as float32
 FLOAT32 = 1e-5
 FLOAT32_GRADIENT = 5e-5
+
+DAMAGED = "Copy the folder of golden vectors again, whole."
 
 
 @dataclass(frozen=True)
@@ -92,16 +98,22 @@ class Vectors:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metadata: dict[str, str] = {}
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                self._arrays = {name: file[name] for name in file.files}
-        else:
-            with safe_open(path, "numpy") as file:
-                self.metadata = dict(file.metadata() or {})
-                self._arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            if path.suffix == ".npz":
+                with np.load(path, allow_pickle=False) as file:
+                    self._arrays = {name: file[name] for name in file.files}
+            else:
+                with safe_open(path, "numpy") as file:
+                    self.metadata = dict(file.metadata() or {})
+                    names = file.keys()
+                    self._arrays = {name: file.get_tensor(name) for name in names}
+        except (OSError, ValueError, EOFError, BadZipFile, SafetensorError, zlib.error) as error:
+            raise DataError(f"{path}: cannot be read: {error}.", DAMAGED) from error
         self._read: set[str] = set()
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            raise DataError(f"{self.path}: has no vector '{name}'.", DAMAGED)
         self._read.add(name)
         return self._arrays[name]
 
@@ -124,8 +136,15 @@ class Vectors:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file of the folder."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON file of the folder.
+
+    Raises:
+        DataError: When it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}.", DAMAGED) from error
 
 
 def worst(name: str, checks: Iterable[Check]) -> Check:

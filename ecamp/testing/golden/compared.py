@@ -66,11 +66,15 @@ def against(
 
 
 def gradient_floor(name: str, gradients: Mapping[str, Any]) -> float:
-    """Scale for the gradient of an attention key bias, zero in exact arithmetic: its query's."""
+    """Scale for what is zero in exact arithmetic, an attention key bias's gradient: its matrix's.
+
+    Args:
+        gradients: Gradients, or their norms, by name.
+    """
     if not name.endswith("key.bias"):
         return 0.0
-    query = gradients.get(name.removesuffix("key.bias") + "query.bias")
-    return 0.0 if query is None else float(np.abs(np.asarray(query)).max())
+    matrix = gradients.get(name.removesuffix("bias") + "weight")
+    return 0.0 if matrix is None else float(np.abs(np.asarray(matrix)).max())
 
 
 class Outputs:
