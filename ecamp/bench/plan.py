@@ -70,8 +70,12 @@ class Plan:
                 for cell in self.cells
             ],
             "pretrainings": [
-                {"id": p.key, "encoder": str(p.encoder), "pretext": str(p.pretext),
-                 "seed": p.recipe.seed}
+                {
+                    "id": p.key,
+                    "encoder": str(p.encoder),
+                    "pretext": str(p.pretext),
+                    "seed": p.recipe.seed,
+                }
                 for p in self.pretrainings
             ],
             "notes": list(self.notes),

@@ -22,7 +22,6 @@ from ecamp.train.pretrain import load_weights, pretrain, pretrain_key
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.source import Part, Source
 
-
 Watch = Callable[[Source, Path], Callable[[int, Objective], None]]
 
 
@@ -189,7 +188,9 @@ def run_pretraining(
         size = make_plugin("ecamp.encoders", plan.encoder).image_size * plan.recipe.scale
         source = read_source(plan, size, on_bad_image, cache, say)
         total = plan.recipe.total_steps(len(source))
-        say(f"pre-training {plan.encoder} with {plan.pretext}: {total} steps on {len(source)} pairs")
+        say(
+            f"pre-training {plan.encoder} with {plan.pretext}: {total} steps on {len(source)} pairs"
+        )
         extra: dict[str, Any] = {} if watch is None else {"observe": watch(source, folder)}
         pretrain(
             build_objective(plan, source),

@@ -41,7 +41,12 @@ def watcher(
 
 
 def _draw(
-    objective: Objective, source: Source, recipe: PretrainRecipe, count: int, step: int, folder: Path
+    objective: Objective,
+    source: Source,
+    recipe: PretrainRecipe,
+    count: int,
+    step: int,
+    folder: Path,
 ) -> None:
     batch = preview_batch(source, recipe, count, step)
     training = objective.training

@@ -86,7 +86,9 @@ def draw_curves(metrics: Path, path: Path) -> None:
         return
     figure = Figure(figsize=(3.4 * len(series), 2.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, name in zip(figure.subplots(1, len(series), squeeze=False)[0], sorted(series), strict=True):
+    for axis, name in zip(
+        figure.subplots(1, len(series), squeeze=False)[0], sorted(series), strict=True
+    ):
         steps, values = zip(*series[name], strict=True)
         axis.plot(steps, values, color="#2b6cb0", lw=1.4)
         axis.set_title(LABELS.get(name, name), fontsize=10)

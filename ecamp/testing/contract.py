@@ -20,8 +20,8 @@ from ecamp.datasets.phantom import PhantomDataset
 from ecamp.encoders.base import Encoder, Features, PatchEncoder
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import SPLITS
-from ecamp.pretext.base import PretextContext
-from ecamp.train.pretrain import PretrainRecipe, Source, make_batch
+from ecamp.train.recipe import PretrainRecipe
+from ecamp.train.source import Part, Source, make_batches
 
 
 def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
@@ -151,14 +151,13 @@ def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
     data = PhantomDataset(PhantomDataset.Config(pretrain=16, train=0, val=0, test=0))
     arrays = materialise(data, 64, splits=["pretrain"], cache=cache, workers=1)
     encoder_ref = PluginRef.parse("vit-micro?image_size=32&width=32&depth=1&heads=2")
-    batch = make_batch(
-        Source(arrays, np.arange(len(arrays))), PretrainRecipe(batch_size=8, scale=2), 0
-    )
+    source = Source([Part(arrays, np.arange(len(arrays)))])
+    (batch,) = make_batches(source, PretrainRecipe(batch_size=8, scale=2), 0)
     losses = []
     for _ in range(2):
         torch.manual_seed(0)
         encoder = make_plugin("ecamp.encoders", encoder_ref).build(1)
-        objective = plugin.build(encoder, PretextContext(data.info, arrays.reports, 2))
+        objective = plugin.build(encoder, source.context(2))
         batch.generator.manual_seed(0)
         torch.manual_seed(1)
         out = objective(batch)

@@ -50,7 +50,7 @@ def layer_scales(encoder: nn.Module, decay: float, prefix: str) -> dict[str, flo
         decay: Rate of a layer over the rate of the layer above; 1 gives no factors.
         prefix: Where the encoder sits in the module that is optimised (`encoder.`).
     """
-    layers = getattr(encoder, "layers", list)()
+    layers: list[tuple[str, ...]] = getattr(encoder, "layers", list)()
     if decay == 1.0:
         return {}
     return {

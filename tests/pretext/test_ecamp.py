@@ -10,8 +10,12 @@ from ecamp.config import PluginRef
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import DatasetInfo
 from ecamp.pretext.base import PretextBatch, PretextContext
+from ecamp.ops.mask_tokens import mask_tokens
 from ecamp.pretext.ecamp import objective as module
-from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut, random_windows
+from ecamp.pretext.ecamp.config import ECAMPConfig
+from ecamp.pretext.ecamp.reports import Reports
+from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
+from ecamp.text.tokenizer import encode_reports
 from ecamp.pretext.images import crop_and_flip, masked_mse, patchify, random_keep, unpatchify
 
 REPORTS = (
@@ -60,11 +64,6 @@ def test_cut_takes_rows_as_rows():
     assert torch.equal(part[0], image[0, :, 1:3, 3:5])
 
 
-def test_windows_reach_every_corner_and_stay_inside():
-    row, column = random_windows(5000, 8, 3, torch.Generator().manual_seed(0))
-    assert row.unique().tolist() == column.unique().tolist() == list(range(6))
-
-
 def test_the_text_loss_does_not_depend_on_how_the_batch_is_parted(monkeypatch: pytest.MonkeyPatch):
     objective = _objective().double().eval()
     batch = _batch()
@@ -72,35 +71,55 @@ def test_the_text_loss_does_not_depend_on_how_the_batch_is_parted(monkeypatch: p
     losses = []
     for parts in (1, 2, 4):
         monkeypatch.setattr(module, "TEXT_PARTS", parts)
-        losses.append(objective._text_loss(batch, tokens))
+        losses.append(objective._text_loss(objective.reports.batch(batch), tokens))
     for loss in losses[1:]:
         torch.testing.assert_close(loss, losses[0])
 
 
-def test_the_text_loss_equals_a_plain_loop():
-    from ecamp.ops.mask_tokens import mask_tokens
-
-    objective = _objective().double().eval()
+@pytest.mark.parametrize("loss_on", ["masked", "all"])
+def test_the_text_loss_equals_a_plain_loop(loss_on: str):
+    objective = _objective(loss_on=loss_on).double().eval()
     batch, text = _batch(), objective.text
     tokens = torch.randn(4, 4, 32, dtype=torch.float64)
     objective.requires_grad_(False)
+    report = objective.reports.batch(batch)
+    ids, lengths = encode_reports(objective.reports.tokenizer, REPORTS, 96)
     masked = mask_tokens(
-        objective.ids, objective.lengths, batch.index, batch.step, batch.seed, objective.tables
-    )
+        torch.from_numpy(ids), torch.from_numpy(lengths), batch.index, batch.step, batch.seed,
+        objective.reports.tables,
+    )  # fmt: skip
     top = bottom = 0.0
     for i in range(4):
-        length = int(objective.lengths[i])
+        length = int(lengths[i])
         nothing = torch.zeros(1, length, dtype=torch.bool)
         hidden = text(masked.ids[i : i + 1, :length], nothing, tokens[i : i + 1])
         words = text.embeddings.word_embeddings.weight
         scores = F.linear(text.transform(hidden[0]), words, text.bias).softmax(-1)
-        for position in range(length):
-            if masked.mask[i, position]:
-                right = scores[position, objective.ids[i, position]]
-                weight = float(masked.weights[i, position])
+        for position in range(1, length):
+            hidden_here = bool(masked.mask[i, position])
+            if hidden_here or loss_on == "all":
+                right = scores[position, ids[i, position]]
+                weight = float(masked.weights[i, position]) if hidden_here else 1.0
                 top, bottom = top - weight * float(right.log()), bottom + weight
     assert bottom > 0
-    assert float(objective._text_loss(batch, tokens)) == pytest.approx(top / bottom, rel=1e-5)
+    assert float(objective._text_loss(report, tokens)) == pytest.approx(top / bottom, rel=1e-5)
+
+
+def test_without_rebalancing_all_masked_words_weigh_the_same():
+    report = _objective(rebalance=False).reports.batch(_batch())
+    assert torch.equal(report.weights, report.predicted.float())
+    assert len(_objective().reports.batch(_batch()).weights.unique()) > 2
+
+
+def test_distilled_statements_are_read_where_there_are_some():
+    distilled = ("There is a pneumothorax.", "", "There is no effusion.", "")
+    context = PretextContext(DatasetInfo(name="x", version="1"), REPORTS, 2, distilled=distilled)
+    reports = Reports(ECAMPConfig(distilled_probability=1.0), context)
+    texts = [reports.tokenizer.decode(row[row > 0].tolist()) for row in reports.batch(_batch()).ids]
+    assert "there is a pneumothorax" in texts[0]
+    assert texts[2] == "there is no effusion."
+    plain = Reports(ECAMPConfig(distilled_text=False), context).batch(_batch())
+    assert int(plain.padding[2].sum()) == plain.padding.shape[1] - 1  # [CLS] alone
 
 
 def test_switches_take_parts_away():

@@ -21,7 +21,8 @@ class ECAMPConfig(PluginConfig):
     """Switches of the method; the sizes suit small encoders on a CPU."""
 
     fidelity: Literal["paper", "released"] = Field(
-        default="paper", description="the paper's method, mended; or the published code's arithmetic"
+        default="paper",
+        description="the paper's method, mended; or the published code's arithmetic",
     )
     mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
     norm_pix: bool = Field(default=True, description="normalise the target of each patch")
@@ -54,7 +55,8 @@ class ECAMPConfig(PluginConfig):
     text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
     tokenizer: str | None = Field(
-        default=None, description="a tokenizers JSON file; without one it is learnt from the reports"
+        default=None,
+        description="a tokenizers JSON file; without one it is learnt from the reports",
     )
     vocab_size: int = Field(default=2000, ge=64, description="upper bound of a learnt vocabulary")
     masking: MaskingPolicy = Field(

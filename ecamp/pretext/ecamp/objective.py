@@ -51,7 +51,8 @@ class ECAMPObjective(Objective):
             else None
         )
         self.reports = Reports(config, context)
-        self.text = TextTower(text_config(config, self.reports.tokenizer.get_vocab_size()), encoder.width, fusion=config.fusion)
+        sizes = text_config(config, self.reports.tokenizer.get_vocab_size())
+        self.text = TextTower(sizes, encoder.width, fusion=config.fusion)
         self.teacher: WindowTeacher | None = None
         self.file: WindowFile | None = None
         if self.refine is not None and config.window == "attention":

@@ -40,17 +40,21 @@ class ReportBatch:
     context: Tensor
 
 
+def tokenizer_for(config: ECAMPConfig, context: PretextContext) -> Tokenizer:
+    """The tokenizer that the configuration names, else one learnt from the texts."""
+    if config.tokenizer:
+        return load_tokenizer(Path(config.tokenizer))
+    distilled = context.distilled if config.distilled_text else ()
+    return train_tokenizer(filter(None, (*context.reports, *distilled)), config.vocab_size)
+
+
 class Reports:
     """All reports of a pre-training, encoded once; batches are put together by (seed, step, sample)."""
 
     def __init__(self, config: ECAMPConfig, context: PretextContext) -> None:
         self.config = config
         distilled = context.distilled if config.distilled_text else ()
-        self.tokenizer: Tokenizer = (
-            load_tokenizer(Path(config.tokenizer))
-            if config.tokenizer
-            else train_tokenizer(filter(None, (*context.reports, *distilled)), config.vocab_size)
-        )
+        self.tokenizer = tokenizer_for(config, context)
         self.tables = compile_policy(config.masking, self.tokenizer)
         self.inserter = DistilledInserter(
             self.tokenizer,
@@ -62,13 +66,18 @@ class Reports:
 
     def batch(self, batch: PretextBatch) -> ReportBatch:
         """Read and mask the reports of a step."""
-        ids, lengths = self.inserter.assemble(batch.index, batch.step, batch.seed)
+        assembled = self.inserter.assemble(batch.index.numpy(), batch.step, batch.seed)
+        ids, lengths = (torch.from_numpy(value) for value in assembled)
         masked = mask_tokens(ids, lengths, batch.index, batch.step, batch.seed, self.tables)
         # One column more than the longest text: the last position is never masked.
         longest = min(int(lengths.max()) + 1, ids.shape[1])
         cut = slice(0, longest)
         padding = torch.arange(longest) >= lengths.unsqueeze(1)
-        roles, predicted, weights = masked.roles[:, cut], masked.mask[:, cut], masked.weights[:, cut]
+        roles, predicted, weights = (
+            masked.roles[:, cut],
+            masked.mask[:, cut],
+            masked.weights[:, cut],
+        )
         if not self.config.rebalance:
             weights = predicted.float()
         if self.config.loss_on == "all":
@@ -96,5 +105,3 @@ class Reports:
                 words.append((self.tokenizer.decode(ids[run].tolist()), run))
                 start = end
         return words
-
-

@@ -30,8 +30,9 @@ class WindowTeacher(nn.Module):
     def follow(self, encoder: PatchEncoder, text: TextTower, decay: float) -> None:
         """a <- decay * a + (1 - decay) * model, for all parameters."""
         for name, part in _parts(encoder, text).items():
-            mine, theirs = list(self.parts[name].parameters()), list(part.parameters())
-            torch._foreach_lerp_(mine, theirs, 1 - decay)
+            pairs = zip(self.parts[name].parameters(), part.parameters(), strict=True)
+            for mine, theirs in pairs:
+                mine.lerp_(theirs, 1 - decay)
 
     @torch.no_grad()
     def attention(self, images: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
@@ -46,7 +47,8 @@ class WindowTeacher(nn.Module):
         """
         encoder, project = self.parts["encoder"], self.parts["project"]
         embeddings, fusion = self.parts["embeddings"], self.parts["fusion"]
-        assert isinstance(encoder, PatchEncoder) and isinstance(fusion, ContextFusion)
+        assert isinstance(encoder, PatchEncoder)
+        assert isinstance(fusion, ContextFusion)
         self.eval()
         rows, columns = encoder.grid
         every = torch.arange(rows * columns, device=images.device).expand(len(images), -1)

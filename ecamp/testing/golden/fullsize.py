@@ -24,7 +24,7 @@ from ecamp.testing.golden.check import (
 )
 from ecamp.testing.golden.compared import against, gradient_floor
 from ecamp.testing.golden.image_branch import TABLES, build, images, results, tensors
-from ecamp.testing.golden.recipe import digest, recipe
+from ecamp.testing.golden.recipe import digest, make
 from ecamp.testing.golden.slices import take
 
 FILE = "fullsize.safetensors"
@@ -107,7 +107,7 @@ def _load(model: ReleasedModel, meta: Mapping[str, Any]) -> Iterator[Check]:
     for name, shape, sha in meta["parameters"]:
         ours = our_name(name)
         by_recipe = name not in TABLES
-        value = recipe(meta["weight_seed"], name, shape) if by_recipe else state[str(ours)].numpy()
+        value = make(name, shape, meta["weight_seed"]) if by_recipe else state[str(ours)].numpy()
         every.append(compare(name, digest(value), sha, EXACT))
         if name in UNUSED:
             continue
@@ -160,7 +160,7 @@ def _gradients(model: ReleasedModel, meta: Mapping[str, Any]) -> tuple[list[floa
             dots.append(0.0)
             continue
         gradient = gradient.double().flatten()
-        other = torch.from_numpy(recipe(1, name, shape, "vec")).double().flatten()
+        other = torch.from_numpy(make(name, shape, 1, "vec")).double().flatten()
         norms.append(float(gradient.norm()))
         dots.append(float(gradient @ other))
     return norms, dots

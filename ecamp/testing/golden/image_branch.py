@@ -28,7 +28,7 @@ from ecamp.testing.golden.check import (
     worst,
 )
 from ecamp.testing.golden.compared import against, gradient_floor, recorded
-from ecamp.testing.golden.recipe import digest, recipe
+from ecamp.testing.golden.recipe import digest, make
 from ecamp.testing.golden.slices import take
 from ecamp.testing.golden.text_branch import text_config
 
@@ -74,7 +74,7 @@ def checks(folder: Path) -> Iterator[Check]:
     yield worst(
         f"{FILE}/weight",
         [
-            compare(name, recipe(meta["weight_seed"], name, value.shape), value, EXACT)
+            compare(name, make(name, value.shape, meta["weight_seed"]), value, EXACT)
             for name, value in weights.items()
             if name not in TABLES
         ],

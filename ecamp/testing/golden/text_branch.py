@@ -15,7 +15,7 @@ from ecamp.pretext.ecamp.released.keys import BIAS_TWIN, UNUSED, our_name, to_ou
 from ecamp.pretext.ecamp.text_tower import TextTower
 from ecamp.testing.golden.check import EXACT, Check, Vectors, compare, read_json, worst
 from ecamp.testing.golden.compared import Outputs, against, gradient_floor, leaf
-from ecamp.testing.golden.recipe import recipe
+from ecamp.testing.golden.recipe import make
 
 FILE = "text_branch.safetensors"
 PREFIX = "bert_encoder.model."  # of the whole model; this file's names go without it
@@ -35,7 +35,7 @@ def checks(folder: Path) -> Iterator[Check]:
     yield worst(
         f"{FILE}/weight",
         [
-            compare(name, recipe(meta["weight_seed"], name, value.shape), value, EXACT)
+            compare(name, make(name, value.shape, meta["weight_seed"]), value, EXACT)
             for name, value in weights.items()
         ],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,10 +13,11 @@ from ecamp.encoders.base import PatchEncoder
 from ecamp.errors import UsageError
 from ecamp.pretext.base import PretextBatch, PretextContext
 from ecamp.pretext.ecamp.released.image import WINDOW_MARGIN
-from ecamp.pretext.ecamp.released.masking import Vocabulary, mask_batch
+from ecamp.pretext.ecamp.released.masking import Vocabulary, insert_distilled, mask_batch
 from ecamp.pretext.ecamp.released.model import ReleasedModel
+from ecamp.pretext.ecamp.reports import tokenizer_for
 from ecamp.pretext.ecamp.text_tower import text_config
-from ecamp.text.tokenizer import encode_reports, train_tokenizer
+from ecamp.text.tokenizer import encode_reports
 
 if TYPE_CHECKING:
     from ecamp.pretext.ecamp.config import ECAMPConfig
@@ -48,7 +50,7 @@ class ReleasedObjective(ReleasedModel):
                 f"ecamp?fidelity=released: {', '.join(moved)} cannot be set.",
                 "The published arithmetic fixes it; leave it out, or take fidelity=paper.",
             )
-        tokenizer = train_tokenizer(filter(None, context.reports), config.vocab_size)
+        tokenizer = tokenizer_for(config, context)
         super().__init__(
             encoder,
             (config.decoder_width, config.decoder_depth, config.decoder_heads),
@@ -58,10 +60,11 @@ class ReleasedObjective(ReleasedModel):
         )
         self.tokenizer = tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
-        # As published: doubled full stops are made single before tokens are cut.
-        texts = [report.replace("..", ".") for report in context.reports]
-        ids, lengths = encode_reports(tokenizer, texts, config.text_length)
-        self.ids, self.lengths = torch.from_numpy(ids), torch.from_numpy(lengths)
+        self.texts = context.reports
+        # The published code stops at an empty distilled text; here such a report stays as it is.
+        self.distilled = context.distilled if config.distilled_text else ()
+        self.length = config.text_length
+        self.ids, self.lengths = self._encode(self.texts)
 
     def state_extra(self) -> dict[str, Any]:
         return {"fidelity": "released", "tokenizer": self.tokenizer.to_str()}
@@ -72,16 +75,32 @@ class ReleasedObjective(ReleasedModel):
         # A published list named one of nine windows per image; it was never published.
         row, column = torch.randint(0, WINDOW_MARGIN + 1, (2, count), generator=batch.generator)
         index = batch.index.cpu()
-        labels, lengths = self.ids[index], self.lengths[index]
-        ids, weights = mask_batch(
-            labels,
-            self.vocabulary,
-            [_source(batch.seed, batch.step, sample) for sample in index.tolist()],
-        )
+        sources = [_source(batch.seed, batch.step, sample) for sample in index.tolist()]
+        labels, lengths = self._read(index, sources)
+        ids, weights = mask_batch(labels, self.vocabulary, sources)
         real = (torch.arange(labels.shape[1]) < lengths.unsqueeze(1)).long()
         drawn = (noise, row, column, ids, labels, real, weights)
         losses = self.losses(batch.images_large, *(value.to(device) for value in drawn))
         return {"loss": losses.total, "mim": losses.mim, "sr": losses.sr, "mlm": losses.mlm}
+
+    def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens (n, S) and their numbers (n,); doubled full stops are made single, as published."""
+        single = [text.replace("..", ".") for text in texts]
+        ids, lengths = encode_reports(self.tokenizer, single, self.length)
+        return torch.from_numpy(ids), torch.from_numpy(lengths)
+
+    def _read(self, index: Tensor, sources: list[random.Random]) -> tuple[Tensor, Tensor]:
+        """Reports of a batch, with distilled text where there is some: two draws a report."""
+        if not any(self.distilled):
+            return self.ids[index], self.lengths[index]
+        return self._encode(
+            [
+                insert_distilled(self.texts[i], self.distilled[i], source)
+                if self.distilled[i]
+                else self.texts[i]
+                for i, source in zip(index.tolist(), sources, strict=True)
+            ]
+        )
 
 
 def _source(seed: int, step: int, sample: int) -> random.Random:
