@@ -159,8 +159,8 @@ def _pretraining(
     check_needs(spec.pretrain_data, data, pretext_ref, pretext)
     key = pretrain_key(
         {
-            "encoder": [encoder_ref.name, encoder_ref.variant, encoder.config.model_dump()],
-            "pretext": [ref.name, ref.variant, pretext.config.model_dump()],
+            "encoder": [encoder_ref.name, encoder_ref.variant, encoder.decisive()],
+            "pretext": [ref.name, ref.variant, pretext.decisive()],
             "data": data.fingerprint(),
         },
         recipe,
@@ -263,7 +263,7 @@ def _cell(
     decisive = {
         "version": RESULTS_VERSION,
         "dataset": dataset.fingerprint(),
-        "task": [name, task.config.model_dump()],
+        "task": [name, task.decisive()],
         "encoder": str(encoder) if encoder else None,
         "weights": pretraining.key if pretraining else "random",
         "protocol": protocol,

@@ -61,6 +61,13 @@ class Plugin(ABC):  # noqa: B024 - its four kinds have the abstract methods
         """Names that may stand behind the slash; empty when this is no family."""
         return ()
 
+    def decisive(self) -> dict[str, Any]:
+        """What decides this plugin's results: its config, and the content of files that it names.
+
+        Identities of pre-trainings are hashed from it.
+        """
+        return dict(self.config.model_dump())
+
 
 # --- datasets -----------------------------------------------------------------------------------
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field
 
 from ecamp.encoders.base import Encoder, PatchEncoder
 from ecamp.plugin.protocols import PluginConfig, PretextPlugin
 from ecamp.pretext.base import Objective, PretextContext
+from ecamp.text.lexicon import load_lexicon
 from ecamp.text.policy import MaskingPolicy
 
 
@@ -45,6 +48,11 @@ class ECAMP(PretextPlugin):
     needs = frozenset({"image", "report"})
     requires = frozenset({"visible"})
     Config = ECAMPConfig
+
+    def decisive(self) -> dict[str, Any]:
+        """With the lexicon's content: the same name can stand for other forms, which mask other words."""
+        lexicon = load_lexicon(self.config.masking.lexicon)
+        return {**super().decisive(), "lexicon": lexicon.digest()}
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:
         from ecamp.pretext.ecamp.objective import ECAMPObjective
