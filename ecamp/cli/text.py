@@ -90,6 +90,8 @@ def _read_report(report: str | None, file: Path | None) -> str:
     assert report is not None
     if not report.strip():
         raise DataError("The report is empty.")
+    if not report.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in report):
+        raise DataError("The report is not UTF-8.")  # an argument whose bytes Python could not read
     return report
 
 

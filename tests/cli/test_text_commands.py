@@ -150,6 +150,7 @@ def test_lexicon_lists_forms_and_those_that_never_match(
         ({"r.txt": b"a"}, ["explain", "a", "--file", "r.txt"], 2, "Give one report"),
         ({}, ["explain", "--file", "no.txt"], 4, "no.txt"),
         ({}, ["explain", "  "], 1, "empty"),
+        ({}, ["explain", "a \udcff"], 1, "not UTF-8"),
         ({"r.txt": b"a\nb\xff"}, ["explain", "--file", "r.txt"], 1, "r.txt line 2: not UTF-8"),
         ({}, ["explain", "a", "--lexicon", "chets"], 4, "Did you mean 'chest'"),
         ({}, ["explain", "a", "--tokenizer", "no.json"], 4, "no.json"),
