@@ -202,7 +202,7 @@ def _cell(
     decisive = {
         "version": RESULTS_VERSION,
         "dataset": dataset.fingerprint(),
-        "task": [name, task.config.model_dump()],
+        "task": [name, task.decisive()],
         "encoder": str(encoder) if encoder else None,
         "weights": pretraining.key if pretraining else "random",
         "protocol": protocol,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import torch
 
 from ecamp.config import BenchSpec, PluginRef, validate
 from ecamp.data.arrays import materialise
-from ecamp.data.store import atomic_path, cache_root, locked
-from ecamp.errors import DataError, MissingError, UsageError
+from ecamp.data.store import atomic_path, cache_root, content_hash, locked
+from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin
 from ecamp.pretext.base import Objective
@@ -73,24 +72,14 @@ def plan_pretraining(
         fingerprints.append(data.fingerprint())
     init = None if spec.init_from is None else Path(spec.init_from)
     parts: dict[str, object] = {
-        "encoder": [encoder_ref.name, encoder_ref.variant, encoder.config.model_dump()],
+        "encoder": [encoder_ref.name, encoder_ref.variant, encoder.decisive()],
         "pretext": [ref.name, ref.variant, pretext.decisive()],
         "data": fingerprints,
-        "init": None if init is None else _content(init),
+        "init": None if init is None else content_hash(init),
     }
     return Pretraining(
         encoder_ref, ref, tuple(spec.pretrain_data), recipe, init, pretrain_key(parts, recipe)
     )
-
-
-def _content(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingError(
-            f"{path}: no such weights ({error.strerror}).", "Check the path after --init-from."
-        ) from error
 
 
 def check_pair(

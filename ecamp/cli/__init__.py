@@ -17,6 +17,7 @@ COMMANDS = {
     "bench": ("ecamp.cli.bench:bench", "Run encoders x pretexts x data sets x tasks."),
     "pretrain": ("ecamp.cli.pretrain:pretrain", "Pre-train one encoder."),
     "report": ("ecamp.cli.report:report", "Table and HTML page of a run."),
+    "text": ("ecamp.cli.text:text", "See what is masked in a report; train tokenizers."),
     "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),
     "plugins": ("ecamp.cli.plugins:plugins", "List and describe plugins."),
     "doctor": ("ecamp.cli.doctor:doctor", "Say whether this installation works."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ecamp.errors import CorruptFileError, EcampError
+from ecamp.errors import CorruptFileError, EcampError, MissingError
 
 
 def cache_root(override: Path | None = None) -> Path:
@@ -94,6 +95,19 @@ def append_line(path: Path, value: Any) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise EcampError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file that an option names; it stands for the file in identities.
+
+    Raises:
+        MissingError: When it cannot be read; names it.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be read: {error.strerror}.", "Check the path.") from error
 
 
 @contextlib.contextmanager

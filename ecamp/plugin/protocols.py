@@ -61,6 +61,13 @@ class Plugin(ABC):  # noqa: B024 - its four kinds have the abstract methods
         """Names that may stand behind the slash; empty when this is no family."""
         return ()
 
+    def decisive(self) -> dict[str, Any]:
+        """What decides this plugin's results: its config, and the content of files that it names.
+
+        Identities of pre-trainings are hashed from it.
+        """
+        return dict(self.config.model_dump())
+
 
 # --- datasets -----------------------------------------------------------------------------------
 
@@ -213,13 +220,6 @@ class PretextPlugin(Plugin):
 
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     requires: ClassVar[frozenset[str]] = frozenset()
-
-    def decisive(self) -> dict[str, Any]:
-        """All that decides the weights besides encoder, data and recipe; hashed into their identity.
-
-        A plugin whose options name a file adds the file's content hash.
-        """
-        return dict(self.config.model_dump())
 
     @abstractmethod
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:

@@ -53,6 +53,19 @@ def test_identity_holds_what_decides_and_nothing_else():
     assert other & base == none_and_floors
 
 
+def test_identity_holds_the_content_of_the_lexicon(tmp_path: Path):
+    path = tmp_path / "own.yaml"
+    pretext = [{"name": "ecamp", "options": {"masking": {"lexicon": str(path)}}}]
+
+    def key(text: str) -> str:
+        path.write_text(text)
+        return make_plan(_spec(pretext=pretext, tasks=["cls"])).pretrainings[0].key
+
+    base = key("name: own\nversion: 1\nentities: {mass: [mass]}\n")
+    assert key("# a remark\nversion: 1\nname: own\nentities: {mass: [mass]}\n") == base
+    assert key("name: own\nversion: 1\nentities: {mass: [mass, masses]}\n") != base
+
+
 def test_a_pretraining_is_shared_and_does_not_hang_on_the_bench():
     few = make_plan(_spec(pretext="none,mae", seeds=[0], tasks=["cls"]))
     many = make_plan(_spec(pretext="mae", seeds=[0, 1], bootstrap=500))

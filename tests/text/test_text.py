@@ -84,6 +84,33 @@ def test_every_form_of_a_shipped_lexicon_is_in_the_tables(name: str):
         assert lengths == sorted(lengths, reverse=True)
 
 
+# The entities of the paper (ECAMP, section 3.2).
+PAPER = """
+    abnormality abscess aerate aorta atelectasis bronchiectasis calcification cardiomediastinal
+    cardiomegaly catheter chf collapse congestion consolidation contour copd deformity dilation
+    distention edema effusion embolism emphysema engorgement fibrosis fracture granuloma hernia hilar
+    hyperinflate hemidiaphragm infiltrate mass nodule obscure opacity perihilar pneumonia pneumothorax
+    sarcoidosis silhouette thickening tuberculosis vasculature
+"""
+
+
+def test_the_chest_lexicon_has_the_names_of_the_paper():
+    assert len(PAPER.split()) == 44
+    assert list(load_lexicon("chest").entities) == PAPER.split()
+
+
+@pytest.mark.parametrize("name", ["chest", "fundus"])
+def test_a_shipped_lexicon_is_tidy(name: str):
+    lexicon = load_lexicon(name)
+    forms = [form for group in lexicon.entities.values() for form in group]
+    for form in [*forms, *lexicon.templates, *lexicon.entities]:
+        assert form == " ".join(form.lower().split())
+        assert form.replace("-", "").replace(" ", "").isalpha()
+    assert len(set(forms + lexicon.templates)) == len(forms) + len(lexicon.templates)
+    for entity, group in lexicon.entities.items():
+        assert entity in group, "a canonical name is a form of itself"
+
+
 def test_flags_follow_the_pieces():
     tokenizer = train_tokenizer(REPORTS, 300)
     flags = compile_policy(MaskingPolicy(), tokenizer).flags.tolist()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
+from ecamp.data.store import content_hash
 from ecamp.encoders.base import Encoder, PatchEncoder
 from ecamp.plugin.protocols import PretextPlugin
 from ecamp.pretext.base import Objective, PretextContext
 from ecamp.pretext.ecamp.config import ECAMPConfig
+from ecamp.text.lexicon import load_lexicon
 
 
 class ECAMP(PretextPlugin):
@@ -21,13 +24,12 @@ class ECAMP(PretextPlugin):
     Config: ClassVar[type[ECAMPConfig]] = ECAMPConfig
 
     def decisive(self) -> dict[str, Any]:
-        from ecamp.pretext.ecamp.windows import file_content
-
+        """With the content of the lexicon and of every file that an option names."""
         config: ECAMPConfig = self.config
-        out = super().decisive()
+        out = {**super().decisive(), "lexicon": load_lexicon(config.masking.lexicon).digest()}
         for name in ("window_file", "tokenizer"):
             path = getattr(config, name)
-            out[name] = None if path is None else file_content(path)
+            out[name] = None if path is None else content_hash(Path(path))
         return out
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:

@@ -10,7 +10,6 @@ crop; its own windows were never published.
 from __future__ import annotations
 
 import csv
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -163,11 +162,3 @@ class WindowFile:
                 whole = self.maps[sample][None, None]
                 out[i] = crop_and_flip(whole, crop[i : i + 1], flip[i : i + 1], cells)[0, 0]
         return out
-
-
-def file_content(path: str) -> str:
-    """Hash of a window file's bytes, for the identity of a pre-training; `missing` without one."""
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return "missing"
