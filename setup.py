@@ -22,6 +22,7 @@ ENTRY_POINTS = {
         "none = ecamp.pretext.none:NoPretext",
         "mae = ecamp.pretext.mae:MAE",
         "ecamp = ecamp.pretext.ecamp:ECAMP",
+        "weights = ecamp.pretext.weights:WeightsFile",
     ],
     "ecamp.datasets": [
         "phantom = ecamp.datasets.phantom:PhantomDataset",

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from ecamp.bench.plan import Cell, Pretraining
-from ecamp.config import PluginRef
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.normalise import normaliser
 from ecamp.data.store import cache_root, locked
 from ecamp.encoders.base import Encoder, Features
+from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import CorruptFileError
 from ecamp.plugin.host import make_plugin
 from ecamp.pretext.base import PretextContext
@@ -65,16 +65,20 @@ def run_pretraining(
     return folder
 
 
-def build_encoder(ref: PluginRef, channels: int, seed: int, weights: Path | None) -> Encoder:
-    """Build an encoder; random weights come from `seed`, pre-trained ones from the file.
+def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
+    """Build a cell's encoder; random weights come from its seed, others from the file.
 
     Raises:
-        CorruptFileError: The weights file does not load; it is set aside so that the next run
-            trains it again.
+        CorruptFileError: The weights that we trained do not load; they are set aside so that the
+            next run trains them again.
+        DataError: The user's file does not fit the encoder.
     """
-    torch.manual_seed(seed)
-    encoder: Encoder = make_plugin("ecamp.encoders", ref).build(channels)
-    if weights is not None:
+    assert cell.encoder is not None
+    torch.manual_seed(cell.seed)
+    encoder: Encoder = make_plugin("ecamp.encoders", cell.encoder).build(channels)
+    if cell.pretraining and cell.pretraining.file:
+        load_encoder(encoder, cell.pretraining.file)
+    elif weights is not None:
         try:
             load_weights(encoder, weights)
         except CorruptFileError:

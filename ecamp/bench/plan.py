@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ecamp.config import BenchSpec, PluginRef, identity, validate
+from ecamp.encoders.checkpoint_file import file_hash
 from ecamp.errors import UsageError, did_you_mean
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin, TaskPlugin
@@ -27,6 +29,8 @@ class Pretraining:
 
     Attributes:
         key: Identity; the cache folder's name.
+        label: As results name it; without a folder of this machine.
+        file: Weights that are there already: nothing is trained, and recipe and data say nothing.
     """
 
     encoder: PluginRef
@@ -34,6 +38,8 @@ class Pretraining:
     data: PluginRef
     recipe: PretrainRecipe
     key: str
+    label: str
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class Plan:
                 for cell in self.cells
             ],
             "pretrainings": [
-                {"id": p.key, "encoder": str(p.encoder), "pretext": str(p.pretext)}
+                {"id": p.key, "encoder": str(p.encoder), "pretext": p.label}
                 for p in self.pretrainings
             ],
             "notes": list(self.notes),
@@ -155,6 +161,12 @@ def _pretraining(
     ref = pretext_ref.model_copy(update={"options": own})
     pretext: PretextPlugin = make_plugin("ecamp.pretext", ref)
     check_pair(encoder_ref, encoder, pretext_ref, pretext)
+    file = pretext.weights_file()
+    if file is not None:
+        sha256 = file_hash(file)
+        label = f"{ref.name}?{file.name}@{sha256[:8]}"
+        key = identity({"weights": 1, "sha256": sha256})
+        return Pretraining(encoder_ref, ref, spec.pretrain_data, recipe, key, label, file)
     data: Dataset = make_plugin("ecamp.datasets", spec.pretrain_data)
     check_needs(spec.pretrain_data, data, pretext_ref, pretext)
     key = pretrain_key(
@@ -165,7 +177,7 @@ def _pretraining(
         },
         recipe,
     )
-    return Pretraining(encoder_ref, ref, spec.pretrain_data, recipe, key)
+    return Pretraining(encoder_ref, ref, spec.pretrain_data, recipe, key, str(pretext_ref))
 
 
 def check_pair(
@@ -280,7 +292,7 @@ def _cell(
         ref,
         name,
         encoder,
-        _pretext_label(pretext),
+        pretraining.label if pretraining else str(pretext or "-"),
         pretraining,
         protocol,
         fraction,
@@ -288,7 +300,3 @@ def _cell(
         floor,
         decisive,
     )
-
-
-def _pretext_label(pretext: PluginRef | None) -> str:
-    return "-" if pretext is None else str(pretext)

@@ -159,16 +159,16 @@ def load_encoder(encoder: nn.Module, path: Path) -> LoadReport:
     state, changes = _fit(found, ours.grid, ours.channels)
     own = ours.vit.state_dict()
     wrong = [
-        f"{name}: file {tuple(tensor.shape)}, encoder {tuple(own[name].shape)}"
+        f"{name}: file {tuple(found.encoder[name].shape)}, encoder {tuple(own[name].shape)}"
         for name, tensor in state.items()
         if name in own and own[name].shape != tensor.shape
     ]
     wrong += [f"{name}: missing in the file" for name in own if name not in state]
     wrong += [f"{name}: unknown to the encoder" for name in state if name not in own]
     if wrong:
-        more = f"\n  ... and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        more = f"\n  ... and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise DataError(
-            f"{path}: does not fit the encoder.\n  " + "\n  ".join(wrong[:6]) + more,
+            f"{path}: does not fit the encoder.\n  " + "\n  ".join(wrong[:8]) + more,
             f"The file holds a {found.geometry}; choose such an encoder, e.g. "
             "timm/vit_base_patch16_224.",
         )
