@@ -33,6 +33,7 @@ ENTRY_POINTS = {
         "ecamp-random-window = ecamp.pretext.ecamp.presets:RandomWindow",
         "ecamp-small-window = ecamp.pretext.ecamp.presets:SmallWindow",
         "ecamp-loss-on-all = ecamp.pretext.ecamp.presets:LossOnAll",
+        "weights = ecamp.pretext.weights:WeightsFile",
     ],
     "ecamp.datasets": [
         "phantom = ecamp.datasets.phantom:PhantomDataset",

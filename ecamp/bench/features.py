@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from ecamp.bench.plan import Cell
-from ecamp.config import PluginRef
 from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
 from ecamp.encoders.base import Encoder, Features
+from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import CorruptFileError
 from ecamp.plugin.host import make_plugin
 from ecamp.tasks.base import Inputs
@@ -20,16 +20,20 @@ from ecamp.train.pretrain import load_weights
 BATCH = 256
 
 
-def build_encoder(ref: PluginRef, channels: int, seed: int, weights: Path | None) -> Encoder:
-    """Build an encoder; random weights come from `seed`, pre-trained ones from the file.
+def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
+    """Build a cell's encoder; random weights come from its seed, others from the file.
 
     Raises:
-        CorruptFileError: The weights file does not load; it is set aside so that the next run
-            trains it again.
+        CorruptFileError: The weights that we trained do not load; they are set aside so that the
+            next run trains them again.
+        DataError: The user's file does not fit the encoder.
     """
-    torch.manual_seed(seed)
-    encoder: Encoder = make_plugin("ecamp.encoders", ref).build(channels)
-    if weights is not None:
+    assert cell.encoder is not None
+    torch.manual_seed(cell.seed)
+    encoder: Encoder = make_plugin("ecamp.encoders", cell.encoder).build(channels)
+    if cell.pretraining and cell.pretraining.file:
+        load_encoder(encoder, cell.pretraining.file)
+    elif weights is not None:
         try:
             load_weights(encoder, weights)
         except CorruptFileError:

@@ -73,7 +73,7 @@ class Plan:
                 {
                     "id": p.key,
                     "encoder": str(p.encoder),
-                    "pretext": str(p.pretext),
+                    "pretext": p.label,
                     "seed": p.recipe.seed,
                 }
                 for p in self.pretrainings
@@ -219,7 +219,7 @@ def _cell(
         ref,
         name,
         encoder,
-        _pretext_label(pretext),
+        pretraining.label if pretraining else str(pretext or "-"),
         pretraining,
         protocol,
         fraction,
@@ -227,7 +227,3 @@ def _cell(
         floor,
         decisive,
     )
-
-
-def _pretext_label(pretext: PluginRef | None) -> str:
-    return "-" if pretext is None else str(pretext)

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from ecamp.config import BenchSpec, PluginRef, validate
+from ecamp.config import BenchSpec, PluginRef, identity, validate
 from ecamp.data.arrays import materialise
 from ecamp.data.store import atomic_path, cache_root, content_hash, locked
+from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin
 from ecamp.pretext.base import Objective
-from ecamp.train.pretrain import load_weights, pretrain, pretrain_key
+from ecamp.train.pretrain import pretrain, pretrain_key
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.source import Part, Source
 
@@ -31,6 +32,8 @@ class Pretraining:
     Attributes:
         init: Weights to start from; None starts from random ones.
         key: Identity; the cache folder's name.
+        label: As results name it; without a folder of this machine.
+        file: Weights that are there already: nothing is trained, and recipe and data say nothing.
     """
 
     encoder: PluginRef
@@ -39,6 +42,8 @@ class Pretraining:
     recipe: PretrainRecipe
     init: Path | None
     key: str
+    label: str
+    file: Path | None = None
 
 
 def plan_pretraining(
@@ -65,8 +70,15 @@ def plan_pretraining(
     ref = pretext_ref.model_copy(update={"options": own})
     pretext: PretextPlugin = make_plugin("ecamp.pretext", ref)
     check_pair(encoder_ref, encoder, pretext_ref, pretext)
+    data_refs = tuple(spec.pretrain_data)
+    file = pretext.weights_file()
+    if file is not None:
+        digest = content_hash(file)
+        label = f"{ref.name}@{digest[:8]}"
+        key = identity({"weights": 1, "sha256": digest})
+        return Pretraining(encoder_ref, ref, data_refs, recipe, None, key, label, file)
     fingerprints = []
-    for data_ref in spec.pretrain_data:
+    for data_ref in data_refs:
         data: Dataset = make_plugin("ecamp.datasets", data_ref)
         check_needs(data_ref, data, pretext_ref, pretext)
         fingerprints.append(data.fingerprint())
@@ -77,9 +89,8 @@ def plan_pretraining(
         "data": fingerprints,
         "init": None if init is None else content_hash(init),
     }
-    return Pretraining(
-        encoder_ref, ref, tuple(spec.pretrain_data), recipe, init, pretrain_key(parts, recipe)
-    )
+    key = pretrain_key(parts, recipe)
+    return Pretraining(encoder_ref, ref, data_refs, recipe, init, key, str(pretext_ref))
 
 
 def check_pair(
@@ -149,7 +160,7 @@ def build_objective(plan: Pretraining, source: Source) -> Objective:
     channels = source.parts[0].arrays.images.shape[-1]
     encoder = make_plugin("ecamp.encoders", plan.encoder).build(channels)
     if plan.init is not None:
-        load_weights(encoder, plan.init)
+        load_encoder(encoder, plan.init)
     pretext: PretextPlugin = make_plugin("ecamp.pretext", plan.pretext)
     return pretext.build(encoder, source.context(plan.recipe.scale))
 

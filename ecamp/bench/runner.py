@@ -22,12 +22,13 @@ from ecamp.bench.features import (
 )
 from ecamp.bench.floors import floor_prediction
 from ecamp.bench.plan import Cell, Plan
-from ecamp.bench.pretraining import Watch, copy_pretraining, run_pretraining
+from ecamp.bench.pretraining import Pretraining, Watch, copy_pretraining, run_pretraining
 from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack_mask
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.splits import fraction_index
-from ecamp.data.store import atomic_path
+from ecamp.data.store import atomic_path, write_json
 from ecamp.encoders.base import Features
+from ecamp.encoders.checkpoints import inspect
 from ecamp.errors import DataError, EcampError
 from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import make_plugin
@@ -140,6 +141,8 @@ class Runner:
             return None
         if plan.key in self._broken:
             raise EcampError(f"its pre-training failed: {self._broken[plan.key]}")
+        if plan.file is not None:
+            return self._imported(plan, plan.file)
         if plan.key not in self._weights:
             try:
                 watch = None if self.watch is None else self.watch(plan.recipe)
@@ -152,6 +155,14 @@ class Runner:
             copy_pretraining(folder, self.run.path / "pretrain" / plan.key)
             self._weights[plan.key] = folder / "weights.safetensors"
         return self._weights[plan.key]
+
+    def _imported(self, plan: Pretraining, file: Path) -> Path:
+        """Weights that are there already; the run keeps what they are, not a copy."""
+        if plan.key not in self._weights:
+            known = {"key": plan.key, "imported": inspect(file).as_json()}
+            write_json(self.run.path / "pretrain" / plan.key / "pretrain.json", known)
+            self._weights[plan.key] = file
+        return file
 
     def _arrays_of(self, cell: Cell) -> Arrays:
         encoder = make_plugin("ecamp.encoders", cell.encoder or self.plan.spec.encoders[0])
@@ -209,7 +220,7 @@ class Runner:
         # Everything random below depends on the cell alone, not on which cells ran before.
         torch.manual_seed(cell.seed)
         channels = arrays.images.shape[-1]
-        encoder = None if frozen else build_encoder(cell.encoder, channels, cell.seed, weights)
+        encoder = None if frozen else build_encoder(cell, channels, weights)
         torch.manual_seed(cell.seed)
         head = task.fit(encoder, train, val, protocol=cell.protocol, seed=cell.seed)
         return head.predict(inputs("test")), dict(head.selected), head.state_dict()
@@ -218,7 +229,7 @@ class Runner:
         name = f"{cell.dataset}|{arrays.key}|{weights_name(cell)}"
         if self._features is None or self._features[0] != name:
             assert cell.encoder is not None
-            encoder = build_encoder(cell.encoder, arrays.images.shape[-1], cell.seed, weights)
+            encoder = build_encoder(cell, arrays.images.shape[-1], weights)
             every = np.arange(len(arrays))
             self._features = (name, frozen_features(encoder, arrays, every))
         return self._features[1]

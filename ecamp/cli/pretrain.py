@@ -47,9 +47,10 @@ def pretrain(**options: Any) -> None:
         "command line",
     )  # fmt: skip
     plan = make_plan(spec)
-    if not plan.pretrainings:
+    trained = [item for item in plan.pretrainings if item.file is None]
+    if not trained:
         raise UsageError(f"pretext '{options['pretext']}' trains nothing.", "Name mae or ecamp.")
-    for item in plan.pretrainings:
+    for item in trained:
         folder = run_pretraining(
             item, options["on_bad_image"], options["cache"],
             lambda text: click.echo(text, err=True), _Progress(),

@@ -107,7 +107,9 @@ def content_hash(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise MissingError(f"{path}: cannot be read: {error.strerror}.", "Check the path.") from error
+        raise MissingError(
+            f"{path}: cannot be read: {error.strerror}.", "Check the path."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ tensors that the published files hold (`argparse.Namespace`, their training opti
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import pickle
 import re
@@ -99,21 +98,6 @@ def geometry_of(encoder: Mapping[str, Tensor], path: Path) -> Geometry:
         channels=patches.shape[1],
         hidden=encoder["blocks.0.mlp.fc1.weight"].shape[0],
     )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        MissingError: When there is none.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingError(
-            f"{path}: no such weights file ({error.strerror}).", "Check the path."
-        ) from error
 
 
 def read(path: Path) -> Checkpoint:

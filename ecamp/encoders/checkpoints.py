@@ -20,7 +20,6 @@ from ecamp.encoders.checkpoint_file import (
     POSITIONS,
     Checkpoint,
     Geometry,
-    file_hash,
     geometry_of,
     read,
 )
@@ -85,7 +84,7 @@ def inspect(path: Path) -> CheckpointInfo:
     found = read(path)
     return CheckpointInfo(
         file=path.name,
-        sha256=file_hash(path),
+        sha256=content_hash(path),
         kind=found.kind,
         tensors=found.tensors,
         parameters=found.parameters,
@@ -159,16 +158,16 @@ def load_encoder(encoder: nn.Module, path: Path) -> LoadReport:
     state, changes = _fit(found, ours.grid, ours.channels)
     own = ours.vit.state_dict()
     wrong = [
-        f"{name}: file {tuple(tensor.shape)}, encoder {tuple(own[name].shape)}"
+        f"{name}: file {tuple(found.encoder[name].shape)}, encoder {tuple(own[name].shape)}"
         for name, tensor in state.items()
         if name in own and own[name].shape != tensor.shape
     ]
     wrong += [f"{name}: missing in the file" for name in own if name not in state]
     wrong += [f"{name}: unknown to the encoder" for name in state if name not in own]
     if wrong:
-        more = f"\n  ... and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        more = f"\n  ... and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise DataError(
-            f"{path}: does not fit the encoder.\n  " + "\n  ".join(wrong[:6]) + more,
+            f"{path}: does not fit the encoder.\n  " + "\n  ".join(wrong[:8]) + more,
             f"The file holds a {found.geometry}; choose such an encoder, e.g. "
             "timm/vit_base_patch16_224.",
         )
@@ -214,7 +213,7 @@ def convert(
     side = size // have.patch_size
     state, changes = _fit(found, (side, side), channels or have.channels)
     sidecar = {
-        "source": {"file": path.name, "sha256": file_hash(path), "kind": found.kind},
+        "source": {"file": path.name, "sha256": content_hash(path), "kind": found.kind},
         "normalisation": NORMALISATION.get(found.kind),
         "changes": list(changes),
     }

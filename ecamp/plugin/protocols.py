@@ -17,6 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -220,6 +221,10 @@ class PretextPlugin(Plugin):
 
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     requires: ClassVar[frozenset[str]] = frozenset()
+
+    def weights_file(self) -> Path | None:
+        """A file that holds the weights already; None (as here) when they are to be trained."""
+        return None
 
     @abstractmethod
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:

@@ -147,6 +147,7 @@ def test_wrong_shapes_are_named_and_nothing_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         load_encoder(encoder, path)
     assert "cls_token: file (1, 1, 32), encoder (1, 1, 48)" in str(caught.value)
+    assert "blocks.0.attn.qkv.weight: file (96, 32), encoder (144, 48)" in str(caught.value)
     assert "width 32, depth 2, patch 8" in str(caught.value)
     assert all(torch.equal(before[name], v) for name, v in encoder.state_dict().items())
 

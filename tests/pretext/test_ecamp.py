@@ -7,16 +7,16 @@ import torch
 import torch.nn.functional as F
 
 from ecamp.config import PluginRef
+from ecamp.ops.mask_tokens import mask_tokens
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import DatasetInfo
 from ecamp.pretext.base import PretextBatch, PretextContext
-from ecamp.ops.mask_tokens import mask_tokens
 from ecamp.pretext.ecamp import objective as module
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.reports import Reports
 from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
-from ecamp.text.tokenizer import encode_reports
 from ecamp.pretext.images import crop_and_flip, masked_mse, patchify, random_keep, unpatchify
+from ecamp.text.tokenizer import encode_reports
 
 REPORTS = (
     "There is a small left pneumothorax.",
