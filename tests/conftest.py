@@ -25,6 +25,15 @@ def shared_data() -> Path:
     return root / "data"
 
 
+@pytest.fixture(scope="session")
+def golden(shared_data: Path) -> Path:
+    """Folder of vectors that the published code gave."""
+    folder = shared_data.parent / "golden" / "dev"
+    if not folder.is_dir():
+        pytest.skip("the golden vectors (golden/dev of the development data) are not there")
+    return folder
+
+
 @pytest.fixture
 def small_bench() -> list[str]:
     """Arguments of a bench of a few seconds."""

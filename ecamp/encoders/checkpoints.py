@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ecamp.data.store import atomic_path, write_json
+from ecamp.data.store import atomic_path, content_hash, write_json
 from ecamp.encoders.checkpoint_file import (
     PATCHES,
     POSITIONS,
