@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ecamp.config import PluginRef
 from ecamp.data.arrays import materialise
-from ecamp.errors import CorruptFileError, EcampError
+from ecamp.errors import CorruptFileError, EcampError, UsageError
 from ecamp.plugin.host import make_plugin
-from ecamp.pretext.base import Objective, PretextContext
-from ecamp.train.pretrain import (
-    PretrainRecipe,
-    Source,
-    batch_rows,
-    load_weights,
-    native_precision,
-    pretrain,
-)
+from ecamp.pretext.base import Objective
+from ecamp.train.optim import adamw, layer_scales
+from ecamp.train.pretrain import Trainer, load_weights, pretrain
+from ecamp.train.recipe import PretrainRecipe, load_preset, native_precision
 from ecamp.train.schedule import warmup_cosine
+from ecamp.train.source import Part, Source, batch_rows, make_batches
 
 RECIPE = PretrainRecipe(steps=7, batch_size=8, precision="fp32", checkpoint_seconds=1e-9)
 
@@ -35,17 +33,17 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
         "ecamp.datasets", PluginRef.parse("phantom?pretrain=24&train=6&val=6&test=6")
     )
     arrays = materialise(data, 64, splits=["pretrain"], cache=tmp_path_factory.mktemp("cache"))
-    return Source(arrays, arrays.where("pretrain"))
+    return Source([Part(arrays, arrays.where("pretrain"))])
 
 
-def _objective(source: Source) -> Objective:
+def _objective(source: Source, pretext: str = "ecamp?dropout=0.1") -> Objective:
+    """ECAMP with dropout by default, so that its random numbers count too."""
     torch.manual_seed(0)
     encoder = make_plugin(
         "ecamp.encoders", PluginRef.parse("vit-micro?width=32&depth=1&heads=2&image_size=32")
     ).build(1)
-    context = PretextContext(source.arrays.info, source.arrays.reports, 2)
-    ref = PluginRef.parse("ecamp?dropout=0.1")  # dropout, so that its random numbers count too
-    return make_plugin("ecamp.pretext", ref).build(encoder, context)
+    plugin = make_plugin("ecamp.pretext", PluginRef.parse(pretext))
+    return plugin.build(encoder, source.context(2))
 
 
 class _Stop(Exception):
@@ -92,19 +90,126 @@ def test_a_checkpoint_of_another_recipe_is_refused(source: Source, tmp_path: Pat
         pretrain(_objective(source), source, RECIPE, tmp_path, "another key")
 
 
-def test_a_loss_that_is_not_finite_names_samples_and_keeps_the_checkpoint(
+def test_a_loss_that_is_not_finite_names_samples_and_keeps_the_last_good_weights(
     source: Source, tmp_path: Path
 ):
     objective = _objective(source)
+    good: dict[str, torch.Tensor] = {}
 
     def poison(step: int, losses: dict[str, float]) -> None:
         if step == 3:
-            with torch.no_grad():
-                next(objective.parameters()).fill_(math.nan)
+            good.update({k: v.clone() for k, v in objective.encoder.state_dict().items()})
+            objective.forward = lambda batch: {
+                "loss": torch.tensor(math.nan),
+                "mim": torch.ones(()),
+            }
 
-    with pytest.raises(EcampError, match=r"step 4; samples phantom-\d+") as caught:
+    with pytest.raises(EcampError, match=r"loss nan at step 4; samples phantom-\d+") as caught:
         pretrain(objective, source, RECIPE, tmp_path, "key", poison)
     assert "Lower the learning rate" in str(caught.value)
+    named = json.loads((tmp_path / "not-finite.json").read_text())
+    assert named["step"] == 4
+    assert named["losses"] == {"loss": "nan", "mim": 1.0}
+    (batch,) = make_batches(source, RECIPE, 4)
+    assert named["samples"] == source.names(batch.index.tolist())
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 4
+    for name, value in good.items():
+        assert torch.equal(kept["objective"][f"encoder.{name}"], value)
+
+
+@pytest.mark.parametrize("extra", [{"ema": 0.8}, {"precision": "fp16"}, {"accumulate": 3}])
+def test_every_kind_of_training_resumes_to_the_same_bytes(
+    source: Source, tmp_path: Path, extra: dict[str, object]
+):
+    recipe = RECIPE.model_copy(update=extra)
+    whole = pretrain(_objective(source), source, recipe, tmp_path / "whole", "key")
+    with pytest.raises(_Stop):
+        pretrain(_objective(source), source, recipe, tmp_path / "parts", "key", _stop_after(3))
+    resumed = pretrain(_objective(source), source, recipe, tmp_path / "parts", "key")
+    assert resumed.read_bytes() == whole.read_bytes()
+    plain = pretrain(_objective(source), source, RECIPE, tmp_path / "plain", "key")
+    assert plain.read_bytes() != whole.read_bytes()  # the option does something
+
+
+def test_parts_of_a_batch_add_up_to_the_whole_batch(source: Source):
+    """MAE's loss is a mean over samples: the gradient must not depend on how a batch is parted."""
+    gradients = []
+    for accumulate in (1, 3):
+        recipe = PretrainRecipe(batch_size=8, accumulate=accumulate, precision="fp32", clip=None)
+        batches = make_batches(source, recipe, 0)
+        assert [len(b.index) for b in batches] == ([8] if accumulate == 1 else [3, 3, 2])
+        assert torch.equal(
+            torch.cat([b.index for b in batches]), make_batches(source, RECIPE, 0)[0].index
+        )
+        objective = _objective(source, "mae").double()
+        trainer = Trainer(objective, recipe, len(source))
+        trainer.update([replace(b, images=b.images.double()) for b in batches])
+        gradients.append(
+            torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
+        )
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
+
+
+def test_averaged_weights_equal_a_plain_average(source: Source, tmp_path: Path):
+    recipe = RECIPE.model_copy(update={"ema": 0.5, "steps": 3})
+    objective = _objective(source)
+    name = "vit.norm.weight"
+    plain = objective.encoder.state_dict()[name].double().clone()
+
+    def follow(step: int, losses: dict[str, float]) -> None:
+        plain.mul_(0.5).add_(0.5 * objective.encoder.state_dict()[name].double())
+
+    path = pretrain(objective, source, recipe, tmp_path, "key", follow)
+    torch.testing.assert_close(load_file(path)[name].double(), plain, rtol=1e-6, atol=0)
+
+
+def test_layers_below_learn_slower(source: Source):
+    objective = _objective(source)
+    scales = layer_scales(objective.encoder, 0.5, "encoder.")
+    # One block: embedding two below the end, block one below it, the final norm at full rate.
+    assert scales["encoder.vit.patch_embed."] == 0.25
+    assert scales["encoder.vit.blocks.0."] == 0.5
+    optimizer = adamw(objective, lr=1.0, weight_decay=0.0, scale=scales)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    vit = objective.encoder.vit
+    assert rates[id(vit.patch_embed.proj.weight)] == rates[id(vit.cls_token)] == 0.25
+    assert rates[id(vit.blocks[0].mlp.fc1.weight)] == 0.5
+    assert rates[id(vit.norm.weight)] == rates[id(objective.decoder.out.weight)] == 1.0
+    assert layer_scales(objective.encoder, 1.0, "encoder.") == {}
+
+
+def test_the_published_recipe_is_a_preset_and_its_cosine_does_not_end(source: Source):
+    recipe = PretrainRecipe(**load_preset("published"))
+    assert recipe.total_steps(377_110) == math.ceil(120 * 377_110 / 8192)
+    trainer = Trainer(_objective(source, "mae"), recipe, 377_110)
+    trainer.step = trainer.total - 1
+    # Epoch 120 of 200, warm-up 40: half of 1 + cos(pi * 80 / 160).
+    assert trainer.rate() == pytest.approx(
+        1.5e-4 * 0.5 * (1 + math.cos(math.pi * 80 / 160)), rel=2e-3
+    )
+    with pytest.raises(UsageError, match="Did you mean 'published'"):
+        load_preset("publisched")
+
+
+def test_length_in_epochs(source: Source):
+    assert PretrainRecipe(epochs=2.5, batch_size=8).total_steps(24) == 8
+    assert PretrainRecipe(steps=5).total_steps(24) == 5
+
+
+def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: Source):
+    part = source.parts[0]
+    other = replace(part.arrays, info=replace(part.arrays.info, mean=(0.0,), std=(1.0,)))
+    pooled = Source([part, Part(other, part.rows[:5])])
+    assert len(pooled) == len(source) + 5
+    at = np.array([25, 2, 28])
+    images = pooled.images(at)
+    torch.testing.assert_close(images[1], source.images(np.array([2]))[0])
+    raw = (
+        torch.from_numpy(np.array(part.arrays.images[part.rows[[1, 4]]])).permute(0, 3, 1, 2) / 255
+    )
+    torch.testing.assert_close(images[[0, 2]], raw.float())
+    assert pooled.names([25]) == [source.names([1])[0]]
 
 
 def test_weights_that_do_not_fit_are_named(source: Source, tmp_path: Path):
