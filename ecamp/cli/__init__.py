@@ -16,6 +16,7 @@ from ecamp.errors import EcampError, did_you_mean
 COMMANDS = {
     "bench": ("ecamp.cli.bench:bench", "Run encoders x pretexts x data sets x tasks."),
     "pretrain": ("ecamp.cli.pretrain:pretrain", "Pre-train one encoder."),
+    "ablate": ("ecamp.cli.ablate:ablate", "What each part of ECAMP is worth."),
     "report": ("ecamp.cli.report:report", "Table and HTML page of a run."),
     "text": ("ecamp.cli.text:text", "See what is masked in a report; train tokenizers."),
     "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),

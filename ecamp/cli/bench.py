@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ecamp.config import BenchSpec
 
 
 @click.command()
@@ -31,12 +34,20 @@ import click
               default="table", show_default=True)  # fmt: skip
 def bench(**options: Any) -> None:
     """Run encoders x pretexts x data sets x tasks and say what helped."""
+    execute(_spec(options), options)
+
+
+def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
+    """Plan, run and summarise a recipe; the first pretext is the baseline.
+
+    Args:
+        options: `dry_run`, `format`, `run_path`, `cache` of the command line.
+    """
     from ecamp.bench.plan import make_plan
     from ecamp.bench.runner import Runner
     from ecamp.bench.store import RunFolder, command_line
     from ecamp.cli.previews import watcher
 
-    spec = _spec(options)
     plan = make_plan(spec)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
@@ -59,7 +70,7 @@ def bench(**options: Any) -> None:
         sys.exit(3)
 
 
-def _spec(options: dict[str, Any]) -> Any:
+def _spec(options: dict[str, Any]) -> BenchSpec:
     """The recipe file, overridden by the options that were given."""
     from ecamp.config import BenchSpec, load_recipe, validate
 
@@ -67,7 +78,7 @@ def _spec(options: dict[str, Any]) -> Any:
     lists = {"tasks": str, "protocols": str, "fractions": float, "seeds": int}
     for name, kind in lists.items():
         if options[name] is not None:
-            values[name] = [_number(kind, name, part) for part in options[name].split(",") if part]
+            values[name] = numbers(kind, name, options[name])
     for name in ("datasets", "encoders", "pretext", "pretrain_data", "bootstrap", "on_bad_image"):
         if options[name] is not None:
             values[name] = options[name]
@@ -76,13 +87,14 @@ def _spec(options: dict[str, Any]) -> Any:
     return validate(BenchSpec, values, str(options["recipe"] or "command line"))
 
 
-def _number(kind: type, name: str, text: str) -> Any:
+def numbers(kind: type, name: str, text: str) -> list[Any]:
+    """The parts of a comma-separated option."""
     from ecamp.errors import UsageError
 
     try:
-        return kind(text.strip())
+        return [kind(part.strip()) for part in text.split(",") if part]
     except ValueError:
-        raise UsageError(f"--{name}: '{text}' is no number.") from None
+        raise UsageError(f"--{name}: '{text}' is no list of numbers.") from None
 
 
 def _show(plan: Any, form: str) -> None:

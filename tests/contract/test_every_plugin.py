@@ -14,6 +14,11 @@ from ecamp.testing.contract import check_plugin
 REAL = Path(__file__).parents[1] / "datasets"
 
 # Plugin -> one-line references to check it by; small, and every family by a ViT and a CNN.
+PRESETS = [
+    "ecamp-released", "mrm-like", "ecamp-uniform-masking", "ecamp-no-rebalance",
+    "ecamp-global-fusion", "ecamp-fine-fusion", "ecamp-no-text", "ecamp-no-super-resolution",
+    "ecamp-random-window", "ecamp-small-window", "ecamp-loss-on-all",
+]  # fmt: skip
 EXAMPLES = {
     "ecamp.encoders": {
         "timm": [
@@ -27,7 +32,8 @@ EXAMPLES = {
     "ecamp.pretext": {"none": ["none"], "mae": ["mae", "mae?norm_pix=false"],
                       "ecamp": ["ecamp", "ecamp?super_resolution=false&rebalance=false",
                                 "ecamp?fidelity=released"],
-                      "weights": ["weights?path=any.safetensors"]},
+                      "weights": ["weights?path=any.safetensors"],
+                      **{name: [name] for name in PRESETS}},
     "ecamp.datasets": {
         "phantom": ["phantom?pretrain=20&train=20&val=20&test=20"],
         "folder": [str(REAL / "covid_cxr.yaml"), str(REAL / "kermany_cxr.yaml")],

@@ -16,7 +16,7 @@ from ecamp.errors import DataError
 from ecamp.testing.golden.__main__ import CHECKS, file_checks, folder_checks, main
 from ecamp.testing.golden.check import Check, compare
 from ecamp.testing.golden.compared import gradient_floor
-from ecamp.testing.golden.recipe import kind_of, recipe
+from ecamp.testing.golden.recipe import kind_of, make
 from ecamp.testing.golden.slices import take
 
 PRETRAINING = list(CHECKS)[:8]
@@ -183,11 +183,11 @@ def test_recipe_kinds():
         ("x.embeddings.LayerNorm.weight", 1): "ln",
         ("blocks.0.mlp.fc1.weight", 2): "mat",
     }
-    assert {key: kind_of(*key) for key in kinds} == kinds
-    value = recipe(5, "fc.weight", (4, 25))
+    assert {key: kind_of(key[0], (1,) * key[1]) for key in kinds} == kinds
+    value = make("fc.weight", (4, 25), 5)
     assert value.dtype == np.float32
     assert np.abs(value).max() <= 2 / 5
-    assert not np.array_equal(value, recipe(6, "fc.weight", (4, 25)))
+    assert not np.array_equal(value, make("fc.weight", (4, 25), 6))
 
 
 def test_a_zero_gradient_is_measured_against_its_matrix():
