@@ -38,6 +38,7 @@ ENTRY_POINTS = {
     "ecamp.datasets": [
         "phantom = ecamp.datasets.phantom:PhantomDataset",
         "folder = ecamp.datasets.folder:FolderDataset",
+        "mimic-cxr = ecamp.datasets.mimic_cxr:MimicCXR",
     ],
     "ecamp.tasks": [
         "cls = ecamp.tasks.classification:Classification",

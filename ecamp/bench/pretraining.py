@@ -161,6 +161,7 @@ def build_objective(plan: Pretraining, source: Source) -> Objective:
     encoder = make_plugin("ecamp.encoders", plan.encoder).build(channels)
     if plan.init is not None:
         load_encoder(encoder, plan.init)
+        encoder.pretrained = True  # an objective that draws weights anew leaves these alone
     pretext: PretextPlugin = make_plugin("ecamp.pretext", plan.pretext)
     return pretext.build(encoder, source.context(plan.recipe.scale))
 

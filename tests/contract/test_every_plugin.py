@@ -41,7 +41,14 @@ EXAMPLES = {
     "ecamp.tasks": {"cls": ["cls"], "seg": ["seg"], "det": ["det"]},
 }  # fmt: skip
 
-OURS = [(e.group, e.name) for g in GROUPS for e in list_plugins(g) if e.dist == "ecamp"]
+# These need a folder in their layout: their own tests make one and run the contract there.
+ELSEWHERE = {"mimic-cxr"}
+OURS = [
+    (e.group, e.name)
+    for g in GROUPS
+    for e in list_plugins(g)
+    if e.dist == "ecamp" and e.name not in ELSEWHERE
+]
 
 
 @pytest.mark.parametrize(("group", "name"), OURS)

@@ -1,0 +1,145 @@
+"""MIMIC-CXR-JPG with its reports, for pre-training, from the folder as PhysioNet gives it.
+
+Layout: `mimic-cxr-2.0.0-metadata.csv.gz` and `mimic-cxr-2.0.0-split.csv.gz` beside
+`files/p10/p10000032/s50414267/<dicom_id>.jpg`; reports `files/p10/p10000032/s50414267.txt`, in the
+same tree or in one of their own. Credentialed data: this reads what the user has, and never fetches it.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ecamp.config import identity
+from ecamp.data.images import read_image
+from ecamp.data.store import content_hash
+from ecamp.errors import DataError, MissingError
+from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+from ecamp.text.sections import told
+
+METADATA, SPLIT = "mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-split.csv.gz"
+SPLITS = {"train": "pretrain", "validate": "val", "test": "test"}
+
+
+class MimicCXR(Dataset):
+    """Image-report pairs; the official split, of which `train` is pre-trained on."""
+
+    summary = "MIMIC-CXR-JPG and its reports, for pre-training (credentialed; never fetched)"
+    licence = "PhysioNet Credentialed Health Data License 1.5.0"
+    citation = "Johnson et al., MIMIC-CXR-JPG, PhysioNet 2019, doi 10.13026/8360-t248"
+
+    class Config(PluginConfig):
+        """Where it lies, and what is taken."""
+
+        root: str = Field(description="folder with the two csv.gz files and files/")
+        reports: str | None = Field(
+            default=None, description="folder whose files/ holds the reports; default root"
+        )
+        views: list[str] = Field(default=["PA", "AP"], description="values of ViewPosition kept")
+        distilled: str | None = Field(
+            default=None, description="JSON, study id -> distilled statements"
+        )
+
+    @property
+    def root(self) -> Path:
+        """The images' folder."""
+        return Path(self.config.root).expanduser()
+
+    @property
+    def info(self) -> DatasetInfo:
+        # Mean and spread as the published code has them (METHOD section 4).
+        return DatasetInfo(
+            name="mimic-cxr", version="2.0.0-official", has_reports=True,
+            mean=(0.4721,), std=(0.3037,),
+        )  # fmt: skip
+
+    def _index(self, name: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+        path = self.root / name
+        if not path.exists():
+            found = sorted(p.name for p in self.root.glob("*"))[:6] if self.root.is_dir() else []
+            raise MissingError(
+                f"{path}: missing; the folder holds {', '.join(found) or 'nothing'}.",
+                f"root is the folder with {METADATA}, {SPLIT} and files/, as downloaded.",
+            )
+        try:
+            with gzip.open(path, "rt", newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                lacking = set(columns) - set(reader.fieldnames or ())
+                if lacking:
+                    raise DataError(f"{path}: no column '{sorted(lacking)[0]}'.")
+                yield from enumerate(reader, 2)
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: damaged: {error}.", "Download it again.") from error
+
+    @cached_property
+    def _distilled(self) -> dict[str, str]:
+        if self.config.distilled is None:
+            return {}
+        path = Path(self.config.distilled).expanduser()
+        try:
+            value: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read: {error}.") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: must map study ids to texts.")
+        return {str(key).lstrip("s"): str(text) for key, text in value.items()}
+
+    def records(self) -> Sequence[Record]:
+        return self._records
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        views: dict[str, str] = {}
+        for _, row in self._index(METADATA, ("dicom_id", "ViewPosition")):
+            views[row["dicom_id"]] = row["ViewPosition"]
+        records, reports = [], {}
+        for line, row in self._index(SPLIT, ("dicom_id", "study_id", "subject_id", "split")):
+            where = f"{SPLIT} line {line}"
+            if views.get(row["dicom_id"]) not in self.config.views:
+                continue
+            if row["split"] not in SPLITS:
+                raise DataError(f"{where}: split '{row['split']}' is none of {', '.join(SPLITS)}.")
+            subject, study = row["subject_id"], row["study_id"]
+            home = Path("files") / f"p{subject[:2]}" / f"p{subject}"
+            if study not in reports:
+                reports[study] = self._report(home / f"s{study}.txt")
+            records.append(
+                Record(
+                    id=row["dicom_id"],
+                    patient=subject,
+                    split=SPLITS[row["split"]],
+                    row=where,
+                    report=reports[study] or None,
+                    distilled=self._distilled.get(study),
+                    payload=home / f"s{study}" / f"{row['dicom_id']}.jpg",
+                )
+            )
+        if records and not any(reports.values()):
+            raise MissingError(
+                f"{self.config.reports or self.root}: no report under files/.",
+                "Unpack mimic-cxr-reports.zip and name its folder: mimic-cxr?root=...&reports=...",
+            )
+        return records
+
+    def _report(self, path: Path) -> str:
+        try:
+            base = Path(self.config.reports).expanduser() if self.config.reports else self.root
+            return told((base / path).read_text(encoding="utf-8", errors="replace"))
+        except FileNotFoundError:
+            return ""  # a study without report; pre-training that needs one leaves it out
+
+    def load(self, record: Record, size: int) -> Sample:
+        return Sample(read_image(self.root / record.payload, "grey", record.row))
+
+    def fingerprint(self) -> str:
+        files = [content_hash(self.root / name) for name in (METADATA, SPLIT)]
+        distilled = self.config.distilled
+        files.append(content_hash(Path(distilled).expanduser()) if distilled else "")
+        return identity(["mimic-cxr", 1, self.config.views, files])
