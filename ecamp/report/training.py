@@ -8,12 +8,14 @@ import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ecamp.data.store import write_bytes
 
 WORDS = 2  # entities a sample whose attention is shown
+SIDE, GAP, TITLE, CAPTION, HEAD = 1.75, 0.1, 0.24, 0.36, 0.36  # inches of the picture's parts
 LABELS = {"mim": "masked image", "sr": "super-resolution", "mlm": "masked text", "loss": "total"}
 
 
@@ -40,35 +42,42 @@ def draw_preview(
     count = len(next(iter(panels.values())))
     words = min(WORDS, max((len(found) for found in attention), default=0))
     columns = len(panels) + words
-    figure = Figure(figsize=(1.9 * columns, 2.35 * count + 0.5), dpi=110, layout="constrained")
+    # Placed by hand, in inches: captions run below their row, across all of its columns.
+    width = columns * (SIDE + GAP) + GAP
+    row = TITLE + SIDE + CAPTION
+    height = count * row + HEAD
+    figure = Figure(figsize=(width, height), dpi=110)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(count, columns, squeeze=False)
+    figure.text(GAP / width, 1 - 0.6 * HEAD / height, title, fontsize=10, weight="bold")
+
+    def panel(i: int, k: int, name: str) -> Any:
+        left, bottom = GAP + k * (SIDE + GAP), height - HEAD - i * row - TITLE - SIDE
+        axis = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
+        axis.set_axis_off()
+        axis.set_title(textwrap.shorten(name, 24, placeholder=" …"), fontsize=8, pad=3)
+        return axis
+
     background = next(reversed(panels.values()))
     for i in range(count):
-        for axis in axes[i]:
-            axis.set_axis_off()
-        for axis, (name, images) in zip(axes[i], panels.items(), strict=False):
+        for k, (name, images) in enumerate(panels.items()):
+            axis = panel(i, k, name)
             axis.imshow(images[i], cmap="gray", vmin=0, vmax=255)
-            if i == 0:
-                axis.set_title(name, fontsize=9)
             if windows is not None and name in ("super-resolved", "target"):
-                height, width = images[i].shape[:2]
-                x0, y0, x1, y1 = windows[i] * [width, height, width, height] - 0.5
-                box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="#ffb703", lw=1.2)
+                high, wide = images[i].shape[:2]
+                x0, y0, x1, y1 = windows[i] * [wide, high, wide, high] - 0.5
+                box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="#ffb703", lw=1.4)
                 axis.add_patch(box)
-        found = attention[i][:words] if i < len(attention) else []
-        for axis, (word, cells) in zip(axes[i][len(panels) :], found, strict=False):
-            height, width = background[i].shape[:2]
+        for k, (word, cells) in enumerate(attention[i][:words] if attention else []):
+            axis = panel(i, len(panels) + k, f"“{word}”")
+            high, wide = background[i].shape[:2]
             axis.imshow(background[i], cmap="gray", vmin=0, vmax=255)
-            axis.imshow(cells, cmap="inferno", alpha=0.55, extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-                        interpolation="bilinear")  # fmt: skip
-            axis.set_title(f"“{word}”", fontsize=9)
-        text = textwrap.shorten(captions[i], 34 * columns, placeholder=" …")
-        axes[i][0].text(
-            0, -0.04, textwrap.fill(text, 17 * columns), transform=axes[i][0].transAxes,
-            fontsize=7.5, va="top", color="#444",
-        )  # fmt: skip
+            axis.imshow(cells, cmap="inferno", alpha=0.55, interpolation="bilinear",
+                        extent=(-0.5, wide - 0.5, high - 0.5, -0.5))  # fmt: skip
+        letters = int(width * 15)
+        text = textwrap.shorten(captions[i], 2 * letters - 8, placeholder=" …")
+        below = height - HEAD - (i + 1) * row + CAPTION - 0.05
+        figure.text(GAP / width, below / height, textwrap.fill(text, letters), fontsize=7, va="top",
+                    color="#555", linespacing=1.3)  # fmt: skip
     write_bytes(path, _png(figure))
 
 

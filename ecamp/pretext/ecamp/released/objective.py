@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ecamp.encoders.base import PatchEncoder
 from ecamp.errors import UsageError
-from ecamp.pretext.base import PretextBatch, PretextContext
-from ecamp.pretext.ecamp.released.image import WINDOW_MARGIN
+from ecamp.pretext.base import PretextBatch, PretextContext, Preview
+from ecamp.pretext.ecamp.released.image import WINDOW_MARGIN, window_cells
 from ecamp.pretext.ecamp.released.masking import Vocabulary, insert_distilled, mask_batch
-from ecamp.pretext.ecamp.released.model import ReleasedModel
+from ecamp.pretext.ecamp.released.model import Losses, ReleasedModel
 from ecamp.pretext.ecamp.reports import tokenizer_for
 from ecamp.pretext.ecamp.text_tower import text_config
+from ecamp.pretext.images import masked_panels, patchify
 from ecamp.text.tokenizer import encode_reports
 
 if TYPE_CHECKING:
@@ -70,6 +71,23 @@ class ReleasedObjective(ReleasedModel):
         return {"fidelity": "released", "tokenizer": self.tokenizer.to_str()}
 
     def forward(self, batch: PretextBatch) -> dict[str, Tensor]:
+        losses, _, _ = self._step(batch)
+        return {"loss": losses.total, "mim": losses.mim, "sr": losses.sr, "mlm": losses.mlm}
+
+    @torch.no_grad()
+    def preview(self, batch: PretextBatch) -> Preview:
+        losses, row, column = self._step(batch)
+        patch, channels = self.encoder.patch_size, self.encoder.channels
+        plain = patchify(losses.small, patch)
+        panels = masked_panels(plain, losses.predicted.float(), losses.removed, patch, channels)
+        panels |= {"super-resolved": losses.refined.float(), "target": batch.images_large}
+        side = window_cells(self.encoder.grid[0])
+        # `row` moves the window along the width, as published.
+        windows = torch.stack([row, column, row + side, column + side], 1) / self.encoder.grid[0]
+        return Preview(panels, windows)
+
+    def _step(self, batch: PretextBatch) -> tuple[Losses, Tensor, Tensor]:
+        """Losses of a batch, and the numbers that named its windows."""
         device, count = batch.images_large.device, len(batch.images_large)
         noise = torch.rand(count, self.patches, generator=batch.generator)
         # A published list named one of nine windows per image; it was never published.
@@ -81,7 +99,7 @@ class ReleasedObjective(ReleasedModel):
         real = (torch.arange(labels.shape[1]) < lengths.unsqueeze(1)).long()
         drawn = (noise, row, column, ids, labels, real, weights)
         losses = self.losses(batch.images_large, *(value.to(device) for value in drawn))
-        return {"loss": losses.total, "mim": losses.mim, "sr": losses.sr, "mlm": losses.mlm}
+        return losses, row, column
 
     def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Tokens (n, S) and their numbers (n,); doubled full stops are made single, as published."""
