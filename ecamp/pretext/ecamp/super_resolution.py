@@ -57,15 +57,3 @@ def cut(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
     place = (y * width + x).view(batch, 1, -1).expand(-1, channels, -1)
     # A gather: the gradient of per-image slices would fill a whole image of zeros for each.
     return images.flatten(2).gather(2, place).view(batch, channels, side, side)
-
-
-def random_windows(
-    batch: int, cells: int, side: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw square windows on a grid of cells.
-
-    Returns:
-        First row and first column, int64 (batch,) each, in 0 .. cells - side.
-    """
-    corner = torch.randint(0, cells - side + 1, (2, batch), generator=generator)
-    return corner[0], corner[1]
