@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,6 +20,7 @@ from ecamp.encoders.checkpoint_file import (
     geometry_of,
     read,
 )
+from ecamp.encoders.position import resize_table
 from ecamp.encoders.timm import ViTEncoder
 from ecamp.errors import DataError, UsageError
 
@@ -97,22 +95,6 @@ def inspect(path: Path) -> CheckpointInfo:
     )
 
 
-def resize_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resize a position table as MAE and ECAMP do: bicubic, the class token's row untouched.
-
-    Args:
-        table: (1, 1 + side*side, width).
-        grid: (rows, columns) wanted.
-
-    Returns:
-        (1, 1 + rows*columns, width).
-    """
-    side = math.isqrt(table.shape[1] - 1)
-    image = table[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-    resized = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
-    return torch.cat([table[:, :1], resized.flatten(2).transpose(1, 2)], 1)
-
-
 def change_channels(kernel: Tensor, channels: int) -> Tensor:
     """Patch embedding (width, 3, p, p) <-> (width, 1, p, p), the same answer on grey images."""
     grey = kernel.sum(1, keepdim=True)
@@ -126,7 +108,7 @@ def _fit(
     state = {name: tensor.float() for name, tensor in found.encoder.items()}
     have, changes = found.geometry, []
     if (have.grid, have.grid) != grid:
-        state[POSITIONS] = resize_positions(state[POSITIONS], grid)
+        state[POSITIONS] = resize_table(state[POSITIONS], *grid)
         changes.append(
             f"pos_embed: {have.grid} x {have.grid} to {grid[0]} x {grid[1]} patches, bicubic"
         )

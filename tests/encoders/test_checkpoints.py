@@ -22,8 +22,8 @@ from ecamp.encoders.checkpoints import (
     export,
     inspect,
     load_encoder,
-    resize_positions,
 )
+from ecamp.encoders.position import resize_table
 from ecamp.errors import DataError, MissingError, UsageError
 from ecamp.plugin.host import make_plugin
 
@@ -107,7 +107,7 @@ def test_positions_are_resized_as_published(shared_data: Path) -> None:
     with np.load(file) as vectors:
         before, after = (torch.from_numpy(vectors[f"interpolate/{n}"]) for n in ("in", "out"))
     side = round((after.shape[1] - 1) ** 0.5)
-    torch.testing.assert_close(resize_positions(before, (side, side)), after, rtol=0, atol=1e-6)
+    torch.testing.assert_close(resize_table(before, side, side), after, rtol=0, atol=1e-6)
 
 
 def test_another_size_and_grey_images_are_made_to_fit_and_said(tmp_path: Path) -> None:

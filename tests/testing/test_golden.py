@@ -157,7 +157,7 @@ def test_a_missing_folder_and_an_unknown_choice_say_so(
 
 
 def test_a_file_without_a_module_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(CHECKS, "later.npz", ("not_written_yet",))
+    monkeypatch.setitem(CHECKS, "later.npz", "not_written_yet")
     (tmp_path / "later.npz").write_bytes(b"")
     (check,) = folder_checks(tmp_path, ["later.npz"])
     assert not check.passed
