@@ -60,7 +60,7 @@ def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
     runner = Runner(
         plan, run, cache=options["cache"],
         say=lambda text: click.echo(f"{time.monotonic() - began:6.0f}s  {text}", err=True),
-        progress=_Progress(), watch=lambda recipe: watcher(recipe, 4, only_last=True),
+        progress=Progress(), watch=lambda recipe: watcher(recipe, 4, only_last=True),
     )  # fmt: skip
     outcome = runner.execute()
     _summarise(run.path, options["form"], spec.pretext[0])
@@ -123,7 +123,7 @@ def _summarise(path: Path, form: str, baseline: Any) -> None:
     click.echo(f"report: {write_page(path, baseline=str(baseline))}", err=True)
 
 
-class _Progress:
+class Progress:
     """One line per tenth of a pre-training."""
 
     def __call__(self, step: int, total: int, losses: dict[str, float]) -> None:

@@ -32,8 +32,9 @@ def list_command(kind: str | None, form: str) -> None:
         ]
         click.echo(json.dumps(rows, indent=2))
         return
+    width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
-        click.echo(f"{entry.group[6:]:10} {entry.name:20} {entry.dist} {entry.version}")
+        click.echo(f"{entry.group[6:]:10} {entry.name:{width}}  {entry.dist} {entry.version}")
 
 
 @plugins.command()

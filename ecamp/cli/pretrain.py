@@ -31,7 +31,7 @@ def pretrain(**options: Any) -> None:
     """Pre-train one encoder; the same command resumes an interrupted one."""
     from ecamp.bench.plan import make_plan
     from ecamp.bench.pretraining import copy_pretraining, run_pretraining
-    from ecamp.cli.bench import _Progress
+    from ecamp.cli.bench import Progress
     from ecamp.cli.previews import watcher
     from ecamp.config import BenchSpec, validate
     from ecamp.errors import UsageError
@@ -53,7 +53,7 @@ def pretrain(**options: Any) -> None:
     for item in trained:
         folder = run_pretraining(
             item, options["on_bad_image"], options["cache"],
-            lambda text: click.echo(text, err=True), _Progress(),
+            lambda text: click.echo(text, err=True), Progress(),
             watcher(item.recipe, options["preview"]),
         )  # fmt: skip
         copy_pretraining(folder, options["out"])
