@@ -77,7 +77,7 @@ Result mask_tokens_cpu(Tensor ids, Tensor lengths, Tensor sample_ids, int64_t st
   // About 8,000 tokens a task: below that, waking a thread costs more than it brings.
   const int64_t grain = std::max<int64_t>(1, 8192 / std::max<int64_t>(1, p.window));
   torch::stable::parallel_for(0, p.batch, grain,
-                              [&](int64_t begin, int64_t end) { mask_rows(p, begin, end); });
+                              [&](int64_t begin, int64_t end) { ECAMP_LANE_CALL(mask_rows)(p, begin, end); });
   return ready.out;
 }
 

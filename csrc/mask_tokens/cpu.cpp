@@ -1,12 +1,10 @@
-#include <vector>
-
 #include "mask_tokens/mask_tokens.h"
 
-namespace ecamp::mask_tokens {
+namespace ecamp::mask_tokens::ECAMP_LANE {
 
 void mask_rows(const Params& p, int64_t begin, int64_t end) {
-  std::vector<int32_t> row(p.window);
-  std::vector<uint8_t> flag(p.window);
+  Scratch<int32_t> row(p.window);
+  Scratch<uint8_t> flag(p.window);
   for (int64_t b = begin; b < end; ++b) {
     const int64_t* ids = p.ids + b * p.window;
     uint8_t* role = p.out_roles + b * p.window;
@@ -24,13 +22,13 @@ void mask_rows(const Params& p, int64_t begin, int64_t end) {
       flag[i] = flag_of(p, ids[i]);
       if (i > 0 && !(flag[i] & kSpecial)) role[i] = kOther;
     }
-    const bool any_entity = assign_roles(p, row.data(), flag.data(), role, n);
+    const bool any_entity = assign_roles(p, row.data, flag.data, role, n);
     int64_t templates = 0, strong = 0, other = 0;
     bool hit = false;
     const int64_t last = n < p.window ? n : p.window - 1;  // the window's last is never masked
     for (int64_t i = 1; i < last; ++i) {
-      if (is_head(flag.data(), i))
-        hit = drawn(p, flag.data(), role, p.sample_ids[b], i, any_entity);
+      if (is_head(flag.data, i))
+        hit = drawn(p, flag.data, role, p.sample_ids[b], i, any_entity);
       if (!hit || role[i] == kNoRole) continue;
       mask[i] = true;
       out[i] = p.mask_id;
@@ -44,4 +42,4 @@ void mask_rows(const Params& p, int64_t begin, int64_t end) {
   }
 }
 
-}  // namespace ecamp::mask_tokens
+}  // namespace ecamp::mask_tokens::ECAMP_LANE

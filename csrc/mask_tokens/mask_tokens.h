@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "common/hostdevice.h"
+#include "common/lanes.h"
 #include "common/philox.h"
 
 namespace ecamp::mask_tokens {
@@ -128,7 +129,7 @@ ECAMP_HD float weight_of(const Weights& w, uint8_t role) {
 }
 
 // Rows [begin, end) on the host.
-void mask_rows(const Params& params, int64_t begin, int64_t end);
+ECAMP_LANES(void, mask_rows, (const Params& params, int64_t begin, int64_t end))
 
 // The whole batch on the current device, one launch, no allocation, no synchronisation.
 // Returns a cudaError_t. `stream` is a cudaStream_t.

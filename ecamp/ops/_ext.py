@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from ctypes import CDLL
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,16 @@ def load_extension() -> bool:
         )
         return False
     return True
+
+
+def cpu_lane(wanted: int = -1) -> str:
+    """The instruction set that CPU kernels use: `baseline`, `v3` (AVX2) or `v4` (AVX-512).
+
+    Args:
+        wanted: 0, 1 or 2 sets it, for tests; capped by what the machine has.
+    """
+    path = Path(__file__).resolve().parent.parent / LIBRARY
+    return ("baseline", "v3", "v4")[CDLL(str(path)).ecamp_cpu_lane(wanted)]
 
 
 def native_info() -> dict[str, Any]:

@@ -30,19 +30,12 @@ import torch
 from torch import Tensor
 
 from ecamp.ops._ext import load_extension
+from ecamp.ops._library import define
 from ecamp.ops.philox import philox
 
 OP = 1  # this op's place in the counter
 CONTINUATION, SPECIAL, BOUNDARY = 1, 2, 4  # bits of `flags`
 NO_ROLE, OTHER, ENTITY, DESCRIPTOR, TEMPLATE = 0, 1, 2, 3, 4
-
-_library = torch.library.Library("ecamp", "DEF")
-_library.define(
-    "mask_tokens(Tensor ids, Tensor lengths, Tensor sample_ids, int step, int seed, Tensor flags,"
-    " Tensor patterns, Tensor pattern_start, int mask_id, int t_entity, int t_other, int t_plain,"
-    " int descriptor_words, float template_weight) -> (Tensor, Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
 
 
 @dataclass(frozen=True)
@@ -248,10 +241,6 @@ def _weights(mask: np.ndarray, roles: np.ndarray, template_weight: float) -> np.
     return weights
 
 
-_library.impl("mask_tokens", _reference, "CompositeExplicitAutograd")
-
-
-@torch.library.register_fake("ecamp::mask_tokens")
 def _fake(ids: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return (
         torch.empty_like(ids),
@@ -259,3 +248,12 @@ def _fake(ids: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         torch.empty_like(ids, dtype=torch.float32),
         torch.empty_like(ids, dtype=torch.uint8),
     )
+
+
+define(
+    "mask_tokens(Tensor ids, Tensor lengths, Tensor sample_ids, int step, int seed, Tensor flags,"
+    " Tensor patterns, Tensor pattern_start, int mask_id, int t_entity, int t_other, int t_plain,"
+    " int descriptor_words, float template_weight) -> (Tensor, Tensor, Tensor, Tensor)",
+    _reference,
+    _fake,
+)

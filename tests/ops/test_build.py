@@ -26,6 +26,18 @@ def test_only_stable_symbols_are_needed() -> None:
     assert any(n.startswith("aoti_torch_") or n.startswith("torch_") for n in names)
 
 
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm (binutils)")
+def test_lanes_share_no_inline_function() -> None:
+    """A weak symbol would let the linker give an old processor a function compiled for a new one."""
+    objects = list(ROOT.glob("build/cmake/CMakeFiles/lane_*.dir/**/cpu.cpp.o"))
+    if not objects:
+        pytest.skip("the extension was not built in this folder")
+    for path in objects:
+        out = subprocess.run(["nm", "-C", str(path)], capture_output=True, text=True, check=True)
+        weak = [line for line in out.stdout.splitlines() if " W " in line or " V " in line]
+        assert not weak, f"{path}: {weak}"
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("source", sorted(ROOT.glob("csrc/**/*.cu")), ids=lambda p: p.parent.name)
 def test_cuda_code_compiles_without_spills(source: Path, tmp_path: Path) -> None:

@@ -15,14 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecamp.ops import mask_tokens as op
-from ecamp.ops._ext import load_extension
 from ecamp.ops.philox import philox
 from ecamp.text.policy import MaskingPolicy, compile_policy
 from ecamp.text.tokenizer import encode_reports, train_tokenizer
+from tests.ops.checks import lane, native
 
 ROOT = Path(__file__).parents[2]
-NATIVE = load_extension()
-native = pytest.mark.skipif(not NATIVE, reason="the extension is not built on this machine")
 
 
 def philox_plain(counter: list[int], key: list[int]) -> list[int]:
@@ -279,6 +277,15 @@ def test_wrong_arguments_are_named(change: dict, says: str) -> None:
             "sample_ids": torch.tensor([0, 1]), "step": 0, "seed": 0}  # fmt: skip
     with pytest.raises((ValueError, RuntimeError), match=says):
         op.mask_tokens(**{**good, **change}, tables=tables)
+
+
+@native
+@pytest.mark.parametrize("wanted", [0, 1, 2])
+def test_every_lane_gives_the_same_bits(reports: tuple, wanted: int) -> None:
+    ids, lengths, samples, tables = reports
+    want = op.MaskedTokens(*reference(ids, lengths, samples, 3, 7, tables))
+    with lane(wanted):
+        same(op.mask_tokens(ids, lengths, samples, 3, 7, tables), want)
 
 
 @native
