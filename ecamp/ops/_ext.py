@@ -14,13 +14,19 @@ import torch
 LIBRARY = "_C.so"
 
 
-@cache
 def load_extension() -> bool:
     """Load the kernels. One warning when they are missing, none when they are switched off.
+
+    While torch.compile traces there is nothing to load: the dispatcher picks the kernel later.
 
     Returns:
         Whether native kernels are registered. `ECAMP_DISABLE_EXT=1` says no.
     """
+    return True if torch.compiler.is_compiling() else _load()
+
+
+@cache
+def _load() -> bool:
     if os.environ.get("ECAMP_DISABLE_EXT") == "1":
         return False
     path = Path(__file__).resolve().parent.parent / LIBRARY
