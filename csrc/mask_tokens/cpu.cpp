@@ -5,6 +5,7 @@
 namespace ecamp::mask_tokens::ECAMP_LANE {
 
 void mask_rows(const Params& p, int64_t begin, int64_t end) {
+  if (p.window == 0) return;  // empty tensors have no address
   Scratch<int32_t> row(p.window), candidates(p.window);
   Scratch<Found> found(p.window);
   Scratch<uint32_t> draws(p.window);
