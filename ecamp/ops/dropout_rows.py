@@ -51,7 +51,7 @@ def dropout_rows(
         return x
     load_extension()
     limit = round(p * 2**32)
-    return _Dropout.apply(  # type: ignore[no-any-return, no-untyped-call]
+    return _Dropout.apply(
         x.contiguous(), samples.contiguous(), positions.contiguous(), limit, 1 / (1 - p), seed, step
     )
 
@@ -68,7 +68,7 @@ class _Dropout(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
         given = torch.ops.ecamp.dropout_rows(
             gradient.contiguous(), *ctx.saved_tensors, *ctx.numbers
