@@ -1,42 +1,28 @@
 #include "residual_norm/residual_norm.h"
 
+#include "common/philox_many.h"
 #include "common/sum.h"
 
 namespace ecamp::residual_norm::ECAMP_LANE {
 namespace {
 
-constexpr int kGroups = 16;  // Philox counters at once; each decides four columns
+constexpr int64_t kColumns = 4 * kDraws;  // a draw decides four columns
 
-int64_t padded(int64_t width) { return (width + 4 * kGroups - 1) / (4 * kGroups) * (4 * kGroups); }
+int64_t padded(int64_t width) { return (width + kColumns - 1) / kColumns * kColumns; }
 
-// philox() of common/philox.h for the column groups [first, first + kGroups) of a row, written as
-// loops over the groups so that compilers vectorise it.
-void draw(const Params& p, int64_t t, int64_t first, float* factor) {
-  uint32_t c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
-  for (int i = 0; i < kGroups; ++i) {
-    c0[i] = static_cast<uint32_t>(p.positions[t]);
-    c1[i] = static_cast<uint32_t>(first + i);
-    c2[i] = static_cast<uint32_t>(p.samples[t]);
-    c3[i] = p.step;
-  }
-  uint32_t k0 = static_cast<uint32_t>(p.seed), k1 = static_cast<uint32_t>(p.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < kGroups; ++i) {
-      const uint64_t a = uint64_t{0xD2511F53u} * c0[i];
-      const uint64_t b = uint64_t{0xCD9E8D57u} * c2[i];
-      c0[i] = static_cast<uint32_t>(b >> 32) ^ c1[i] ^ k0;
-      c2[i] = static_cast<uint32_t>(a >> 32) ^ c3[i] ^ k1;
-      c1[i] = static_cast<uint32_t>(b);
-      c3[i] = static_cast<uint32_t>(a);
-    }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  for (int i = 0; i < kGroups; ++i) {
-    factor[4 * i] = c0[i] >= p.limit ? p.scale : 0.0f;
-    factor[4 * i + 1] = c1[i] >= p.limit ? p.scale : 0.0f;
-    factor[4 * i + 2] = c2[i] >= p.limit ? p.scale : 0.0f;
-    factor[4 * i + 3] = c3[i] >= p.limit ? p.scale : 0.0f;
+// What dropout multiplies the columns of row t by, up to a multiple of kColumns.
+void draw(const Params& p, int64_t t, float* factor) {
+  const uint32_t limit = p.limit;  // by value, or the choice below is not vectorised
+  const float scale = p.scale;
+  for (int64_t first = 0; first < p.width; first += kColumns) {
+    Draws draws;
+    philox_many(static_cast<uint32_t>(p.positions[t]), static_cast<uint32_t>(first / 4),
+                static_cast<uint32_t>(p.samples[t]), p.step, p.seed, draws);
+    float kept[4][kDraws];
+    for (int k = 0; k < 4; ++k)
+      for (int i = 0; i < kDraws; ++i) kept[k][i] = draws.word[k][i] >= limit ? scale : 0.0f;
+    for (int i = 0; i < kDraws; ++i)
+      for (int k = 0; k < 4; ++k) factor[first + 4 * i + k] = kept[k][i];
   }
 }
 
@@ -61,7 +47,7 @@ void add_up(const Params& p, int64_t t, Room& room) {
   }
   if (p.limit > 0) {
     float* factor = room.factor.data;
-    for (int64_t first = 0; 4 * first < n; first += kGroups) draw(p, t, first, factor + 4 * first);
+    draw(p, t, factor);
     for (int64_t j = 0; j < n; ++j) z[j] = x[j] * factor[j];
     x = z;
   }
