@@ -20,15 +20,14 @@ def library_path() -> Path:
     return Path(named) if named else Path(__file__).resolve().parent.parent / LIBRARY
 
 
+@torch.compiler.assume_constant_result  # called while tracing instead of being traced
 def load_extension() -> bool:
     """Load the kernels. One warning when they are missing, none when they are switched off.
-
-    While torch.compile traces there is nothing to load: the dispatcher picks the kernel later.
 
     Returns:
         Whether native kernels are registered. `ECAMP_DISABLE_EXT=1` says no.
     """
-    return True if torch.compiler.is_compiling() else _load()
+    return _load()
 
 
 @cache
@@ -40,14 +39,14 @@ def _load() -> bool:
         warnings.warn(
             "ecamp: no compiled kernels, using the slower references "
             "(rebuild with `pip install --no-build-isolation .`)",
-            stacklevel=2,
+            stacklevel=3,
         )
         return False
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
         warnings.warn(
-            f"ecamp: compiled kernels do not load, using references: {error}", stacklevel=2
+            f"ecamp: compiled kernels do not load, using references: {error}", stacklevel=3
         )
         return False
     return True
