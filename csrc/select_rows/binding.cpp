@@ -1,0 +1,66 @@
+// Checks, allocates, and hands ranges to threads or the mask to the device.
+#include <algorithm>
+#include <vector>
+
+#include "common/torch.h"
+#include "select_rows/select_rows.h"
+
+namespace ecamp::select_rows {
+namespace {
+
+constexpr int64_t kRange = 1 << 16;  // bytes a task; a smaller mask is one thread's work
+
+Tensor prepare(const Tensor& mask, int64_t count) {
+  check(mask, "select_rows", "mask", ScalarType::Bool, 2);
+  STD_TORCH_CHECK(count >= 0 && count <= mask.numel(), "select_rows: count must lie in 0..",
+                  mask.numel(), ", got ", count);
+  return torch::stable::new_empty(mask, {count}, ScalarType::Long);
+}
+
+Tensor select_rows_cpu(Tensor mask, int64_t count) {
+  const Tensor out = prepare(mask, count);
+  const uint8_t* bytes = static_cast<const uint8_t*>(mask.const_data_ptr());
+  int64_t* places = out.mutable_data_ptr<int64_t>();
+  const int64_t size = mask.numel(), ranges = (size + kRange - 1) / kRange;
+  std::vector<int64_t> first(ranges + 1, 0);
+  torch::stable::parallel_for(0, ranges, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      first[r + 1] =
+          ECAMP_LANE_CALL(count_true)(bytes, r * kRange, std::min(size, (r + 1) * kRange));
+  });
+  for (int64_t r = 0; r < ranges; ++r) first[r + 1] += first[r];
+  STD_TORCH_CHECK(first[ranges] == count, "select_rows: count is ", count, " but mask holds ",
+                  first[ranges], " true entries");
+  torch::stable::parallel_for(0, ranges, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r)
+      ECAMP_LANE_CALL(write_true)
+    (bytes, r * kRange, std::min(size, (r + 1) * kRange), places + first[r],
+     first[r + 1] - first[r]);
+  });
+  return out;
+}
+
+#ifdef ECAMP_WITH_CUDA
+Tensor select_rows_cuda(Tensor mask, int64_t count) {
+  const torch::stable::accelerator::DeviceGuard guard(mask.get_device_index());
+  const Tensor out = prepare(mask, count);
+  const int status = select_cuda(static_cast<const uint8_t*>(mask.const_data_ptr()), mask.numel(),
+                                 out.mutable_data_ptr<int64_t>(), count,
+                                 current_cuda_stream(mask.get_device_index()));
+  STD_TORCH_CHECK(status == 0, "select_rows: launch failed, cudaError ", status);
+  return out;
+}
+#endif
+
+}  // namespace
+}  // namespace ecamp::select_rows
+
+STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
+  m.impl("select_rows", TORCH_BOX(&ecamp::select_rows::select_rows_cpu));
+}
+
+#ifdef ECAMP_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
+  m.impl("select_rows", TORCH_BOX(&ecamp::select_rows::select_rows_cuda));
+}
+#endif
