@@ -54,6 +54,9 @@ class ECAMPConfig(PluginConfig):
     text_heads: int = Field(default=4, ge=1, description="text attention heads")
     text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
+    packed: bool = Field(
+        default=True, description="compute on the tokens of the reports only, not on padding"
+    )
     tokenizer: str | None = Field(
         default=None,
         description="a tokenizers JSON file; without one it is learnt from the reports",

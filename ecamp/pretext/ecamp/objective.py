@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ecamp.encoders.base import PatchEncoder
 from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
+from ecamp.pretext.ecamp.packed_text import TextRows
 from ecamp.pretext.ecamp.reports import ReportBatch, Reports
 from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
 from ecamp.pretext.ecamp.teacher import WindowTeacher, entity_maps
@@ -31,8 +32,6 @@ from ecamp.pretext.images import (
 
 if TYPE_CHECKING:
     from ecamp.pretext.ecamp.config import ECAMPConfig
-
-TEXT_PARTS = 4  # parts of a batch, by length of the report
 
 
 class ECAMPObjective(Objective):
@@ -76,7 +75,7 @@ class ECAMPObjective(Objective):
         losses = self._image_losses(batch, report, tokens, keep, mask)
         total = config.weight_mim * losses["mim"]
         if config.weight_mlm:
-            losses["mlm"] = self._text_loss(report, tokens)
+            losses["mlm"] = self._text_loss(batch, report, tokens)
             total = total + config.weight_mlm * losses["mlm"]
         if "sr" in losses:
             total = total + config.weight_sr * losses["sr"]
@@ -133,22 +132,15 @@ class ECAMPObjective(Objective):
         ids = torch.where(report.context, self.reports.tables.mask_id, report.ids)
         return self.teacher.attention(batch.images, ids, report.padding)
 
-    def _text_loss(self, report: ReportBatch, tokens: Tensor) -> Tensor:
+    def _text_loss(self, batch: PretextBatch, report: ReportBatch, tokens: Tensor) -> Tensor:
         """Weighted cross-entropy over the batch: sum(w * CE) / sum(w)."""
-        lengths = (~report.padding).sum(1)
-        width = report.ids.shape[1]
-        entropy = weight = torch.zeros((), device=tokens.device)
-        # Reports of like length go together: padded to the longest of all, half of the text
-        # branch's work on a CPU would be padding.
-        for part in lengths.argsort(stable=True).chunk(TEXT_PARTS):
-            longest = min(int(lengths[part].max()) + 1, width)
-            at = (part, slice(0, longest))
-            hidden = self.text(report.masked[at], report.padding[at], tokens[part])
-            sums = self.text.loss_sums(
-                hidden, report.ids[at], report.predicted[at], report.weights[at]
-            )
-            entropy, weight = entropy + sums[0], weight + sums[1]
-        return entropy / weight.clamp(min=1e-6)
+        rows = TextRows.of(
+            report.masked, report.ids, report.padding, report.predicted, report.weights,
+            batch.index, packed=self.config.packed,
+        )  # fmt: skip
+        hidden = self.text.forward_rows(rows, tokens, batch.seed, batch.step)
+        at = rows.predicted
+        return self.text.loss(hidden[at], rows.labels[at], rows.weights[at])
 
     @torch.no_grad()
     def preview(self, batch: PretextBatch) -> Preview:

@@ -16,8 +16,10 @@ from transformers.models.bert.modeling_bert import (
     BertPredictionHeadTransform,
 )
 
+from ecamp.ops.linear_weighted_ce import linear_weighted_ce
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.fusion import ContextFusion, additive_mask, with_sdpa
+from ecamp.pretext.ecamp.packed_text import Noise, TextRows, encode_rows
 
 
 class TextTower(nn.Module):
@@ -40,6 +42,7 @@ class TextTower(nn.Module):
     ) -> None:
         super().__init__()
         config = with_sdpa(config)
+        self.dropout = config.hidden_dropout_prob
         self.embeddings = BertEmbeddings(config)
         self.fusion = ContextFusion(config, fusion)
         # A text without image has nothing to project.
@@ -105,21 +108,33 @@ class TextTower(nn.Module):
         words = self.embeddings.word_embeddings if self.output is None else self.output
         return F.linear(self.transform(rows), words.weight, self.bias)
 
-    def loss_sums(
-        self, hidden: Tensor, labels: Tensor, mask: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """sum(w * cross-entropy) and sum(w) over the predicted positions.
-
-        The vocabulary projection runs on predicted rows only; the rest is never computed.
+    def forward_rows(self, rows: TextRows, patches: Tensor, seed: int, step: int) -> Tensor:
+        """Encode tokens without padding between them; dropout is drawn by (seed, step, sample).
 
         Args:
-            hidden: (batch, S, width). labels: int64 (batch, S), the tokens before masking.
-            mask: bool (batch, S), True = predicted. weights: (batch, S).
+            patches: (batch, L, image width) visible patch tokens, without class token.
+
+        Returns:
+            Hidden states (T, width).
         """
-        logits = self.logits(hidden[mask])
-        entropy = F.cross_entropy(logits.float(), labels[mask], reduction="none")
-        weight = weights[mask]
-        return (weight * entropy).sum(), weight.sum()
+        fine = patches if self.project is None else self.project(patches)
+        noise = Noise(self.dropout if self.training else 0.0, seed, step)
+        return encode_rows(
+            self.embeddings, self.fusion, self.layers, rows, fine, fine.mean(1, keepdim=True), noise
+        )
+
+    def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Weighted cross-entropy, sum(w * CE) / sum(w), of predicted rows only.
+
+        Args:
+            hidden: (M, width). labels: int64 (M,), the tokens before masking. weights: (M,).
+        """
+        words = self.embeddings.word_embeddings if self.output is None else self.output
+        weights = weights.to(torch.promote_types(hidden.dtype, torch.float32))
+        entropy = linear_weighted_ce(
+            self.transform(hidden), words.weight, self.bias, labels, weights
+        )
+        return entropy / weights.sum().clamp(min=1e-6)
 
 
 def text_config(config: ECAMPConfig, vocabulary: int) -> BertConfig:

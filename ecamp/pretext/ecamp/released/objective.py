@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FIXED = (
     "norm_pix", "super_resolution", "sr_width", "window", "window_size", "window_file",
     "window_warmup", "window_ema", "fusion", "rebalance", "masking", "loss_on", "weight_mim",
-    "weight_sr", "weight_mlm",
+    "weight_sr", "weight_mlm", "packed",
 )  # fmt: skip
 
 

@@ -1,0 +1,205 @@
+"""The text branch over rows of tokens instead of padded rectangles.
+
+A batch of reports becomes one list of tokens; linear layers run over it whole, attention over each
+report's segment of it. Padding costs nothing because it is not there. `packed=False` keeps the
+filler rows and computes the same: dropout is drawn by (seed, step, sample, position), so both give
+the same losses, dropout included.
+
+The parameters are those of `TextTower`; this file only computes with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertAttention, BertLayer
+
+from ecamp.ops.attention import AttentionLayout, attention, pack_layout, pad_layout
+from ecamp.ops.dropout_rows import dropout_rows
+from ecamp.ops.residual_norm import residual_norm
+from ecamp.pretext.ecamp.fusion import ContextFusion
+
+_SPREAD = 0x9E3779B97F4A7C15  # an odd constant that spreads small numbers over 64 bits
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Tokens of a batch of reports as rows.
+
+    Attributes:
+        ids: int64 (T,) what the model sees. labels: int64 (T,) the tokens before masking.
+        weights: float32 (T,) loss weight. predicted: int64 (M,) rows that count in the loss.
+        positions: int64 (T,) place in the report. owner: int64 (T,) report of the batch.
+        samples: int64 (T,) sample id of the report, for counter-based random numbers.
+        sample_ids: int64 (batch,). layout: Segments of the reports among the rows.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    weights: Tensor
+    predicted: Tensor
+    positions: Tensor
+    owner: Tensor
+    samples: Tensor
+    sample_ids: Tensor
+    layout: AttentionLayout
+
+    @classmethod
+    def of(
+        cls, masked: Tensor, labels: Tensor, padding: Tensor, predicted: Tensor, weights: Tensor,
+        sample_ids: Tensor, *, packed: bool = True,
+    ) -> TextRows:  # fmt: skip
+        """From padded rectangles (batch, S), on the host: counts are read here, never on a GPU."""
+        batch, width = masked.shape
+        lengths = (~padding).sum(1)
+        if packed:
+            rows = (~padding).flatten().nonzero().flatten()
+            layout = pack_layout(lengths, sample_ids, width)
+        else:
+            rows = torch.arange(batch * width)
+            layout = pad_layout(batch, width, lengths, sample_ids)
+        owner = rows.div(max(width, 1), rounding_mode="floor")
+        return cls(
+            masked.flatten()[rows], labels.flatten()[rows], weights.flatten()[rows],
+            predicted.flatten()[rows].nonzero().flatten(), rows.remainder(max(width, 1)), owner,
+            sample_ids[owner], sample_ids, layout,
+        )  # fmt: skip
+
+    def cross_layout(self, patches: int) -> AttentionLayout:
+        """Every report attends to all `patches` patches of its image."""
+        batch = len(self.sample_ids)
+        device = self.ids.device
+        return AttentionLayout(
+            self.layout.query_start,
+            self.layout.query_length,
+            torch.arange(batch, device=device) * patches,
+            torch.full((batch,), patches, dtype=torch.int64, device=device),
+            self.sample_ids,
+            self.layout.max_query,
+            patches,
+        )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Dropout of one step; each place that drops takes another `salt`."""
+
+    p: float
+    seed: int
+    step: int
+
+    def salted(self, salt: int) -> int:
+        """The key of one place, 0 .. 2**63 - 1."""
+        return (self.seed ^ (salt * _SPREAD)) & (2**63 - 1)
+
+
+def encode_rows(
+    embeddings: nn.Module, fusion: ContextFusion, layers: nn.ModuleList, rows: TextRows,
+    patches: Tensor, global_token: Tensor, noise: Noise,
+) -> Tensor:  # fmt: skip
+    """Embed, fuse, encode.
+
+    Args:
+        patches: (batch, L, width) projected. global_token: (batch, 1, width).
+
+    Returns:
+        (T, width).
+    """
+    words = embeddings.word_embeddings(rows.ids) + embeddings.position_embeddings(rows.positions)
+    hidden = embeddings.LayerNorm(words + embeddings.token_type_embeddings.weight[0])
+    hidden = dropout_rows(
+        hidden, noise.p, noise.salted(1), noise.step, rows.samples, rows.positions
+    )
+    hidden = fuse_rows(fusion, hidden, rows, patches, global_token, noise)
+    for i, layer in enumerate(layers):
+        hidden = layer_rows(layer, hidden, rows, noise, 16 * (i + 2))
+    return hidden
+
+
+def fuse_rows(
+    fusion: ContextFusion, text: Tensor, rows: TextRows, patches: Tensor, global_token: Tensor,
+    noise: Noise,
+) -> Tensor:  # fmt: skip
+    """`ContextFusion` over rows.
+
+    The global token is one vector a report, so its way through the merging layer is one row a
+    report: W (context + global) + b = W context + (W global + b).
+    """
+    text = attention_rows(fusion.attention, text, rows, noise, 16)
+    if fusion.fine or fusion.coarse:
+        dense, norm = fusion.merge.dense, fusion.merge.LayerNorm
+        shift = None
+        if fusion.coarse:
+            shift = dense(fusion.global_projection(global_token)).flatten(0, 1)
+        if fusion.fine:
+            cross = fusion.cross_attention
+            query = cross.query(text).unflatten(-1, (cross.heads, -1))
+            key, value = (
+                project(patches).flatten(0, 1).unflatten(-1, (cross.heads, -1))
+                for project in (cross.key, cross.value)
+            )
+            context = _attend(query, key, value, rows.cross_layout(patches.shape[1]), noise, 20)
+            # The bias is in `shift` already, where there is one.
+            merged = F.linear(context, dense.weight, None if shift is not None else dense.bias)
+        else:
+            assert shift is not None
+            merged, shift = shift[rows.owner], None
+        text = _residual_norm(merged, text, norm, rows, noise, 21, shift)
+    return _feed_forward(fusion.intermediate, fusion.output, text, rows, noise, 22)
+
+
+def layer_rows(layer: BertLayer, hidden: Tensor, rows: TextRows, noise: Noise, salt: int) -> Tensor:
+    """One BERT layer over rows."""
+    hidden = attention_rows(layer.attention, hidden, rows, noise, salt)
+    return _feed_forward(layer.intermediate, layer.output, hidden, rows, noise, salt + 4)
+
+
+def attention_rows(
+    module: BertAttention, hidden: Tensor, rows: TextRows, noise: Noise, salt: int
+) -> Tensor:
+    """BERT's self-attention with its residual and norm."""
+    inner, heads = module.self, module.self.num_attention_heads
+    query, key, value = (
+        project(hidden).unflatten(-1, (heads, -1))
+        for project in (inner.query, inner.key, inner.value)
+    )
+    out = module.output
+    dense = out.dense(_attend(query, key, value, rows.layout, noise, salt))
+    return _residual_norm(dense, hidden, out.LayerNorm, rows, noise, salt + 1)
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, noise: Noise, salt: int
+) -> Tensor:
+    """Attention of (T, heads, width) rows, as (T, heads * width)."""
+    width = query.shape[-1]
+    # The op takes widths in steps of 16; zeros change no product and no sum.
+    filler = (0, -width % 16)
+    query, key, value = (F.pad(x, filler) if filler[1] else x for x in (query, key, value))
+    context = attention(
+        query, key, value, layout,
+        dropout=noise.p, seed=noise.salted(salt), step=noise.step, scale=width**-0.5,
+    )  # fmt: skip
+    return context[..., :width].flatten(1)
+
+
+def _feed_forward(
+    intermediate: nn.Module, output: nn.Module, hidden: Tensor, rows: TextRows, noise: Noise,
+    salt: int,
+) -> Tensor:  # fmt: skip
+    dense = output.dense(intermediate(hidden))
+    return _residual_norm(dense, hidden, output.LayerNorm, rows, noise, salt)
+
+
+def _residual_norm(
+    x: Tensor, residual: Tensor, norm: nn.LayerNorm, rows: TextRows, noise: Noise, salt: int,
+    shift: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    return residual_norm(
+        x, residual, norm.weight, norm.bias, eps=norm.eps, row_bias=shift,
+        row_batch=None if shift is None else rows.owner, dropout=noise.p,
+        seed=noise.salted(salt), step=noise.step, samples=rows.samples, positions=rows.positions,
+    )  # fmt: skip
