@@ -34,6 +34,8 @@ def _start(folder: Path) -> subprocess.Popen[str]:
         [*COMMAND, "-c", str(recipe), "--run", str(folder / "run"), "--cache", str(folder / "cache")],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True,  # so that a signal reaches the workers too
+        # A shell starts background jobs with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
