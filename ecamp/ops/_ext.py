@@ -14,13 +14,18 @@ import torch
 LIBRARY = "_C.so"
 
 
-@cache
+@torch.compiler.assume_constant_result  # called while tracing instead of being traced
 def load_extension() -> bool:
     """Load the kernels. One warning when they are missing, none when they are switched off.
 
     Returns:
         Whether native kernels are registered. `ECAMP_DISABLE_EXT=1` says no.
     """
+    return _load()
+
+
+@cache
+def _load() -> bool:
     if os.environ.get("ECAMP_DISABLE_EXT") == "1":
         return False
     path = Path(__file__).resolve().parent.parent / LIBRARY
@@ -28,14 +33,14 @@ def load_extension() -> bool:
         warnings.warn(
             "ecamp: no compiled kernels, using the slower references "
             "(rebuild with `pip install --no-build-isolation .`)",
-            stacklevel=2,
+            stacklevel=3,
         )
         return False
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
         warnings.warn(
-            f"ecamp: compiled kernels do not load, using references: {error}", stacklevel=2
+            f"ecamp: compiled kernels do not load, using references: {error}", stacklevel=3
         )
         return False
     return True
