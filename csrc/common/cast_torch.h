@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "common/cast.h"
+#include "common/pixels.h"
 #include "common/torch.h"
 
 namespace ecamp {
@@ -34,6 +35,14 @@ inline void check_float(const Tensor& t, const char* op, const char* name, int64
 // A tensor of another shape and type on the device of `t`, not filled.
 inline Tensor new_shape(const Tensor& t, std::initializer_list<int64_t> shape, ScalarType type) {
   return torch::stable::new_empty(t, torch::headeronly::IntHeaderOnlyArrayRef(shape.begin(), shape.size()), type);
+}
+
+inline Pixels pixels_of(const Tensor& t, const char* op, const char* name) {
+  STD_TORCH_CHECK(t.dim() == 4, op, ": ", name, " must have 4 axes, has ", t.dim());
+  STD_TORCH_CHECK(t.numel() == 0 || t.size(3) == 1 || t.stride(3) == 1, op, ": ", name,
+                  " must have the pixels of a row side by side");
+  return {in_of(t, op, name), t.size(0),   t.size(1),   t.size(2),
+          t.size(3),          t.stride(0), t.stride(1), t.stride(2)};
 }
 
 }  // namespace ecamp

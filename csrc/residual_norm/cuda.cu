@@ -2,25 +2,11 @@
 // variance are two sums over the block.
 #include <cuda_runtime.h>
 
+#include "common/block.cuh"
 #include "residual_norm/residual_norm.h"
 
 namespace ecamp::residual_norm {
 namespace {
-
-constexpr int kWarp = 32;
-constexpr unsigned kAll = 0xFFFFFFFFu;
-
-// Sum over the block, the same for every thread, in a fixed order. `warps` holds 32 floats.
-__device__ float block_sum(float x, float* warps) {
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAll, x, offset);
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  if (lane == 0) warps[warp] = x;
-  __syncthreads();
-  float total = lane < static_cast<int>(blockDim.x) / kWarp ? warps[lane] : 0.0f;
-  for (int offset = kWarp / 2; offset > 0; offset /= 2) total += __shfl_xor_sync(kAll, total, offset);
-  __syncthreads();  // `warps` may be written again
-  return total;
-}
 
 // Four values from `at` on, or as many as `count` allows. `whole`: aligned, and all four are there.
 __device__ void load4(const In& in, int64_t at, int count, bool whole, float (&out)[4]) {
