@@ -68,9 +68,10 @@ Result mask_tokens_cpu(Tensor ids, Tensor lengths, Tensor sample_ids, int64_t st
       prepare(ids, lengths, sample_ids, step, seed, flags, patterns, pattern_start, mask_id,
               t_entity, t_other, t_plain, descriptor_words, template_weight);
   const Params& p = ready.params;
+  bool outside = false;  // no early exit, so that the loop vectorises
   for (int64_t i = 0; i < p.batch * p.window; ++i)
-    STD_TORCH_CHECK(p.ids[i] >= 0 && p.ids[i] < p.vocabulary,
-                    "mask_tokens: a token id lies outside 0..", p.vocabulary - 1);
+    outside |= static_cast<uint64_t>(p.ids[i]) >= static_cast<uint64_t>(p.vocabulary);
+  STD_TORCH_CHECK(!outside, "mask_tokens: a token id lies outside 0..", p.vocabulary - 1);
   for (int64_t b = 0; b < p.batch; ++b)
     STD_TORCH_CHECK(p.lengths[b] >= 0 && p.lengths[b] <= p.window,
                     "mask_tokens: a length lies outside 0..", p.window);

@@ -1,9 +1,14 @@
 #include "mask_tokens/mask_tokens.h"
 
+#include <cstring>
+
 namespace ecamp::mask_tokens::ECAMP_LANE {
 
 void mask_rows(const Params& p, int64_t begin, int64_t end) {
-  Scratch<int32_t> row(p.window);
+  if (p.window == 0) return;  // empty tensors have no address
+  Scratch<int32_t> row(p.window), candidates(p.window);
+  Scratch<Found> found(p.window);
+  Scratch<uint32_t> draws(p.window);
   Scratch<uint8_t> flag(p.window);
   for (int64_t b = begin; b < end; ++b) {
     const int64_t* ids = p.ids + b * p.window;
@@ -12,33 +17,46 @@ void mask_rows(const Params& p, int64_t begin, int64_t end) {
     float* weight = p.out_weights + b * p.window;
     int64_t* out = p.out_ids + b * p.window;
     const int64_t n = p.lengths[b];
-    for (int64_t i = 0; i < p.window; ++i) {
-      out[i] = ids[i];
-      mask[i] = false;
-      weight[i] = 0.0f;
-      role[i] = kNoRole;
-      if (i >= n) continue;
+    std::memcpy(out, ids, p.window * sizeof *out);
+    std::memset(mask, 0, p.window * sizeof *mask);
+    std::memset(weight, 0, p.window * sizeof *weight);
+    std::memset(role, kNoRole, p.window * sizeof *role);
+    for (int64_t i = 0; i < n; ++i) {
       row[i] = static_cast<int32_t>(ids[i]);
       flag[i] = flag_of(p, ids[i]);
-      if (i > 0 && !(flag[i] & kSpecial)) role[i] = kOther;
     }
-    const bool any_entity = assign_roles(p, row.data, flag.data, role, n);
-    int64_t templates = 0, strong = 0, other = 0;
-    bool hit = false;
+    int64_t count = 0;
+    for (int64_t i = 1; i < n; ++i) {
+      role[i] = flag[i] & kSpecial ? kNoRole : kOther;
+      candidates[count] = static_cast<int32_t>(i);
+      count += is_candidate(p, row.data, flag.data, i);
+    }
+    for (int64_t c = 0; c < count; ++c) found[c] = find(p, row.data, flag.data, n, candidates[c]);
+    const bool any_entity =
+        assign_roles(p, row.data, flag.data, role, n, candidates.data, found.data, count);
+
     const int64_t last = n < p.window ? n : p.window - 1;  // the window's last is never masked
+    const int64_t sample = p.sample_ids[b];
+    // Every position, though only heads count: without the branch the rounds vectorise.
+    for (int64_t i = 0; i < last; ++i) draws[i] = draw(p, sample, i);
+    uint64_t limit[kTemplate + 1];
+    for (uint8_t r = 0; r <= kTemplate; ++r) limit[r] = limit_of(p, r, any_entity);
+    // Whether a token is masked is a coin toss, which no branch predictor guesses: no branches.
+    int64_t masked[kTemplate + 1] = {};
+    bool hit = false;
     for (int64_t i = 1; i < last; ++i) {
-      if (is_head(flag.data, i))
-        hit = drawn(p, flag.data, role, p.sample_ids[b], i, any_entity);
-      if (!hit || role[i] == kNoRole) continue;
-      mask[i] = true;
-      out[i] = p.mask_id;
-      templates += role[i] == kTemplate;
-      strong += role[i] == kEntity || role[i] == kDescriptor;
-      other += role[i] == kOther;
+      const uint8_t r = role[i];
+      hit = is_head(flag.data, i) ? draws[i] < limit[r] : hit;
+      const bool m = hit & (r != kNoRole);
+      mask[i] = m;
+      out[i] = m ? p.mask_id : out[i];
+      masked[r] += m;
     }
-    const Weights w = balance(p.template_weight, templates, strong, other);
-    for (int64_t i = 1; i < last; ++i)
-      if (mask[i]) weight[i] = weight_of(w, role[i]);
+    const Weights w = balance(p.template_weight, masked[kTemplate],
+                              masked[kEntity] + masked[kDescriptor], masked[kOther]);
+    float by_role[kTemplate + 1];
+    for (uint8_t r = 0; r <= kTemplate; ++r) by_role[r] = weight_of(w, r);
+    for (int64_t i = 1; i < last; ++i) weight[i] = mask[i] ? by_role[role[i]] : 0.0f;
   }
 }
 

@@ -1,5 +1,5 @@
-// One warp a row: matching is sequential by nature and runs on lane 0 in shared memory; loading,
-// drawing, counting and writing are spread over the lanes.
+// One warp a row: giving out roles is sequential by nature and runs on lane 0 in shared memory;
+// loading, finding forms, drawing, counting and writing are spread over the lanes.
 #include <cuda_runtime.h>
 
 #include "mask_tokens/mask_tokens.h"
@@ -18,7 +18,9 @@ __device__ int total(int value) {
 
 __global__ void mask_kernel(const Params p) {
   extern __shared__ int32_t row[];
-  uint8_t* flag = reinterpret_cast<uint8_t*>(row + p.window);
+  int32_t* candidates = row + p.window;
+  Found* found = reinterpret_cast<Found*>(candidates + p.window);
+  uint8_t* flag = reinterpret_cast<uint8_t*>(found + p.window);
   uint8_t* role = flag + p.window;
   uint8_t* mask = role + p.window;
   const int64_t b = blockIdx.x, base = b * p.window;
@@ -34,8 +36,19 @@ __global__ void mask_kernel(const Params p) {
     mask[i] = 0;
   }
   __syncwarp();
+  int count = 0;
+  for (int64_t first = 0; first < n; first += kLanes) {
+    const int64_t i = first + lane;
+    const bool is = i > 0 && i < n && is_candidate(p, row, flag, i);
+    const unsigned all = __ballot_sync(kAll, is);
+    if (is) candidates[count + __popc(all & ((1u << lane) - 1u))] = static_cast<int32_t>(i);
+    count += __popc(all);
+  }
+  __syncwarp();
+  for (int c = lane; c < count; c += kLanes) found[c] = find(p, row, flag, n, candidates[c]);
+  __syncwarp();
   bool any_entity = false;
-  if (lane == 0) any_entity = assign_roles(p, row, flag, role, n);
+  if (lane == 0) any_entity = assign_roles(p, row, flag, role, n, candidates, found, count);
   any_entity = __shfl_sync(kAll, any_entity, 0);
   __syncwarp();
 
@@ -43,7 +56,9 @@ __global__ void mask_kernel(const Params p) {
   const int64_t last = n < p.window ? n : p.window - 1;
   for (int64_t i = 1 + lane; i < last; i += kLanes) {
     if (role[i] == kNoRole) continue;
-    if (!drawn(p, flag, role, p.sample_ids[b], i, any_entity)) continue;
+    int64_t head = i;
+    while (!is_head(flag, head)) --head;
+    if (draw(p, p.sample_ids[b], head) >= limit_of(p, role[head], any_entity)) continue;
     mask[i] = 1;
     templates += role[i] == kTemplate;
     strong += role[i] == kEntity || role[i] == kDescriptor;

@@ -45,39 +45,82 @@ ECAMP_HD bool is_head(const uint8_t* flag, int64_t at) {
   return at == 1 || (at > 1 && !(flag[at] & kContinuation));
 }
 
-// Length of the longest pattern of a kind at `at` that covers whole free words; 0 without one.
-ECAMP_HD int64_t match(const Params& p, const int32_t* row, const uint8_t* flag,
-                       const uint8_t* role, int64_t n, int64_t at, int32_t kind) {
-  if (flag[at] & kSpecial) return 0;  // also keeps ids outside the vocabulary off the table
+// Whether a pattern's tokens stand at `at` and end where a word ends.
+ECAMP_HD bool stands_at(const int32_t* pattern, const int32_t* row, const uint8_t* flag, int64_t n,
+                        int64_t at) {
+  const int64_t size = pattern[1];
+  if (at + size > n) return false;
+  for (int64_t i = 1; i < size; ++i)  // the first token is that of the table's row
+    if (row[at + i] != pattern[2 + i]) return false;
+  return at + size == n || is_head(flag, at + size);
+}
+
+ECAMP_HD bool is_free(const uint8_t* role, int64_t at, int64_t size) {
+  for (int64_t i = 0; i < size; ++i)
+    if (role[at + i] != kOther) return false;
+  return true;
+}
+
+// Lengths of the longest template and the longest entity at a candidate; 0 without one.
+struct Found {
+  uint16_t templates, entity;
+};
+
+ECAMP_HD Found find(const Params& p, const int32_t* row, const uint8_t* flag, int64_t n,
+                    int64_t at) {
+  Found found{0, 0};
+  const int32_t last = p.pattern_start[row[at] + 1];
+  for (int32_t k = p.pattern_start[row[at]]; k < last; ++k) {  // the longest first
+    const int32_t* pattern = p.patterns + k * p.pattern_width;
+    if (!stands_at(pattern, row, flag, n, at)) continue;
+    const uint16_t size = static_cast<uint16_t>(pattern[1]);
+    if (pattern[0] == kTemplate && found.templates == 0) found.templates = size;
+    if (pattern[0] == kEntity && found.entity == 0) found.entity = size;
+  }
+  return found;
+}
+
+// As `find` for one kind, but over words that have no role yet.
+ECAMP_HD int64_t find_free(const Params& p, const int32_t* row, const uint8_t* flag,
+                           const uint8_t* role, int64_t n, int64_t at, int32_t kind) {
   const int32_t last = p.pattern_start[row[at] + 1];
   for (int32_t k = p.pattern_start[row[at]]; k < last; ++k) {
     const int32_t* pattern = p.patterns + k * p.pattern_width;
-    const int64_t size = pattern[1];
-    if (pattern[0] != kind || at + size > n) continue;
-    if (at + size < n && !is_head(flag, at + size)) continue;
-    bool fits = true;
-    for (int64_t i = 0; fits && i < size; ++i)
-      fits = row[at + i] == pattern[2 + i] && role[at + i] == kOther;
-    if (fits) return size;
+    if (pattern[0] == kind && stands_at(pattern, row, flag, n, at) &&
+        is_free(role, at, pattern[1]))
+      return pattern[1];
   }
   return 0;
 }
 
-// Templates, then entities, then descriptors. `role` holds kOther or kNoRole before.
-// Returns whether the row holds an entity.
+// Whether a form may begin at `at`. Few positions are candidates; only they are looked at again.
+ECAMP_HD bool is_candidate(const Params& p, const int32_t* row, const uint8_t* flag, int64_t at) {
+  if (!is_head(flag, at) || (flag[at] & kSpecial)) return false;
+  return p.pattern_start[row[at] + 1] > p.pattern_start[row[at]];
+}
+
+// Templates, then entities, then descriptors. `role` holds kOther or kNoRole before; `candidates`
+// are the positions that `is_candidate` names, ascending, `found` what stands there. Returns whether the row holds an entity.
 ECAMP_HD bool assign_roles(const Params& p, const int32_t* row, const uint8_t* flag, uint8_t* role,
-                           int64_t n) {
+                           int64_t n, const int32_t* candidates, const Found* found,
+                           int64_t count) {
   bool any_entity = false;
   for (int pass = 0; pass < 2; ++pass) {
     const uint8_t kind = pass == 0 ? kTemplate : kEntity;
-    for (int64_t at = 1; at < n;) {
-      const int64_t size = is_head(flag, at) ? match(p, row, flag, role, n, at, kind) : 0;
+    int64_t after = 0;
+    for (int64_t c = 0; c < count; ++c) {
+      const int64_t at = candidates[c];
+      int64_t size = pass == 0 ? found[c].templates : found[c].entity;
+      if (at < after || size == 0) continue;
+      // A special token within, or for an entity a template: a shorter form may still fit.
+      if (!is_free(role, at, size)) size = find_free(p, row, flag, role, n, at, kind);
       for (int64_t i = 0; i < size; ++i) role[at + i] = kind;
       any_entity |= size > 0 && kind == kEntity;
-      at += size > 0 ? size : 1;
+      after = at + size;
     }
   }
-  for (int64_t start = 1; any_entity && start < n; ++start) {
+  for (int64_t c = 0; any_entity && c < count; ++c) {
+    const int64_t start = candidates[c];
     if (role[start] != kEntity || role[start - 1] == kEntity) continue;
     int64_t end = start;
     for (int64_t words = 0; words < p.descriptor_words && end > 1; ++words) {
@@ -91,19 +134,18 @@ ECAMP_HD bool assign_roles(const Params& p, const int32_t* row, const uint8_t* f
   return any_entity;
 }
 
-// Whether the word that holds position `at` is drawn; the draw belongs to the word's head.
-ECAMP_HD bool drawn(const Params& p, const uint8_t* flag, const uint8_t* role, int64_t sample,
-                    int64_t at, bool any_entity) {
-  int64_t head = at;
-  while (!is_head(flag, head)) --head;
-  const uint64_t rest = any_entity ? p.limit_other : p.limit_plain;
-  uint64_t limit = rest;
-  if (role[head] == kNoRole) limit = 0;
-  if (role[head] == kEntity) limit = p.limit_entity;
-  if (role[head] == kDescriptor) limit = uint64_t{1} << 32;
-  const Philox draw = philox(static_cast<uint32_t>(head), static_cast<uint32_t>(sample), p.step,
-                             kOp, p.seed);
-  return draw.word[0] < limit;
+// A word is masked when the draw at its head lies below this.
+ECAMP_HD uint64_t limit_of(const Params& p, uint8_t role, bool any_entity) {
+  if (role == kNoRole) return 0;
+  if (role == kEntity) return p.limit_entity;
+  if (role == kDescriptor) return uint64_t{1} << 32;
+  return any_entity ? p.limit_other : p.limit_plain;
+}
+
+// The draw of a word whose head stands at `head`.
+ECAMP_HD uint32_t draw(const Params& p, int64_t sample, int64_t head) {
+  return philox(static_cast<uint32_t>(head), static_cast<uint32_t>(sample), p.step, kOp, p.seed)
+      .word[0];
 }
 
 struct Weights {
@@ -136,6 +178,6 @@ ECAMP_LANES(void, mask_rows, (const Params& params, int64_t begin, int64_t end))
 int mask_batch_cuda(const Params& params, void* stream);
 
 // Longest window that the CUDA kernel's shared memory holds.
-constexpr int64_t kMaxCudaWindow = 4096;
+constexpr int64_t kMaxCudaWindow = 3072;
 
 }  // namespace ecamp::mask_tokens

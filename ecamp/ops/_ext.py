@@ -14,16 +14,28 @@ import torch
 LIBRARY = "_C.so"
 
 
-@cache
+def library_path() -> Path:
+    """The compiled library: beside the package, or what ECAMP_LIBRARY names (for tests)."""
+    named = os.environ.get("ECAMP_LIBRARY")
+    return Path(named) if named else Path(__file__).resolve().parent.parent / LIBRARY
+
+
 def load_extension() -> bool:
     """Load the kernels. One warning when they are missing, none when they are switched off.
+
+    While torch.compile traces there is nothing to load: the dispatcher picks the kernel later.
 
     Returns:
         Whether native kernels are registered. `ECAMP_DISABLE_EXT=1` says no.
     """
+    return True if torch.compiler.is_compiling() else _load()
+
+
+@cache
+def _load() -> bool:
     if os.environ.get("ECAMP_DISABLE_EXT") == "1":
         return False
-    path = Path(__file__).resolve().parent.parent / LIBRARY
+    path = library_path()
     if not path.exists():
         warnings.warn(
             "ecamp: no compiled kernels, using the slower references "
@@ -47,11 +59,11 @@ def cpu_lane(wanted: int = -1) -> str:
     Args:
         wanted: 0, 1 or 2 sets it, for tests; capped by what the machine has.
     """
-    path = Path(__file__).resolve().parent.parent / LIBRARY
+    path = library_path()
     return ("baseline", "v3", "v4")[CDLL(str(path)).ecamp_cpu_lane(wanted)]
 
 
 def native_info() -> dict[str, Any]:
     """What `ecamp doctor` shows: whether the kernels are native here, and from which file."""
-    path = Path(__file__).resolve().parent.parent / LIBRARY
+    path = library_path()
     return {"native": load_extension(), "library": LIBRARY if path.exists() else None}

@@ -72,21 +72,26 @@ class DistilledInserter:
         starts = _starts(tokens)
         self._report_start, self._block_start = starts[: len(report)], starts[len(report) : -2]
         self._report_length, self._block_length = _lengths(report), _lengths(block)
+        self._blocks = any(block)
         self._edges = np.fromiter((e for part in edges for e in part), np.int64)
         self._edge_start, self._edge_count = _starts(edges)[:-1], _lengths(edges)
 
     def __len__(self) -> int:
         return len(self._report_length)
 
-    def assemble(self, index: np.ndarray, step: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def assemble(
+        self, index: np.ndarray, step: int, seed: int, cut: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The texts of one step.
 
         Args:
             index: int64 (batch,), sample ids.
             step, seed: Non-negative.
+            cut: Leave out columns that hold padding only, but for one.
 
         Returns:
-            ids int64 (batch, max_length), `[CLS] tokens...` and padding; lengths int64 (batch,).
+            ids int64 (batch, max_length or fewer), `[CLS] tokens...` and padding; lengths int64
+            (batch,).
 
         Raises:
             ValueError: An index lies outside the reports.
@@ -94,19 +99,28 @@ class DistilledInserter:
         index = np.asarray(index, np.int64)
         if index.size and not 0 <= index.min() <= index.max() < len(self):
             raise ValueError(f"DistilledInserter: an index lies outside 0..{len(self) - 1}")
-        edge, length = self._draw(index, step, seed)
-        total = self._report_length[index] + length
-        # Before the edge the report, then the block, then the rest of the report, then padding.
-        at = np.arange(self.max_length - 1)
-        edge_, length_ = edge[:, None], length[:, None]
-        report = self._report_start[index][:, None] + np.where(at < edge_, at, at - length_)
-        block = self._block_start[index][:, None] + (at - edge_)
-        source = np.where((at >= edge_) & (at < edge_ + length_), block, report)
-        source[at >= total[:, None]] = len(self._pool) - 1
-        ids = np.empty((len(index), self.max_length), np.int64)
+        total = self._report_length[index]
+        start = self._report_start[index][:, None]
+        if self._blocks:
+            edge, length = self._draw(index, step, seed)
+            total = total + length
+        lengths = 1 + np.minimum(total, self.max_length - 1)
+        width = self.max_length
+        if cut:
+            width = min(width, int(lengths.max(initial=1)) + 1)
+        at = np.arange(width - 1)
+        source = start + at
+        if self._blocks:
+            # Before the edge the report, then the block, then the rest of the report.
+            edge_, length_ = edge[:, None], length[:, None]
+            inside = (at >= edge_) & (at < edge_ + length_)
+            source -= np.where(at < edge_, 0, length_)
+            source = np.where(inside, self._block_start[index][:, None] + (at - edge_), source)
+        source[at >= total[:, None]] = len(self._pool) - 1  # padding
+        ids = np.empty((len(index), width), np.int64)
         ids[:, 0] = self._cls
         ids[:, 1:] = self._pool[source]
-        return ids, 1 + np.minimum(total, self.max_length - 1)
+        return ids, lengths
 
     def _draw(self, index: np.ndarray, step: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Where each block goes, and how long it is (0 where none is inserted); both (batch,)."""

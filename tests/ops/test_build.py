@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "ecamp" / "_C.so"
 # C++ names of torch itself change between releases; the C++ standard library may be used.
+# Most registers a thread of any kernel of an op takes; more needs a reason and a new number here.
+REGISTERS = {"dropout_rows": 32, "mask_tokens": 48}
 UNSTABLE = re.compile(r"^_Z.*(2at|3c10|5torch)")
 
 
@@ -43,7 +45,8 @@ def test_lanes_share_no_inline_function() -> None:
 def test_cuda_code_compiles_without_spills(source: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["nvcc", "-std=c++17", "-O3", "--fmad=false", f"-I{ROOT / 'csrc'}", "-Xptxas", "-v", "-gencode",
-         "arch=compute_90,code=sm_90", "-c", str(source), "-o", str(tmp_path / "out.o")],
+         "arch=compute_80,code=sm_80", "-gencode", "arch=compute_90,code=sm_90",
+         "-c", str(source), "-o", str(tmp_path / "out.o")],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -51,4 +54,4 @@ def test_cuda_code_compiles_without_spills(source: Path, tmp_path: Path) -> None
     assert spills
     assert set(spills) == {"0"}
     registers = [int(n) for n in re.findall(r"Used (\d+) registers", done.stderr)]
-    assert max(registers) <= 64
+    assert max(registers) <= REGISTERS[source.parent.name]

@@ -66,7 +66,7 @@ class Reports:
 
     def batch(self, batch: PretextBatch) -> ReportBatch:
         """Read and mask the reports of a step."""
-        assembled = self.inserter.assemble(batch.index.numpy(), batch.step, batch.seed)
+        assembled = self.inserter.assemble(batch.index.numpy(), batch.step, batch.seed, cut=True)
         ids, lengths = (torch.from_numpy(value) for value in assembled)
         masked = mask_tokens(ids, lengths, batch.index, batch.step, batch.seed, self.tables)
         # One column more than the longest text: the last position is never masked.

@@ -1,0 +1,65 @@
+"""The CPU kernels under the address and undefined-behaviour sanitizers, driven by their own tests.
+
+The whole library is built again with the sanitizers and loaded in place of the usual one, so each
+read or write outside a tensor that any test provokes ends the run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+OTHERS = ("test_build.py", "test_sanitizers.py", "test_newer_torch.py")
+# Child processes without the library, compilers, and double-precision checks of references gain
+# nothing from sanitizers and take long.
+LEFT_OUT = "not compiles and not opcheck and not switched_off and not without_the_library and not gradcheck"
+
+
+def runtime(name: str) -> str:
+    out = subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True)
+    return out.stdout.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the sanitizers are preloaded as on Linux")
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_the_kernels_are_clean_under_sanitizers(tmp_path: Path) -> None:
+    libraries = [runtime("libasan.so"), runtime("libubsan.so")]
+    if not all(os.path.isabs(path) for path in libraries):
+        pytest.skip("this gcc comes without sanitizer libraries")
+    home, tools = Path(torch.__file__).parent, Path(sys.executable).parent
+    cmake, ninja = (
+        shutil.which(t, path=f"{tools}:{os.environ['PATH']}") for t in ("cmake", "ninja")
+    )
+    if not cmake or not ninja:
+        pytest.skip("needs cmake and ninja")
+    configure = [
+        cmake, "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}",
+        f"-DECAMP_TORCH_INCLUDE={home / 'include'}", f"-DECAMP_TORCH_LIB={home / 'lib'}",
+        "-DECAMP_SANITIZE=ON",
+    ]  # fmt: skip
+    for command in (configure, [cmake, "--build", str(tmp_path)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    tests = [str(p) for p in sorted((ROOT / "tests/ops").glob("test_*.py")) if p.name not in OTHERS]
+    environment = {
+        **os.environ,
+        "ECAMP_LIBRARY": str(tmp_path / "_C.so"),
+        "LD_PRELOAD": ":".join(libraries),
+        # Python and torch keep memory until the end on purpose.
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", "-k", LEFT_OUT, *tests],
+        capture_output=True, text=True, cwd=ROOT, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
