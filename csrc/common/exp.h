@@ -15,9 +15,13 @@ ECAMP_HD float fast_exp(float x) {
   return __expf(x);
 #else
   const float clamped = x > 88.3f ? 88.3f : (x < -87.3f ? -87.3f : x);
-  const float scaled = clamped * 1.44269504088896341f;
-  const int32_t n = static_cast<int32_t>(scaled + (scaled < 0.0f ? -0.5f : 0.5f));
-  const float whole = static_cast<float>(n);
+  // Adding 1.5 * 2^23 rounds to the nearest whole number, which then stands in the low bits. A
+  // rounding with a condition would be split by the compiler into branches, and not vectorise.
+  const float shifted = clamped * 1.44269504088896341f + 12582912.0f;
+  int32_t n;
+  std::memcpy(&n, &shifted, sizeof n);
+  n -= 0x4B400000;
+  const float whole = shifted - 12582912.0f;
   const float r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;

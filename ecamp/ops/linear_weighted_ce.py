@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 
 from ecamp.ops._ext import load_extension
 from ecamp.ops._library import define
+from ecamp.ops.ce_rows import ce_rows_reference, loss_dtype_of
 
 # Bytes of one chunk's logits: the matrix products' speed levels off there (measured on the CPU; on
 # a GPU, where a chunk must fill the device, it is an estimate).
@@ -72,12 +73,12 @@ def linear_weighted_ce_rows(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As `linear_weighted_ce`, with the unweighted float32 (N,) losses, which carry no gradient."""
-    kind = hidden.device.type
-    _check(hidden, weight, bias, labels, weights, torch.is_autocast_enabled(kind))
-    load_extension()
     dtype = hidden.dtype
-    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(kind)
+    autocast = _autocast_dtype(hidden.device.type)
+    _check(hidden, weight, bias, labels, weights, autocast is not None)
+    load_extension()
+    if autocast is not None and dtype != torch.float64:
+        dtype = autocast
     inputs = [hidden, weight, bias, weights]
     wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs]
     args = (hidden.to(dtype), weight, bias, labels, weights, dtype, wanted)
@@ -85,6 +86,12 @@ def linear_weighted_ce_rows(
         loss, losses = _LinearWeightedCE.apply(*args)
         return loss, losses
     return _call(*args)[:2]
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
 
 
 def _check(
@@ -104,7 +111,7 @@ def _check(
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.dtype != hidden.dtype and not autocast:
             raise ValueError(f"{op}: {name} is {tensor.dtype}, hidden {hidden.dtype}")
-    loss_dtype = _loss_dtype(hidden)
+    loss_dtype = loss_dtype_of(hidden)
     for name, tensor, dtype in (("labels", labels, torch.int64), ("weights", weights, loss_dtype)):
         if tensor.shape != (n,) or tensor.dtype != dtype:
             raise ValueError(
@@ -113,10 +120,6 @@ def _check(
     devices = {t.device for t in (hidden, weight, bias, labels, weights) if t is not None}
     if len(devices) > 1:
         raise ValueError(f"{op}: tensors lie on {sorted(map(str, devices))}; move them together")
-
-
-def _loss_dtype(hidden: Tensor) -> torch.dtype:
-    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
 
 
 def _call(
@@ -189,7 +192,7 @@ def _chunked(
     _check_labels(labels, vocabulary)
     labels, weights = labels.contiguous(), weights.contiguous()
     bias = None if bias is None else bias.contiguous()
-    loss_dtype, weight_dtype = _loss_dtype(hidden), torch.float32 if wide else weight.dtype
+    loss_dtype, weight_dtype = loss_dtype_of(hidden), torch.float32 if wide else weight.dtype
     chunk, count = _chunks(n, vocabulary, hidden)
     sum_dtype = weight_dtype if count == 1 else loss_dtype
     losses = hidden.new_empty(n, dtype=loss_dtype)
@@ -198,7 +201,7 @@ def _chunked(
     d_bias = weight.new_zeros(vocabulary if need_bias else 0, dtype=loss_dtype)
     if n == 0:
         return losses.sum(), losses, d_hidden, d_weight.zero_(), d_bias
-    ce_rows = _ce_rows if hidden.dtype == torch.float64 else torch.ops.ecamp.ce_rows_
+    ce_rows = ce_rows_reference if hidden.dtype == torch.float64 else torch.ops.ecamp.ce_rows_
     scale = HALF_SCALE if hidden.dtype == torch.float16 else 1.0
     gradient = need_hidden or need_weight or need_bias
     # Rows of the buffer start at whole cache lines, whatever the vocabulary.
@@ -267,37 +270,15 @@ def _reference(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor
 ) -> Tensor:
     """The loss in plain torch, all logits at once: what the op must equal, up to rounding."""
-    logits = F.linear(hidden, weight, bias).to(_loss_dtype(hidden))
+    logits = F.linear(hidden, weight, bias).to(loss_dtype_of(hidden))
     return (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
-
-
-def _ce_rows(
-    logits: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor, scale: float,
-    gradient: bool,
-) -> Tensor:  # fmt: skip
-    """`ce_rows_` in plain torch; labels outside the vocabulary count as absent rows."""
-    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    x = logits.to(dtype) if bias is None else logits.to(dtype) + bias.to(dtype)
-    valid = (labels >= 0) & (labels < logits.shape[1])
-    target = labels.where(valid, 0)[:, None]
-    log_p = x.log_softmax(1)
-    losses = -log_p.gather(1, target)[:, 0] * valid
-    if gradient:
-        d = log_p.exp_()
-        d.scatter_add_(1, target, -torch.ones_like(target, dtype=dtype))
-        logits.copy_(d.mul_((weights * valid * scale)[:, None]))
-    return losses
-
-
-def _fake_rows(logits: Tensor, *_: object) -> Tensor:
-    return logits.new_empty(logits.shape[0], dtype=_loss_dtype(logits))
 
 
 def _fake(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor,
     need_hidden: bool, need_weight: bool, need_bias: bool, wide: bool,
 ) -> Result:  # fmt: skip
-    dtype = _loss_dtype(hidden)
+    dtype = loss_dtype_of(hidden)
     return (
         hidden.new_empty((), dtype=dtype),
         hidden.new_empty(hidden.shape[0], dtype=dtype),
@@ -309,12 +290,6 @@ def _fake(
     )
 
 
-define(
-    "ce_rows_(Tensor(a!) logits, Tensor? bias, Tensor labels, Tensor weights, float scale,"
-    " bool gradient) -> Tensor",
-    _ce_rows,
-    _fake_rows,
-)
 define(
     "linear_weighted_ce(Tensor hidden, Tensor weight, Tensor? bias, Tensor labels, Tensor weights,"
     " bool need_hidden, bool need_weight, bool need_bias, bool wide)"
