@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("ecamp.cli.report:report", "Table and HTML page of a run."),
     "text": ("ecamp.cli.text:text", "See what is masked in a report; train tokenizers."),
     "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),
+    "kernels": ("ecamp.cli.kernels:kernels", "Which kernels are native here, and how fast."),
     "plugins": ("ecamp.cli.plugins:plugins", "List and describe plugins."),
     "doctor": ("ecamp.cli.doctor:doctor", "Say whether this installation works."),
 }

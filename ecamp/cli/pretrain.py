@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,21 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--preview", type=click.IntRange(0, 16), default=0, show_default=True, metavar="N",
               help="draw N samples at the start, each quarter and the end")  # fmt: skip
+@click.option("--packed/--padded", default=None,
+              help="compute on the tokens of reports only, or on padding too; the same losses")  # fmt: skip
+@click.option("--kernels", type=click.Choice(["native", "reference"]), default="native",
+              help="compiled kernels, or their slow references; the same losses")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/pretrain"),
               show_default=True, help="folder for weights, metrics and pictures")  # fmt: skip
 @click.option("--cache", type=click.Path(path_type=Path), help="decoded images and checkpoints")
 @click.option("--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail")
 def pretrain(**options: Any) -> None:
     """Pre-train one encoder; the same command resumes an interrupted one."""
+    if options["kernels"] == "reference":
+        os.environ["ECAMP_DISABLE_EXT"] = "1"  # read once, when the first op runs
+    if options["packed"] is not None:
+        joint = "&" if "?" in options["pretext"] else "?"
+        options["pretext"] += f"{joint}packed={str(options['packed']).lower()}"
     from ecamp.bench.plan import make_plan
     from ecamp.bench.pretraining import copy_pretraining, run_pretraining
     from ecamp.cli.bench import Progress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 
@@ -73,8 +72,3 @@ class PatchEncoder(Encoder):
             (batch, 1 + kept, width): the class token, then the kept patches in the order of `keep`.
         """
         raise NotImplementedError
-
-
-def gather_rows(tokens: Tensor, index: Tensor) -> Tensor:
-    """Pick rows per sample: (batch, n, width), int64 (batch, k) -> (batch, k, width)."""
-    return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

@@ -7,13 +7,15 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ecamp.encoders.base import Encoder, Features, PatchEncoder, gather_rows
+from ecamp.encoders.base import Encoder, Features, PatchEncoder
 from ecamp.encoders.position import sincos_table
 from ecamp.errors import UsageError
+from ecamp.ops.patch_select import patch_select
 from ecamp.plugin.protocols import EncoderPlugin, PluginConfig
 
 
@@ -59,11 +61,17 @@ class ViTEncoder(PatchEncoder):
         return [first, *((f"vit.blocks.{i}.",) for i in range(len(self.vit.blocks)))]
 
     def encode_visible(self, images: Tensor, keep: Tensor) -> Tensor:
-        patches = self.vit.patch_embed(images) + self.vit.pos_embed[:, 1:]
-        visible = gather_rows(patches, keep)
+        visible = self._embed(images, keep) + self.vit.pos_embed[0, 1:][keep]
         cls = (self.vit.cls_token + self.vit.pos_embed[:, :1]).expand(len(visible), -1, -1)
         tokens = self.vit.norm_pre(torch.cat([cls, visible], dim=1))
         return self.vit.norm(self.vit.blocks(tokens))
+
+    def _embed(self, images: Tensor, keep: Tensor) -> Tensor:
+        """Embed the kept patches only: pixels are picked before the product, not after it."""
+        proj, norm = self.vit.patch_embed.proj, self.vit.patch_embed.norm
+        pixels = patch_select(images, keep, self.patch_size)
+        embedded: Tensor = norm(F.linear(pixels, proj.weight.flatten(1), proj.bias))
+        return embedded
 
 
 class CNNEncoder(Encoder):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 _library = torch.library.Library("ecamp", "DEF")
+OPS: list[str] = []  # names of all ops defined so far
 
 
 def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> None:
@@ -19,6 +20,7 @@ def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any])
         fake: Shapes and dtypes of the outputs, without data, for `torch.compile`.
     """
     name = schema.split("(", 1)[0]
+    OPS.append(name)
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"ecamp::{name}", fake, lib=_library)

@@ -67,7 +67,8 @@ def test_cut_takes_rows_as_rows():
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_packed_and_padded_give_the_same_losses(dropout: float):
     losses = [
-        _objective(packed=packed, dropout=dropout, window="random")(_batch()) for packed in (True, False)
+        _objective(packed=packed, dropout=dropout, window="random")(_batch())
+        for packed in (True, False)
     ]
     for name, value in losses[0].items():
         torch.testing.assert_close(value, losses[1][name], rtol=1e-5, atol=1e-6)
@@ -99,7 +100,9 @@ def test_the_text_loss_equals_a_plain_loop(loss_on: str):
                 weight = float(masked.weights[i, position]) if hidden_here else 1.0
                 top, bottom = top - weight * float(right.log()), bottom + weight
     assert bottom > 0
-    assert float(objective._text_loss(batch, report, tokens)) == pytest.approx(top / bottom, rel=1e-5)
+    assert float(objective._text_loss(batch, report, tokens)) == pytest.approx(
+        top / bottom, rel=1e-5
+    )
 
 
 def test_without_rebalancing_all_masked_words_weigh_the_same():

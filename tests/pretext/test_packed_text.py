@@ -55,7 +55,9 @@ def test_packed_equals_padded_dropout_included(mode: str, dropout: float) -> Non
         model = tower(mode, dropout)
         hidden = run(model, fields, patches, packed)
         hidden.square().sum().backward()
-        results.append((hidden, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+        results.append(
+            (hidden, {n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        )
     (left, mine), (right, theirs) = results
     torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-5)
     assert mine.keys() == theirs.keys()

@@ -10,7 +10,9 @@ The parameters are those of `TextTower`; this file only computes with them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +99,7 @@ class Noise:
 
 
 def encode_rows(
-    embeddings: nn.Module, fusion: ContextFusion, layers: nn.ModuleList, rows: TextRows,
+    embeddings: Any, fusion: ContextFusion, layers: Iterable[Any], rows: TextRows,
     patches: Tensor, global_token: Tensor, noise: Noise,
 ) -> Tensor:  # fmt: skip
     """Embed, fuse, encode.
@@ -187,7 +189,7 @@ def _attend(
 
 
 def _feed_forward(
-    intermediate: nn.Module, output: nn.Module, hidden: Tensor, rows: TextRows, noise: Noise,
+    intermediate: nn.Module, output: Any, hidden: Tensor, rows: TextRows, noise: Noise,
     salt: int,
 ) -> Tensor:  # fmt: skip
     dense = output.dense(intermediate(hidden))
