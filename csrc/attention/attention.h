@@ -68,8 +68,9 @@ ECAMP_HD Philox draws(const Params& p, int64_t query, int64_t head, int64_t bloc
                 static_cast<uint32_t>(sample), p.step, p.seed);
 }
 
-// Pairs [begin, end) of (sample, head), sample first. Each pair owns its rows of every result;
-// rows outside all segments are left alone.
+// Pairs [begin, end) of (head, sample), number head * batch + sample: a thread's share then holds
+// short and long samples alike. Each pair owns its rows of every result; rows outside all segments
+// are left alone.
 ECAMP_LANES(void, forward_pairs, (const Params& params, int64_t begin, int64_t end))
 ECAMP_LANES(void, backward_pairs, (const Params& params, int64_t begin, int64_t end))
 

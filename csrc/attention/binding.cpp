@@ -1,4 +1,4 @@
-// Checks, allocates, and hands pairs of (sample, head) to threads or the batch to the device.
+// Checks, allocates, and hands pairs of (head, sample) to threads or the batch to the device.
 // Stable ABI only.
 #include <algorithm>
 #include <cstring>

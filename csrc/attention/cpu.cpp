@@ -1,4 +1,4 @@
-// Pair by pair of (sample, head): a report's keys and values fit the cache, so they are converted
+// Pair by pair of (head, sample): a report's keys and values fit the cache, so they are converted
 // to float once (the scale goes into the keys), and queries pass by in tiles of kTile rows that see
 // all keys at a time.
 #include "attention/attention.h"
@@ -66,7 +66,7 @@ void forward(const Params& p, int64_t begin, int64_t end) {
   Scratch<float> query(kTile * d), key(most_keys * d), key_t(most_keys * d), value(most_keys * d);
   Scratch<float> scores(kTile * most_keys), out(kTile * d), keep(most_keys);
   for (int64_t pair = begin; pair < end; ++pair) {
-    const int64_t b = pair / p.heads, head = pair % p.heads;
+    const int64_t b = pair % p.batch, head = pair / p.batch;
     const Segment s = segment_of(p, b);
     if (s.queries == 0) continue;
     const int64_t padded = rounded(s.keys, 16);
@@ -96,9 +96,9 @@ void forward(const Params& p, int64_t begin, int64_t end) {
   }
 }
 
-// Scores of a row to probabilities after dropout, and gradients of those in `grad` to gradients
-// of the scores. The sum that softmax subtracts is taken over the keys themselves, not from the
-// rounded output: exact where a single key leaves no gradient at all.
+// Scores of a row to probabilities, with dropout in `kept_probability`, and in `grad` gradients of
+// the latter to gradients of the scores. The sum that softmax subtracts is taken over the keys
+// themselves, not from the rounded output: exact where a single key leaves no gradient at all.
 void softmax_gradient(float* row, float* grad, const float* keep, float* kept_probability,
                       int64_t keys, int64_t padded, float lse) {
   for (int64_t j = keys; j < padded; ++j) row[j] = -std::numeric_limits<float>::infinity();
@@ -125,7 +125,7 @@ void backward(const Params& p, int64_t begin, int64_t end) {
   Scratch<float> scores(kTile * most_keys), score_grad(kTile * most_keys),
       kept(kTile * most_keys), keep(most_keys);
   for (int64_t pair = begin; pair < end; ++pair) {
-    const int64_t b = pair / p.heads, head = pair % p.heads;
+    const int64_t b = pair % p.batch, head = pair / p.batch;
     const Segment s = segment_of(p, b);
     if (s.queries == 0 && s.keys == 0) continue;
     const int64_t padded = rounded(s.keys, 16);

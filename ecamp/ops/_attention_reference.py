@@ -5,7 +5,9 @@ One sample after another in plain torch, in float32 or, for float64, in that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +79,18 @@ def _samples(
         yield slice(*rows), slice(*cols), keep
 
 
+def _without_autocast(reference: Callable[..., Any]) -> Callable[..., Any]:
+    """Autocast, still on below our op, would turn float32 steps of the reference into bfloat16."""
+
+    @wraps(reference)
+    def run(first: Tensor, *rest: Any) -> Any:
+        with torch.autocast(first.device.type, enabled=False):
+            return reference(first, *rest)
+
+    return run
+
+
+@_without_autocast
 def forward_reference(
     query: Tensor, key: Tensor, value: Tensor, query_start: Tensor, query_length: Tensor,
     key_start: Tensor, key_length: Tensor, sample_ids: Tensor, max_query: int, max_key: int,
@@ -99,6 +113,7 @@ def forward_reference(
     return output, lse
 
 
+@_without_autocast
 def backward_reference(
     output_grad: Tensor, query: Tensor, key: Tensor, value: Tensor, output: Tensor, lse: Tensor,
     query_start: Tensor, query_length: Tensor, key_start: Tensor, key_length: Tensor,
