@@ -37,8 +37,10 @@ void backward_range(const Params& p, Out out, float scale, int64_t begin, int64_
   for (int64_t strip = begin; strip < end; ++strip)
     each_row(p, strip, room.data, [&](int64_t at, const float* guess, const float* target) {
       float* d = place(out, at, result.data);
-      for (int64_t x = 0; x < p.width; ++x) d[x] = (guess[x] - target[x]) * scale;
-      put(out, at, p.width, d);
+      const int64_t n = p.width;  // copies: `d` could overlap what the lambda refers to
+      const float factor = scale;
+      for (int64_t x = 0; x < n; ++x) d[x] = (guess[x] - target[x]) * factor;
+      put(out, at, n, d);
     });
 }
 
