@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from ecamp.ops import ce_rows
 from ecamp.ops import linear_weighted_ce as op
-from tests.ops.checks import FLOATS, TINY, assert_as_good_as_eager, guarded, lane, native, spread
+from tests.ops.checks import FLOATS, TINY, assert_as_good_as_eager, guarded, spread
 
 NAMES = ("loss", "d_hidden", "d_weight", "d_bias", "d_weights")
 
@@ -126,62 +125,6 @@ def test_views(chunks: str, dtype: torch.dtype) -> None:
             torch.testing.assert_close(
                 a, b, rtol=1e-5, atol=1e-5 if dtype == torch.float32 else 1e-2
             )
-
-
-@native
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("vocabulary", [1, 63, 64, 65, 1000])
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_kernel_equals_reference_and_keeps_to_its_rows(
-    dtype: torch.dtype, vocabulary: int, wanted: int
-) -> None:
-    _, _, bias, labels, weights = sample(17, 4, vocabulary, dtype)
-    logits = (torch.randn(17, vocabulary, generator=torch.Generator().manual_seed(1)) * 4).to(dtype)
-    for gradient, shift in itertools.product((False, True), (None, bias)):
-        want = logits.clone()
-        losses = ce_rows.ce_rows_reference(want, shift, labels, weights, 2.0, gradient)
-        buffer = torch.full((19, vocabulary + 5), 7.0, dtype=dtype)
-        view = buffer[1:18, 3 : 3 + vocabulary]
-        view.copy_(logits)
-        with lane(wanted):
-            got = torch.ops.ecamp.ce_rows_(view, shift, labels, weights, 2.0, gradient)
-        torch.testing.assert_close(got, losses, rtol=1e-5, atol=2e-6)
-        exact = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
-        torch.testing.assert_close(view, want, rtol=exact, atol=exact)
-        view.fill_(7.0)
-        assert (buffer == 7.0).all()
-
-
-@native
-def test_lanes_and_threads_give_the_same_bits() -> None:
-    logits = torch.randn(300, 1003, generator=torch.Generator().manual_seed(0)) * 5
-    _, _, bias, labels, weights = sample(300, 4, 1003)
-    seen = []
-    for wanted, threads in ((0, 1), (1, 1), (2, 1), (2, 2)):
-        before = torch.get_num_threads()
-        try:
-            with lane(wanted):
-                torch.set_num_threads(threads)
-                d = logits.clone()
-                losses = torch.ops.ecamp.ce_rows_(d, bias, labels, weights, 1.0, True)
-                seen.append((d, losses))
-        finally:
-            torch.set_num_threads(before)
-    for d, losses in seen[1:]:
-        assert torch.equal(d, seen[0][0])
-        assert torch.equal(losses, seen[0][1])
-
-
-@native
-def test_strange_logits_are_what_torch_makes_of_them() -> None:
-    inf = float("inf")
-    logits = torch.tensor(
-        [[0.0, -inf, 1.0], [-inf] * 3, [inf, 0.0, 0.0], [float("nan"), 0, 0], [1e4, -1e4, 0.0]]
-    )
-    labels = torch.tensor([1, 0, 0, 1, 0])
-    want = F.cross_entropy(logits, labels, reduction="none")
-    got = torch.ops.ecamp.ce_rows_(logits, None, labels, torch.ones(5), 1.0, True)
-    torch.testing.assert_close(got, want, equal_nan=True)
 
 
 @pytest.mark.parametrize("chunk_rows", [2, 16])
@@ -301,8 +244,6 @@ def test_wrong_arguments_are_named(at: int, value: Tensor, says: str) -> None:
 def test_opcheck(n: int, vocabulary: int, dtype: torch.dtype, bias: bool, flags: tuple) -> None:
     inputs = sample(n, 4, vocabulary, dtype, bias)
     torch.library.opcheck(torch.ops.ecamp.linear_weighted_ce.default, (*inputs, *flags))
-    logits = torch.randn(n, vocabulary).to(dtype)
-    torch.library.opcheck(torch.ops.ecamp.ce_rows_.default, (logits, *inputs[2:], 1.0, flags[0]))
 
 
 @pytest.mark.parametrize("autocast", [False, True])
