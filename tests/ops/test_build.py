@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "ecamp" / "_C.so"
 # C++ names of torch itself change between releases; the C++ standard library may be used.
 # Most registers a thread of any kernel of an op takes; more needs a reason and a new number here.
-REGISTERS = {"dropout_rows": 32, "mask_tokens": 48, "select_rows": 24, "weighted_ce": 40}
+REGISTERS = {
+    "attention": 64,
+    "dropout_rows": 32,
+    "mask_tokens": 48,
+    "masked_mse": 40,
+    "patch_select": 32,
+    "residual_norm": 48,
+    "rows": 32,
+    "select_rows": 24,
+    "weighted_ce": 40,
+    "window_mse": 32,
+}
 UNSTABLE = re.compile(r"^_Z.*(2at|3c10|5torch)")
 
 
