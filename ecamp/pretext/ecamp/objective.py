@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from ecamp.encoders.base import PatchEncoder
+from ecamp.ops.masked_mse import masked_mse
+from ecamp.ops.window_mse import window_mse
 from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
 from ecamp.pretext.ecamp.packed_text import TextRows
 from ecamp.pretext.ecamp.reports import ReportBatch, Reports
-from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
+from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead
 from ecamp.pretext.ecamp.teacher import WindowTeacher, entity_maps
 from ecamp.pretext.ecamp.text_tower import TextTower, text_config
 from ecamp.pretext.ecamp.windows import WindowFile, best_windows, random_windows
 from ecamp.pretext.images import (
     PatchDecoder,
-    masked_mse,
     masked_panels,
-    normalise_patches,
     patchify,
     random_keep,
     restore_patches,
@@ -84,15 +84,15 @@ class ECAMPObjective(Objective):
     def _image_losses(
         self, batch: PretextBatch, report: ReportBatch, tokens: Tensor, keep: Tensor, mask: Tensor
     ) -> dict[str, Tensor]:
+        patch = self.encoder.patch_size
         predicted = self.decoder(tokens, keep).float()
-        plain = patchify(batch.images, self.encoder.patch_size)
-        target = normalise_patches(plain) if self.config.norm_pix else plain
-        losses = {"mim": masked_mse(predicted, target, mask)}
+        mim = masked_mse(predicted, batch.images, mask, patch, normalise=self.config.norm_pix)
+        losses = {"mim": mim}
         if self.refine is not None:
             row, column, side = self._window(batch, report)
-            refined = self.refine.window(self._pixels(predicted, plain), row, column, side)
-            target = cut(batch.images_large, row, column, side)
-            losses["sr"] = (refined.float() - target).square().mean()
+            pixels = self._pixels(predicted, patchify(batch.images, patch))
+            refined = self.refine.window(pixels, row, column, side)
+            losses["sr"] = window_mse(refined.float(), batch.images_large, row, column)
         return losses
 
     def _pixels(self, predicted: Tensor, plain: Tensor) -> Tensor:
