@@ -18,20 +18,9 @@ from ecamp.ops import mask_tokens as op
 from ecamp.ops.philox import philox
 from ecamp.text.policy import MaskingPolicy, compile_policy
 from ecamp.text.tokenizer import encode_reports, train_tokenizer
-from tests.ops.checks import lane, native
+from tests.ops.checks import lane, native, philox_plain
 
 ROOT = Path(__file__).parents[2]
-
-
-def philox_plain(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x32-10 with Python integers."""
-    c, k = list(counter), list(key)
-    for _ in range(10):
-        high0, low0 = divmod(0xD2511F53 * c[0], 2**32)
-        high1, low1 = divmod(0xCD9E8D57 * c[2], 2**32)
-        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
-        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
-    return c
 
 
 def test_philox_known_answers() -> None:

@@ -14,8 +14,15 @@ from torch import Tensor
 
 from ecamp.ops import residual_norm as op
 from ecamp.ops.residual_norm import residual_norm
-from tests.ops.checks import FLOATS, assert_as_good_as_eager, guarded, lane, native, spread
-from tests.ops.test_mask_tokens import philox_plain
+from tests.ops.checks import (
+    FLOATS,
+    assert_as_good_as_eager,
+    guarded,
+    lane,
+    native,
+    philox_plain,
+    spread,
+)
 
 NAMES = ("x", "residual", "gamma", "beta", "row_bias")
 
