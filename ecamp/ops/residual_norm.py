@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 
 from ecamp.ops._ext import load_extension
 from ecamp.ops._library import define
-from ecamp.ops.philox import philox
+from ecamp.ops.dropout_rows import kept
 
 
 def residual_norm(
@@ -176,14 +176,8 @@ def _factor(
     dropout: float, seed: int, step: int, samples: Tensor, positions: Tensor, width: int
 ) -> Tensor:
     """0 or 1 / (1 - dropout) for each value, float32 (T, width)."""
-    counter = np.zeros((len(samples), (width + 3) // 4, 4), np.uint32)
-    counter[..., 0] = (positions.cpu().numpy() & 0xFFFFFFFF).astype(np.uint32)[:, None]
-    counter[..., 1] = np.arange(counter.shape[1], dtype=np.uint32)
-    counter[..., 2] = (samples.cpu().numpy() & 0xFFFFFFFF).astype(np.uint32)[:, None]
-    counter[..., 3] = step & 0xFFFFFFFF
-    words = philox(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
-    kept = words.reshape(len(samples), counter.shape[1] * 4)[:, :width] >= _limit(dropout)
-    return torch.from_numpy(kept).to(samples.device) * torch.tensor(1.0 / (1.0 - dropout))
+    keep = kept(samples, positions, width, _limit(dropout), seed, step)
+    return keep * torch.tensor(1.0 / (1.0 - dropout))
 
 
 def _add_up(

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from ecamp.text.distilled import DistilledInserter
 from ecamp.text.sentences import split_sentences
 from ecamp.text.tokenizer import encode_reports, train_tokenizer
+from tests.ops.checks import philox_plain
 
 REPORTS = [
     "FINDINGS: There is a small left pneumothorax. No pleural effusion.",
@@ -30,17 +31,6 @@ DISTILLED = [
     "There is no report.",
 ]
 TOKENIZER = train_tokenizer(REPORTS + DISTILLED, 400)
-
-
-def philox_plain(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x32-10 with Python integers (Salmon et al., SC 2011)."""
-    c, k = list(counter), list(key)
-    for _ in range(10):
-        high0, low0 = divmod(0xD2511F53 * c[0], 2**32)
-        high1, low1 = divmod(0xCD9E8D57 * c[2], 2**32)
-        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
-        k = [(k[0] + 0x9E3779B9) % 2**32, (k[1] + 0xBB67AE85) % 2**32]
-    return c
 
 
 def oracle(report: str, block: str, sample: int, step: int, seed: int, p: float) -> str:
