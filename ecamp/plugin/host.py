@@ -19,6 +19,7 @@ from ecamp.errors import MissingError, UsageError, did_you_mean
 from ecamp.plugin.protocols import (
     GROUPS,
     Dataset,
+    Distiller,
     EncoderPlugin,
     Plugin,
     PretextPlugin,
@@ -30,6 +31,7 @@ BASES: dict[str, type[Plugin]] = {
     "ecamp.pretext": PretextPlugin,
     "ecamp.datasets": Dataset,
     "ecamp.tasks": TaskPlugin,
+    "ecamp.distillers": Distiller,
 }
 
 

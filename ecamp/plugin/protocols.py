@@ -10,12 +10,13 @@ own plugins use the same entry points as a stranger's package.
 | ecamp.pretext    | PretextPlugin   | an encoder into a training objective on image-report pairs |
 | ecamp.datasets   | Dataset         | an on-disk (or procedural) layout into records and samples |
 | ecamp.tasks      | TaskPlugin      | features and targets into predictions and scores         |
+| ecamp.distillers | Distiller       | reports into entity-centred statements                   |
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     from ecamp.encoders.base import Encoder
     from ecamp.pretext.base import Objective, PretextContext
     from ecamp.tasks.base import Predictor, TaskSplit
+    from ecamp.text.distill.statements import Distilled, Report
 
-GROUPS = ("ecamp.encoders", "ecamp.pretext", "ecamp.datasets", "ecamp.tasks")
+GROUPS = (
+    "ecamp.encoders", "ecamp.pretext", "ecamp.datasets", "ecamp.tasks", "ecamp.distillers",
+)  # fmt: skip
 
 
 class PluginConfig(BaseModel):
@@ -38,7 +42,7 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Plugin(ABC):  # noqa: B024 - its four kinds have the abstract methods
+class Plugin(ABC):  # noqa: B024 - its kinds have the abstract methods
     """Common part of all plugins.
 
     Args:
@@ -260,3 +264,25 @@ class TaskPlugin(Plugin):
         self, predictions: dict[str, np.ndarray], targets: dict[str, np.ndarray], replicates: Any
     ) -> Any:
         """Metrics with bootstrap replicates; a function of stored arrays alone."""
+
+
+# --- distillers ---------------------------------------------------------------------------------
+
+
+class Distiller(Plugin):
+    """Turns reports into entity-centred statements (METHOD section 1).
+
+    What it says of a report depends on that report alone, not on its neighbours or their order.
+    """
+
+    @abstractmethod
+    def distill(self, reports: Iterable[Report]) -> Iterator[Distilled]:
+        """One result a report, in the order of the reports.
+
+        Streams: a bounded number of reports is held, so that a million of them fit. A report that
+        cannot be distilled gives a result with `error`; the rest goes on.
+        """
+
+    def counts(self) -> Mapping[str, int]:
+        """For the summary: requests, retries, cached answers, tokens ...; empty as here."""
+        return {}

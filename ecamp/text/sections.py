@@ -7,33 +7,53 @@ import re
 # A heading is capitals (and spaces, slashes, brackets) up to a colon, at the start of a line.
 _HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /()\-]{2,40}?)[ \t]*:", re.MULTILINE)
 _SPACE = re.compile(r"\s+")
+_TOLD = ("finding", "impression", "conclusion")
 
 
-def split_sections(report: str) -> dict[str, str]:
+def section_spans(report: str) -> list[tuple[str, int, int]]:
     """Cut a report at its headings.
 
     Returns:
-        Text by lower-case heading, in order, white space folded; what stands before the first
-        heading under `""`. A heading that stands twice has its texts joined.
+        (lower-case heading, start, end) in text order; what stands before the first heading under
+        `""`. Spans hold neither the heading nor outer white space; empty sections are left out.
     """
     marks = list(_HEADING.finditer(report))
+    names = ["", *(mark.group(1).lower() for mark in marks)]
+    starts = [0, *(mark.end() for mark in marks)]
     ends = [*(mark.start() for mark in marks), len(report)]
-    parts: dict[str, list[str]] = {"": [report[: ends[0]]]}
-    for mark, end in zip(marks, ends[1:], strict=True):
-        parts.setdefault(mark.group(1).lower(), []).append(report[mark.end() : end])
-    joined = {name: _SPACE.sub(" ", " ".join(texts)).strip() for name, texts in parts.items()}
-    return {name: text for name, text in joined.items() if text}
+    spans = []
+    for name, start, end in zip(names, starts, ends, strict=True):
+        text = report[start:end]
+        if stripped := text.strip():
+            start += len(text) - len(text.lstrip())
+            spans.append((name, start, start + len(stripped)))
+    return spans
+
+
+def told_spans(report: str) -> list[tuple[str, int, int]]:
+    """The sections that say what the image shows: findings and impression.
+
+    Some reports name both in one heading (`FINDINGS AND IMPRESSION`), or say `CONCLUSION`. Where
+    there is no such heading: what stands before the first heading, else all sections.
+    """
+    spans = section_spans(report)
+    kept = [span for span in spans if any(word in span[0] for word in _TOLD)]
+    return kept or [span for span in spans if not span[0]] or spans
+
+
+def split_sections(report: str) -> dict[str, str]:
+    """Sections as texts.
+
+    Returns:
+        Text by lower-case heading, in order, white space folded. A heading that stands twice has
+        its texts joined.
+    """
+    parts: dict[str, list[str]] = {}
+    for name, start, end in section_spans(report):
+        parts.setdefault(name, []).append(_SPACE.sub(" ", report[start:end]))
+    return {name: " ".join(texts) for name, texts in parts.items()}
 
 
 def told(report: str) -> str:
-    """Findings and impression; where a report has neither heading, its text without headings.
-
-    Some reports name both in one heading (`FINDINGS AND IMPRESSION`), or say `CONCLUSION`.
-    """
-    sections = split_sections(report)
-    kept = [
-        text
-        for name, text in sections.items()
-        if any(word in name for word in ("finding", "impression", "conclusion"))
-    ]
-    return " ".join(kept or [sections.get("", "") or " ".join(sections.values())]).strip()
+    """The texts of `told_spans`, headings left out, white space folded."""
+    return " ".join(_SPACE.sub(" ", report[start:end]) for _, start, end in told_spans(report))

@@ -1,0 +1,1 @@
+"""Distillation: entity-centred statements from reports (METHOD section 1)."""
