@@ -104,7 +104,8 @@ def _samples(device: str) -> Iterator[tuple[str, str, Callable[[], object], floa
            lambda: patch_select(images, keep, 16), 2.0 * images.nbytes / 4, "GB/s")  # fmt: skip
     layout = pack_layout(torch.full((batch,), 90), torch.arange(batch), 90)
     layout = replace(
-        layout, **{k: v.to(device) for k, v in vars(layout).items() if isinstance(v, torch.Tensor)}
+        layout,
+        **{k: v.to(device) for k, v in vars(layout).items() if isinstance(v, torch.Tensor)},  # type: ignore[arg-type]
     )
     q, k, v = (torch.randn(rows, 12, 64, **to) for _ in range(3))  # type: ignore[call-overload]
     yield ("attention forward", f"{batch} x 90 tokens, 12 heads of 64",

@@ -24,7 +24,7 @@ class Seen(TorchDispatchMode):
         super().__init__()
         self.ops: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.namespace == "ecamp":
             self.ops.append(func._schema.name.removeprefix("ecamp::"))
         return func(*args, **kwargs or {})
