@@ -37,7 +37,9 @@ def test_text_branch(size: str, dtype: torch.dtype) -> None:
     patches = torch.randn(batch, 49, 768)
     tower = TextTower(text_config(config, text.tokenizer.get_vocab_size()), 768)
     padding = torch.arange(256) >= text.lengths[:, None]
-    rows = TextRows.of(text.ids, text.ids, padding, ~padding, torch.ones(batch, 256), text.samples)
+    ids = text.ids[~padding]
+    every = torch.ones(len(ids))
+    rows = TextRows.of(ids, ids, every.bool(), every, text.lengths, text.samples)
     compiled = torch.compile(tower)
 
     def step(hidden: torch.Tensor, kept: torch.Tensor | None = None) -> None:

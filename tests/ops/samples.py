@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ecamp.ops.attention import AttentionLayout, attention, pack_layout
 from ecamp.ops.dropout_rows import dropout_rows
+from ecamp.ops.insert_text import TextPool, insert_text
 from ecamp.ops.linear_weighted_ce import linear_weighted_ce
 from ecamp.ops.mask_tokens import MaskTables, mask_tokens
 from ecamp.ops.masked_mse import masked_mse
@@ -67,6 +68,12 @@ def samples() -> dict[str, Sample]:
     tables, ids = _text()
     table = {k: v for k, v in vars(tables).items() if isinstance(v, Tensor)}
     rest = {k: v for k, v in vars(tables).items() if not isinstance(v, Tensor)}
+    lengths_of_ids = torch.tensor([ids.shape[1], ids.shape[1], ids.shape[1] - 2])
+    n = torch.tensor
+    pool = TextPool(
+        torch.arange(10, 19, dtype=torch.int32), n([0, 4]), n([4, 3]), n([7, 9]), n([2, 0]),
+        n([0, 4, 0, 1, 3]), n([0, 2]), n([2, 3]),
+    )  # fmt: skip
     images = _noise(2, 3, 32, 32)
     keep = torch.tensor([[0, 3, 9], [15, 2, 4]])
     hidden = torch.arange(16).expand(2, 16) % 3 != 0
@@ -77,8 +84,10 @@ def samples() -> dict[str, Sample]:
             query, key, value, AttentionLayout(**segments, **counts), dropout=0.25, seed=1, step=2
         )
 
-    def mask(ids: Tensor, lengths: Tensor, numbers: Tensor, **kept: Tensor) -> Tensor:
-        out = mask_tokens(ids, lengths, numbers, 3, 4, MaskTables(**kept, **rest))
+    def mask(
+        ids: Tensor, lengths: Tensor, numbers: Tensor, window: int | None = None, **kept: Tensor
+    ) -> Tensor:
+        out = mask_tokens(ids, lengths, numbers, 3, 4, MaskTables(**kept, **rest), window)
         return torch.stack([out.ids.double(), out.weights.double(), out.roles.double()])
 
     def norm(
@@ -111,6 +120,15 @@ def samples() -> dict[str, Sample]:
             ("mask_tokens",), {},
             {"ids": ids, "lengths": torch.tensor([ids.shape[1], 0, 5]), "numbers": numbers, **table},
             mask,
+        ),
+        "mask_tokens packed": Sample(
+            ("mask_tokens",), {},
+            {"ids": ids.flatten()[:-2], "lengths": lengths_of_ids, "numbers": numbers, **table},
+            lambda ids, lengths, numbers, **kept: mask(ids, lengths, numbers, window=40, **kept),
+        ),
+        "insert_text": Sample(
+            ("insert_text",), {}, {"index": torch.tensor([1, 0, 1])},
+            lambda index: insert_text(index, pool, 1, 2, 1 << 31, 6, 2)[0],
         ),
         "masked_mse": Sample(
             ("masked_mse", "masked_mse_backward"), {"predicted": _noise(2, 16, 192)},

@@ -12,6 +12,9 @@ from tests.ops.samples import Sample, run, samples
 
 SAMPLES = samples()
 NAMES = sorted(SAMPLES)
+ON_GPU = [
+    name for name in NAMES if name != "insert_text"
+]  # that one is the data path's, on the host
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU; none is here")
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 BUDGET = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -44,7 +47,7 @@ def test_a_sample_reaches_what_it_names_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_GPU)
 def test_fakes_give_a_gpus_shapes_types_and_device(name: str, dtype: torch.dtype) -> None:
     sample = SAMPLES[name]
     real, real_grads = run(sample, "cpu", dtype)
@@ -62,7 +65,7 @@ def test_fakes_give_a_gpus_shapes_types_and_device(name: str, dtype: torch.dtype
 
 @gpu
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_GPU)
 def test_a_gpu_computes_what_the_cpu_computes(name: str, dtype: torch.dtype) -> None:
     out, grads = run(SAMPLES[name], "cuda", dtype)
     expected, expected_grads = run(SAMPLES[name], "cpu", dtype)
@@ -82,7 +85,7 @@ def _on_gpu(sample: Sample) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
 
 
 @gpu
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_GPU)
 def test_no_op_waits_for_the_gpu(name: str) -> None:
     sample = SAMPLES[name]
     inputs, others = _on_gpu(sample)
@@ -100,7 +103,7 @@ def test_no_op_waits_for_the_gpu(name: str) -> None:
 
 
 @gpu
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ON_GPU)
 def test_an_op_is_captured_in_a_graph_and_replayed(name: str) -> None:
     sample = SAMPLES[name]
     inputs, others = _on_gpu(sample)
