@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 
 from benchmarks.harness import measure
 from ecamp.datasets.phantom.study import render_study
+from ecamp.ops.crop_resize import crop_resize
 from ecamp.pretext.images import crop_and_flip
 
 BATCH, STORED, LARGE = 16, 512, 448
@@ -65,13 +66,21 @@ def test_images(benchmark: BenchmarkFixture) -> None:
 
     generator = torch.Generator().manual_seed(0)
 
-    def ours() -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(stored).unsqueeze(3)
+
+    def draw() -> tuple[Tensor, Tensor]:
         low = torch.rand(BATCH, 2, generator=generator) * 0.4
-        crop = torch.cat([low, low + 0.6], 1)
-        flip = torch.rand(BATCH, generator=generator) < 0.5
-        images = (pixels.float() / 255 - MEAN) / STD
-        large = crop_and_flip(images, crop, flip, LARGE)
+        return torch.cat([low, low + 0.6], 1), torch.rand(BATCH, generator=generator) < 0.5
+
+    def ours() -> tuple[Tensor, Tensor]:
+        return crop_resize(images, *draw(), [MEAN], [STD], LARGE, 2)
+
+    def sampler() -> tuple[Tensor, Tensor]:
+        crop, flip = draw()
+        large = crop_and_flip((pixels.float() / 255 - MEAN) / STD, crop, flip, LARGE)
         return large, nn.functional.avg_pool2d(large, 2)
+
+    compiled = torch.compile(sampler)
 
     try:
         measure(
@@ -81,6 +90,8 @@ def test_images(benchmark: BenchmarkFixture) -> None:
                 "published, decoding": published,
                 "published, decoded": without_decoding,
                 "torchvision on tensors": on_tensors,
+                "grid sampler": sampler,
+                "grid sampler, compiled": compiled,
             },
             benchmark=benchmark,
         )
