@@ -45,6 +45,10 @@ ENTRY_POINTS = {
         "seg = ecamp.tasks.segmentation:Segmentation",
         "det = ecamp.tasks.detection:Detection",
     ],
+    "ecamp.distillers": [
+        "consensus = ecamp.text.distill.consensus:Consensus",
+        "published = ecamp.text.distill.published:Published",
+    ],
 }
 
 REQUIRES = [

@@ -99,15 +99,23 @@ def source_hash(path: Path) -> str:
 
 def _table(path: Path, columns: Sequence[str], id_column: str, bad: Bad) -> Iterator[Report]:
     chosen = choose_columns(path, columns)
+    return _rows(path, chosen, id_column_of(path, id_column), bad)
+
+
+def id_column_of(path: Path, asked: str = "") -> str:
+    """The column with the id: the one asked for, else the first usual one; empty without any.
+
+    Raises:
+        DataError: The one asked for is not there.
+    """
     names = column_names(path)
-    if id_column and id_column not in names:
-        raise DataError(f"{path}: no column '{id_column}'.", did_you_mean(id_column, names))
-    known = id_column or next((name for name in ID_COLUMNS if name in names), "")
-    return _rows(path, chosen, known, bad)
+    if asked and asked not in names:
+        raise DataError(f"{path}: no column '{asked}'.", did_you_mean(asked, names))
+    return asked or next((name for name in ID_COLUMNS if name in names), "")
 
 
 def _rows(path: Path, columns: Sequence[str], id_column: str, bad: Bad) -> Iterator[Report]:
-    by_column = len(columns) > 1 or columns[:1] in ([name] for name in USUAL[0])
+    by_column = len(columns) > 1 or set(columns) <= set(USUAL[0])
     for at, row in enumerate(read_rows(path, bad), 1):
         where = f"{path.name} line {row.number}"
         try:
