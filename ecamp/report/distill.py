@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ecamp.text.distill.statements import Statement
     from ecamp.text.distill.weak import WeakRecall
 
-FREQUENT = 12  # kinds of disagreement that the page counts
+FREQUENT = 14  # kinds of disagreement that the page counts
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ class DistillReport:
             lines += [f"{len(one.errors)} reports without an answer"] if one.errors else []
         if self.kappa:
             first, second = list(self.evaluations)[:2]
-            parts = ", ".join(f"{n} {_number(k)}" for n, k in self.kappa.items() if n != "all")
-            lines += ["", f"kappa of {first} and {second}: {_number(self.kappa['all'])} ({parts})"]
-        for name, found in self.weak.items():
-            lines += ["", f"{name} on reports that an indexer gave the term"]
-            lines += [
-                f"{entity:24} {one.agreeing:>5} of {one.reports:<5} {one.share:6.3f}"
-                for entity, one in found.items()
-            ]
+            parts = [f"{n} {_number(self.kappa[n])}" for n in self.commonest if n in self.kappa]
+            lines += ["", f"kappa of {first} and {second}: {_number(self.kappa['all'])} "
+                          f"({', '.join(parts)})"]  # fmt: skip
+        if self.weak:
+            lines += ["", f"{'reports that an indexer gave the term':24}   {', '.join(self.weak)}"]
+            for entity, indexed in next(iter(self.weak.values())).items():
+                shares = "  ".join(f"{found[entity].share:.3f}" for found in self.weak.values())
+                lines.append(f"{entity:24} {indexed.reports:>11}   {shares}")
         return lines
 
 
@@ -119,12 +119,14 @@ def _rows(one: Evaluation, commonest: Sequence[str]) -> list[tuple[str, Score]]:
 
 
 def _line(what: str, score: Score) -> str:
-    low, high = score.f1.interval()
-    interval = f"{low:.3f} to {high:.3f}" if low is not None else ""
     return (
         f"{what:24} {score.wanted:>7} {score.found:>7} {_number(score.precision):>9} "
-        f"{_number(score.recall):>7} {_number(score.f1):>7}  {interval}"
+        f"{_number(score.recall):>7} {_number(score.f1):>7}  {_interval(score)}"
     ).rstrip()
+
+
+def _interval(score: Score) -> str:
+    return "{:.3f} to {:.3f}".format(*score.interval) if score.interval else ""
 
 
 def _number(metric: Metric) -> str:
@@ -147,7 +149,7 @@ def render_disagreements(told: DistillReport) -> str:
         scores={name: _scores(one, told) for name, one in told.evaluations.items()},
         entities=[_entity(name, told) for name in told.commonest],
         kappa=_number(told.kappa["all"]) if told.kappa else "",
-        frequent=_frequent(told.disagreements),
+        frequent=_frequent(told),
         cards=[_card(one) for one in told.disagreements],
     )
 
@@ -158,7 +160,6 @@ def _scores(one: Evaluation, told: DistillReport) -> list[dict[str, Any]]:
 
 
 def _shown(score: Score) -> dict[str, Any]:
-    low, high = score.f1.interval()
     return {
         "labels": score.wanted,
         "found": score.found,
@@ -166,7 +167,7 @@ def _shown(score: Score) -> dict[str, Any]:
         "recall": _number(score.recall),
         "f1": _number(score.f1),
         "width": round(100 * (score.f1.value or 0)),
-        "interval": f"{low:.3f} to {high:.3f}" if low is not None else "",
+        "interval": _interval(score),
     }
 
 
@@ -175,16 +176,21 @@ def _entity(name: str, told: DistillReport) -> dict[str, Any]:
     return {"name": name, "labels": found[0]["labels"], "scores": found}
 
 
-def _frequent(disagreements: Sequence[Disagreement]) -> list[tuple[str, str, str, int]]:
-    """(distiller, entity and polarity, `missed` or `not labelled`, sentences), most first."""
-    counted: Counter[tuple[str, str, str]] = Counter()
-    for one in disagreements:
+def _frequent(told: DistillReport) -> list[dict[str, Any]]:
+    """Entities with a polarity that are missed, or said without a label; most sentences first."""
+    counted: dict[tuple[str, str], Counter[str]] = {}
+    for one in told.disagreements:
         gold = {(s.entity, s.polarity) for s in one.said["gold"]}
-        for who, statements in one.said.items():
-            said = {(s.entity, s.polarity) for s in statements}
-            counted.update((who, " ".join(pair), "missed") for pair in gold - said)
-            counted.update((who, " ".join(pair), "not labelled") for pair in said - gold)
-    return [(*what, count) for what, count in counted.most_common(FREQUENT)]
+        for who in told.evaluations:
+            said = {(s.entity, s.polarity) for s in one.said[who]}
+            for how, pairs in (("missed", gold - said), ("not labelled", said - gold)):
+                for pair in pairs:
+                    counted.setdefault((" ".join(pair), how), Counter())[who] += 1
+    ranked = sorted(counted.items(), key=lambda item: (-max(item[1].values()), item[0]))
+    return [
+        {"what": what, "how": how, "counts": [count[who] for who in told.evaluations]}
+        for (what, how), count in ranked[:FREQUENT]
+    ]
 
 
 def _card(one: Disagreement) -> dict[str, Any]:

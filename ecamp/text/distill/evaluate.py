@@ -39,13 +39,18 @@ class Score:
     recall: Metric
     f1: Metric
 
-    def as_json(self) -> dict[str, Any]:
-        """Numbers, null where undefined; `f1_interval` at 95 %."""
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of F1; None where resampling cannot tell: all of it right, or wrong."""
         low, high = self.f1.interval()
+        return None if low is None or high is None or low == high else (low, high)
+
+    def as_json(self) -> dict[str, Any]:
+        """Numbers, null where undefined."""
         return {
             "wanted": self.wanted, "found": self.found, "right": self.right,
             "precision": self.precision.value, "recall": self.recall.value, "f1": self.f1.value,
-            "f1_interval": None if low is None else [low, high],
+            "f1_interval": self.interval and list(self.interval),
         }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 from itertools import islice
@@ -88,18 +88,22 @@ def write_distilled(
     with _held(partial) as file:
         tally = _resume(file, partial, {"ecamp_distill": _VERSION, **same})
         tally.resumed = tally.reports
-        for report, distilled in _paired(distiller, islice(iter(reports), tally.reports, None)):
-            row = {**distilled.as_json(report), "distiller": same["distiller"]}
-            _append(file, partial, row)
-            tally.add(row)
-            progress(tally)
+        rest = islice(iter(reports), tally.reports, None)
+        with contextlib.closing(_paired(distiller, rest)) as results:
+            for report, distilled in results:
+                row = {**distilled.as_json(report), "distiller": same["distiller"]}
+                _append(file, partial, row)
+                tally.add(row)
+                progress(tally)
         with atomic_path(path) as temporary:
             write(_rows(partial), temporary)
         partial.unlink()
     return tally
 
 
-def _paired(distiller: Distiller, reports: Iterator[Report]) -> Iterator[tuple[Report, Distilled]]:
+def _paired(
+    distiller: Distiller, reports: Iterator[Report]
+) -> Generator[tuple[Report, Distilled], None, None]:
     """Each report with its result; only reports that the distiller holds are kept."""
     held: deque[Report] = deque()
 
@@ -108,17 +112,22 @@ def _paired(distiller: Distiller, reports: Iterator[Report]) -> Iterator[tuple[R
             held.append(report)
             yield report
 
-    for distilled in distiller.distill(handed()):
-        wanted = held.popleft() if held else None
-        if wanted is None or wanted.id != distilled.id:
-            raise EcampError(
-                f"The distiller answers '{distilled.id}' where "
-                f"'{wanted.id if wanted else 'nothing'}' is next.",
-                "Results must come one a report, in order; tell its author.",
-            )
-        yield wanted, distilled
-    if held:
-        raise EcampError(f"The distiller has no result for report '{held[0].id}'.")
+    results = distiller.distill(handed())
+    try:
+        for distilled in results:
+            wanted = held.popleft() if held else None
+            if wanted is None or wanted.id != distilled.id:
+                raise EcampError(
+                    f"The distiller answers '{distilled.id}' where "
+                    f"'{wanted.id if wanted else 'nothing'}' is next.",
+                    "Results must come one a report, in order; tell its author.",
+                )
+            yield wanted, distilled
+        if held:
+            raise EcampError(f"The distiller has no result for report '{held[0].id}'.")
+    finally:
+        if isinstance(results, Generator):
+            results.close()  # now: it may hold connections, or work that costs
 
 
 # --- the partial file ---------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,26 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path, toy, stop, 
     assert (tally.reports, tally.resumed, distiller.done) == (4, stop, 4 - stop)
     assert out.read_bytes() == whole.read_bytes()
     assert not _partial(out).exists()
+
+
+def test_what_a_distiller_holds_is_let_go_when_the_run_stops(tmp_path: Path, toy) -> None:
+    closed = []
+
+    class Holding(type(toy())):
+        def distill(self, reports):
+            try:
+                yield from super().distill(reports)
+            finally:
+                closed.append(True)
+
+    distiller = Holding(toy().config)
+    kept = []  # the error's frames, as an interactive session keeps them
+    try:
+        write_distilled(tmp_path / "d.jsonl", distiller, _reports(), SAME, _until(2))
+    except Stop as error:
+        kept.append(error)
+    assert kept
+    assert closed == [True]
 
 
 def test_half_a_row_is_written_again(tmp_path: Path, toy) -> None:
@@ -236,3 +257,19 @@ def test_what_is_no_distilled_file_is_named(tmp_path: Path) -> None:
             read_distilled(tmp_path / name)
     with pytest.raises(MissingError, match="no such file"):
         read_distilled(tmp_path / "none.csv")
+
+
+def test_a_long_run_holds_a_bounded_number_of_reports(tmp_path: Path, toy) -> None:
+    words = "No effusion. " * 20
+
+    def reports(count: int) -> Iterator[Report]:
+        return (as_report(str(at), words + str(at)) for at in range(count))
+
+    peaks = []
+    for count in (200, 1600):
+        tracemalloc.start()
+        tally = write_distilled(tmp_path / "d.csv", toy(ahead=64), reports(count), SAME)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert tally.reports == count
+    assert peaks[1] < 1.2 * peaks[0] + 1e5, peaks
