@@ -132,7 +132,12 @@ def test_a_data_set_with_reports_is_a_source(capsys) -> None:
     from ecamp.plugin.host import make_plugin
 
     records = make_plugin("ecamp.datasets", PluginRef.parse(small)).records()
-    assert list(read_distilled(Path("d.jsonl"))) == [record.id for record in records]
+    texts = read_distilled(Path("d.jsonl"))
+    assert list(texts) == [record.id for record in records]
+    # And back: what was distilled is what is pre-trained on.
+    told = make_plugin("ecamp.datasets", PluginRef.parse(f"{small}&distilled=d.jsonl")).records()
+    assert [record.distilled or "" for record in told] == list(texts.values())
+    assert any(texts.values())
 
 
 @pytest.mark.parametrize(
