@@ -45,6 +45,10 @@ ENTRY_POINTS = {
         "seg = ecamp.tasks.segmentation:Segmentation",
         "det = ecamp.tasks.detection:Detection",
     ],
+    "ecamp.distillers": [
+        "consensus = ecamp.text.distill.consensus:Consensus",
+        "published = ecamp.text.distill.published:Published",
+    ],
 }
 
 REQUIRES = [
@@ -68,7 +72,10 @@ REQUIRES = [
     "transformers>=5.0",
 ]
 
+PARQUET = ["pyarrow>=16"]
+
 DEVELOP = [
+    *PARQUET,
     "hypothesis>=6.100",
     "mypy>=1.15",
     "pandas>=2.2",
@@ -148,7 +155,7 @@ setup(
     packages=find_packages(include=["ecamp", "ecamp.*"]),
     package_data={"ecamp": ["py.typed", "**/*.yaml", "**/*.j2", "**/*.css", "**/*.so"]},
     install_requires=REQUIRES,
-    extras_require={"dev": DEVELOP},
+    extras_require={"dev": DEVELOP, "parquet": PARQUET},
     entry_points=ENTRY_POINTS,
     ext_modules=[Extension("ecamp._C", [], optional=True)],
     cmdclass={"build_ext": CMakeBuild},
