@@ -15,29 +15,16 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ecamp.metrics.boxes import Boxes
+from ecamp.metrics.published_map import published_map
 from ecamp.metrics.segmentation import macro
 from ecamp.metrics.stats import Metric
 
 IOU = np.round(np.arange(0.40, 0.951, 0.05), 2)
 RECALL = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS = 100
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Boxes of many images, flat.
-
-    Attributes:
-        xyxy: float (m, 4) in pixels.
-        labels: int (m,) class index.
-        image: int (m,) index of the image.
-        scores: float (m,), absent for truth.
-    """
-
-    xyxy: np.ndarray
-    labels: np.ndarray
-    image: np.ndarray
-    scores: np.ndarray | None = None
+PUBLISHED_SCORE = 0.5
+FALSE_ALARMS = 2.0 ** np.arange(-3, 4)  # an image
 
 
 def score_detection(
@@ -49,12 +36,17 @@ def score_detection(
         counts: (resamples, n images) from `resample_counts`; its width is the number of images.
 
     Returns:
-        `map_40_75` (main), `map_50_95`, `ap50` (macro over classes), `ap50/<class>` and
-        `recall_40` (share of true boxes found at IoU 0.40 by any of the 100 best predictions).
+        `map_40_75` (main), `map_50_95`, `ap50` (macro over classes), `ap50/<class>`, `froc` (mean
+        sensitivity at 1/8 to 8 false alarms an image, hits at IoU 0.40), `recall_40` (share of true
+        boxes found at IoU 0.40 by any of the 100 best predictions), and `published_map`, which
+        leaves out images as the published code does: shown beside, never instead.
     """
     matches = _match(predicted, truth, counts.shape[1], len(classes))
+    everyone = np.ones((1, counts.shape[1]))
     result: dict[str, Metric] = {}
-    per_class: dict[str, list[Metric]] = {"map_40_75": [], "map_50_95": [], "ap50": []}
+    per_class: dict[str, list[Metric]] = {
+        "map_40_75": [], "map_50_95": [], "ap50": [], "froc": [],
+    }  # fmt: skip
     ranges = {
         "map_40_75": IOU <= 0.751,
         "map_50_95": IOU >= 0.499,
@@ -68,17 +60,32 @@ def score_detection(
                 values.append(Metric.undefined(f"no true box of '{name}' in the test split"))
             result[f"ap50/{name}"] = per_class["ap50"][-1]
             continue
-        point = average_precision(match, np.ones((1, counts.shape[1])))[0]
+        point = average_precision(match, everyone)[0]
         spread = average_precision(match, counts)
         for metric, chosen in ranges.items():
             per_class[metric].append(Metric.of(point[chosen].mean(), spread[:, chosen].mean(1)))
+        per_class["froc"].append(Metric.of(froc(match, everyone)[0], froc(match, counts)))
         result[f"ap50/{name}"] = per_class["ap50"][-1]
         recalls.append(match.hit[0].sum() / match.true_image.size)
     result |= {metric: macro(values) for metric, values in per_class.items()}
     result["recall_40"] = (
         Metric.of(float(np.mean(recalls))) if recalls else Metric.undefined("no true box")
     )
+    result["published_map"] = _published(predicted, truth)
     return result
+
+
+def _published(predicted: Boxes, truth: Boxes) -> Metric:
+    """The published scripts keep predictions from 0.5 on, and images that have one and a box."""
+    assert predicted.scores is not None
+    sure = predicted.scores >= PUBLISHED_SCORE
+    kept = Boxes(
+        predicted.xyxy[sure], predicted.labels[sure], predicted.image[sure], predicted.scores[sure]
+    )
+    images = len(np.intersect1d(kept.image, truth.image))
+    if not images:
+        return Metric.undefined("no image has both a true box and a prediction of 0.5 or more")
+    return Metric(published_map(kept, truth), f"biased: on {images} images with a prediction only")
 
 
 @dataclass(frozen=True)
@@ -187,3 +194,29 @@ def average_precision(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
         reached = np.searchsorted(RECALL, hits / true_total[holds][:, None], side="right")
         result[holds, t] = (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALL)
     return result
+
+
+def froc(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
+    """Mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false alarms an image; hits at IoU 0.40.
+
+    The score of the LUNA16 challenge (Setio et al., Medical Image Analysis 2017). At each rate the
+    best operating point with no more false alarms counts.
+
+    Args:
+        counts: (resamples, images) multiplicities; ones give the plain score.
+
+    Returns:
+        float64 (resamples,); NaN where a resample holds no true box.
+    """
+    out = np.full(len(counts), np.nan)
+    hit = match.hit[0]
+    for r, row in enumerate(counts.astype(np.float64)):
+        true, images = row[match.true_image].sum(), row.sum()
+        if true == 0:
+            continue
+        weight = row[match.image]
+        found = np.r_[0.0, np.cumsum(weight * hit)] / true
+        alarms = np.r_[0.0, np.cumsum(weight * ~hit)] / images
+        at = np.searchsorted(alarms, FALSE_ALARMS * (1 + 1e-12), side="right") - 1
+        out[r] = found[at].mean()
+    return out

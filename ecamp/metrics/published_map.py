@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask
 
-from ecamp.metrics.detection import Boxes
+from ecamp.metrics.boxes import Boxes
 
 IOU = np.round(np.arange(0.40, 0.751, 0.05), 2)
 # COCO's, in squared pixels.

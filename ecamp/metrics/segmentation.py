@@ -1,4 +1,4 @@
-"""Dice and IoU on positives, false positives on negatives, and the field's legacy Dice.
+"""Dice, IoU and outline distance on positives, false positives on negatives, and the legacy Dice.
 
 `legacy_dice` counts empty against empty as 1 and averages over images: on a set with 76.56 %
 empty masks the all-empty prediction scores 76.56. It is shown because papers quote it, always
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ecamp.metrics.stats import Metric, weighted_mean_replicates
+from ecamp.metrics.surface import hd95
 
 
 def score_segmentation(
@@ -26,8 +27,8 @@ def score_segmentation(
     Returns:
         `dice_pos`, `iou_pos` (mean over images that hold the class, macro over classes),
         `fpr_neg` (share of images without the class where at least one pixel is predicted),
-        `dice_pooled` (all pixels of all images as one), `legacy_dice`, and per class
-        `dice_pos/<class>`.
+        `dice_pooled` (all pixels of all images as one), `legacy_dice`, `hd95` (over images that
+        hold the class; lower is better), and per class `dice_pos/<class>`.
     """
     axes = (2, 3)
     both = (predicted & target).sum(axes).astype(np.float64)
@@ -36,10 +37,15 @@ def score_segmentation(
     with np.errstate(invalid="ignore"):
         dice = np.where(size_p + size_t > 0, 2 * both / (size_p + size_t), 1.0)
         iou = np.where(size_p + size_t > 0, both / (size_p + size_t - both), 1.0)
+    distance = np.array([
+        [hd95(p, t) for p, t in zip(of_image, truth, strict=True)]
+        for of_image, truth in zip(predicted, target, strict=True)
+    ]).reshape(present.shape)  # fmt: skip
     result: dict[str, Metric] = {}
     for name, values, mask in (
         ("dice_pos", dice, present),
         ("iou_pos", iou, present),
+        ("hd95", distance, present),
         ("fpr_neg", (size_p > 0).astype(np.float64), ~present),
         ("legacy_dice", dice, np.ones_like(present)),
     ):
