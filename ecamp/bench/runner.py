@@ -23,7 +23,7 @@ from ecamp.bench.features import (
 from ecamp.bench.floors import floor_prediction
 from ecamp.bench.plan import Cell, Plan
 from ecamp.bench.pretraining import Pretraining, Watch, copy_pretraining, run_pretraining
-from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack_mask
+from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.splits import fraction_index
 from ecamp.data.store import atomic_path, write_json
@@ -277,7 +277,7 @@ class Runner:
             "selected": selected,
             "warnings": warnings_of(task, arrays, rows),
         }
-        stored = {**pack(predicted, targets)}
+        stored = pack({**targets, **predicted})
         stored["ids"] = np.array([arrays.ids[i] for i in test])
         stored["patients"] = np.array([arrays.patients[i] for i in test])
         for name, metric in metrics.items():
@@ -320,16 +320,6 @@ def _task_ref(name: str, options: dict[str, dict[str, Any]]) -> Any:
     from ecamp.config import PluginRef
 
     return PluginRef(name=name, options=options.get(name, {}))
-
-
-def pack(predicted: dict[str, np.ndarray], targets: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays of a cell as stored: masks as bits."""
-    out = {**targets, **predicted}
-    if "mask" in out:
-        out["mask_shape"] = np.array(out["mask"].shape)
-        out["mask_bits"] = pack_mask(np.asarray(out.pop("mask")))
-        out["target_bits"] = pack_mask(np.asarray(out.pop("target")))
-    return out
 
 
 def subset_arrays(arrays: Arrays, rows: np.ndarray) -> Arrays:

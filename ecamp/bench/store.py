@@ -137,6 +137,16 @@ def pack_mask(mask: np.ndarray) -> np.ndarray:
     return np.packbits(mask.reshape(len(mask), -1), axis=1)
 
 
+def pack(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of a cell as stored: masks as bits. `read_predictions` undoes it."""
+    out = dict(arrays)
+    if "mask" in out:
+        out["mask_shape"] = np.array(out["mask"].shape)
+        out["mask_bits"] = pack_mask(np.asarray(out.pop("mask")))
+        out["target_bits"] = pack_mask(np.asarray(out.pop("target")))
+    return out
+
+
 def unpack_mask(bits: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Undo `pack_mask`; `shape` is (n, K, h, w)."""
     count = int(np.prod(shape[1:]))
@@ -185,4 +195,12 @@ def command_line() -> str:
     return " ".join(["ecamp", *sys.argv[1:]])
 
 
-__all__ = ["SCHEMA", "EcampError", "RunFolder", "metrics_json", "pack_mask", "read_predictions"]
+__all__ = [
+    "SCHEMA",
+    "EcampError",
+    "RunFolder",
+    "metrics_json",
+    "pack",
+    "pack_mask",
+    "read_predictions",
+]

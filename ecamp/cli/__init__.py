@@ -19,6 +19,8 @@ COMMANDS = {
     "ablate": ("ecamp.cli.ablate:ablate", "What each part of ECAMP is worth."),
     "distill": ("ecamp.cli.distill:distill", "Entity-centred statements from reports; evaluate."),
     "report": ("ecamp.cli.report:report", "Table and HTML page of a run."),
+    "compare": ("ecamp.cli.compare:compare", "Paired differences of two runs, with tests."),
+    "rescore": ("ecamp.cli.rescore:rescore", "Metrics again from stored predictions."),
     "text": ("ecamp.cli.text:text", "See what is masked in a report; train tokenizers."),
     "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),
     "kernels": ("ecamp.cli.kernels:kernels", "Which kernels are native here, and how fast."),

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ecamp.metrics.paired import holm
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -25,6 +27,7 @@ class CellResult:
 
     result: dict[str, Any]
     replicates: np.ndarray | None
+    folder: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def read_run(path: Path) -> tuple[list[CellResult], list[str]]:
             warnings.append(f"cells/{folder.name}: damaged ({type(error).__name__}), left out; "
                             "run the same bench again")  # fmt: skip
             continue
-        cells.append(CellResult(result, replicates))
+        cells.append(CellResult(result, replicates, folder))
     return cells, warnings
 
 
@@ -113,7 +116,7 @@ def summarise(cells: list[CellResult], baseline: str = "none") -> list[Row]:
     return _holm(rows)
 
 
-def _mean(members: list[CellResult]) -> tuple[float | None, np.ndarray | None]:
+def mean_over_seeds(members: list[CellResult]) -> tuple[float | None, np.ndarray | None]:
     """Mean value over seeds, and the mean's replicates (pairing resample with resample)."""
     values = [m.result["metrics"][m.result["primary"]]["value"] for m in members]
     if any(v is None for v in values):
@@ -123,7 +126,7 @@ def _mean(members: list[CellResult]) -> tuple[float | None, np.ndarray | None]:
     return float(np.mean(values)), np.mean(parts, axis=0) if same else None
 
 
-def _interval(replicates: np.ndarray | None) -> tuple[float | None, float | None]:
+def interval(replicates: np.ndarray | None) -> tuple[float | None, float | None]:
     if replicates is None:
         return None, None
     defined = replicates[np.isfinite(replicates)]
@@ -142,8 +145,8 @@ def _row(
 ) -> Row:
     dataset, protocol_id, split_hash, task, protocol, encoder, fraction, pretext = key
     first = members[0].result
-    value, replicates = _mean(members)
-    low, high = _interval(replicates)
+    value, replicates = mean_over_seeds(members)
+    low, high = interval(replicates)
     values = [m.result["metrics"][first["primary"]]["value"] for m in members]
     sd = float(np.std(values, ddof=1)) if value is not None and len(values) > 1 else None
     delta = delta_low = delta_high = p = None
@@ -153,14 +156,18 @@ def _row(
         shared = {m.result["cell"]["seed"] for m in members} & {
             o.result["cell"]["seed"] for o in other
         }
-        mine, my_spread = _mean([m for m in members if m.result["cell"]["seed"] in shared])
-        base, base_spread = _mean([o for o in other if o.result["cell"]["seed"] in shared])
+        mine, my_spread = mean_over_seeds(
+            [m for m in members if m.result["cell"]["seed"] in shared]
+        )
+        base, base_spread = mean_over_seeds(
+            [o for o in other if o.result["cell"]["seed"] in shared]
+        )
         if shared and mine is not None and base is not None:
             delta = mine - base
             if my_spread is not None and base_spread is not None:
                 difference = my_spread - base_spread
-                delta_low, delta_high = _interval(difference)
-                p = _two_sided(difference)
+                delta_low, delta_high = interval(difference)
+                p = two_sided(difference)
     floor_name, floor = _best_floor(
         floors.get((dataset, protocol_id, split_hash, task, fraction), [])
     )
@@ -173,7 +180,7 @@ def _row(
     )  # fmt: skip
 
 
-def _two_sided(difference: np.ndarray) -> float | None:
+def two_sided(difference: np.ndarray) -> float | None:
     """Bootstrap p of `no difference`: twice the smaller tail.
 
     Where fewer than ten resamples lie beyond zero, counting them says little, and with 1,000
@@ -203,15 +210,10 @@ def _best_floor(floors: list[CellResult]) -> tuple[str | None, float | None]:
 
 def _holm(rows: list[Row]) -> list[Row]:
     """Holm's step-down correction over all differences of the table; sets the verdict."""
-    tested = sorted((r.p_holm, i) for i, r in enumerate(rows) if r.p_holm is not None)
-    corrected: dict[int, float] = {}
-    running = 0.0
-    for rank, (p, index) in enumerate(tested):
-        running = max(running, min(1.0, p * (len(tested) - rank)))
-        corrected[index] = running
+    corrected = holm([row.p_holm for row in rows])
     out = []
     for index, row in enumerate(rows):
-        p_holm = corrected.get(index)
+        p_holm = corrected[index]
         verdict = ""
         if row.delta is not None:
             sure = p_holm is not None and p_holm < 0.05

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecamp.report.page import write_page
-from ecamp.report.summary import CellResult, _holm, _two_sided, format_rows, read_run, summarise
+from ecamp.report.summary import CellResult, _holm, format_rows, read_run, summarise, two_sided
 
 RNG = np.random.Generator(np.random.Philox(5))
 NOISE = RNG.normal(0, 0.02, 1000)
@@ -100,12 +100,12 @@ def test_holm_equals_its_definition(ps: list[float]):
 def test_p_is_never_zero_and_is_one_without_a_difference():
     rng = np.random.default_rng(0)
     for shift in (0.5, 1.5, 3.0, 5.0):  # counted where it can be, else the normal tail
-        p = _two_sided(rng.normal(shift, 1.0, 1000))
+        p = two_sided(rng.normal(shift, 1.0, 1000))
         assert p is not None
         assert math.log(p) == pytest.approx(math.log(math.erfc(shift / math.sqrt(2))), rel=0.2)
-    assert _two_sided(np.full(999, 0.1)) == pytest.approx(2 / 1000)
-    assert _two_sided(np.zeros(999)) == 1.0
-    assert _two_sided(np.full(999, np.nan)) is None
+    assert two_sided(np.full(999, 0.1)) == pytest.approx(2 / 1000)
+    assert two_sided(np.zeros(999)) == 1.0
+    assert two_sided(np.full(999, np.nan)) is None
 
 
 def _run(folder: Path, name: str) -> Path:

@@ -1,0 +1,85 @@
+"""Metrics of a finished run computed again from its stored predictions; no model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack, read_predictions
+from ecamp.config import PluginRef
+from ecamp.data.store import atomic_path, read_json, write_json
+from ecamp.errors import CorruptFileError, EcampError, MissingError
+from ecamp.metrics.stats import resample_counts
+from ecamp.plugin.host import make_plugin
+
+
+def rescore(
+    path: Path, bootstrap: int | None, say: Callable[[str], None] = lambda text: None
+) -> tuple[int, int, list[str]]:
+    """Recompute metrics, intervals and resamples of all cells.
+
+    A cell is written only where something changed. Interrupted between its two files, it has new
+    resamples beside old numbers; rescoring again mends that.
+
+    Args:
+        path: A run folder. bootstrap: Resamples; None keeps the run's own number.
+
+    Returns:
+        Cells, cells that changed, and what could not be read.
+
+    Raises:
+        MissingError: No run folder, or a task plugin is gone.
+    """
+    if not (path / "cells").is_dir():
+        raise MissingError(f"{path}: no run folder (it has no cells).", "Name the folder of --run.")
+    spec = yaml.safe_load((path / "spec.yaml").read_text(encoding="utf-8"))
+    resamples = int(spec["bootstrap"]) if bootstrap is None else bootstrap
+    options = spec.get("task_options") or {}
+    run, total, changed, failed = RunFolder(path), 0, 0, []
+    for folder in sorted((path / "cells").glob("*")):
+        if not (folder / "result.json").exists():
+            continue
+        try:
+            differs = _rescore(run, folder, resamples, options)
+        except (EcampError, CorruptFileError, KeyError, ValueError) as error:
+            failed.append(f"cells/{folder.name}: {error}")
+            continue
+        total, changed = total + 1, changed + differs
+        if differs:
+            say(f"cells/{folder.name}: rescored")
+    if changed:
+        run.log_event(event="rescored", cells=changed, bootstrap=resamples)
+    return total, changed, failed
+
+
+def _rescore(
+    run: RunFolder, folder: Path, resamples: int, options: dict[str, dict[str, object]]
+) -> bool:
+    result = read_json(folder / "result.json")
+    if result.get("schema") != SCHEMA:
+        raise EcampError(f"schema {result.get('schema')}, this ecamp reads {SCHEMA}")
+    arrays = read_predictions(folder / "predictions.npz")
+    name = result["cell"]["task"]
+    task = make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
+    stored = {key: value for key, value in arrays.items() if not key.startswith("replicates/")}
+    patients = [str(patient) for patient in stored["patients"]]
+    metrics = task.score(stored, stored, resample_counts(patients, resamples))
+    fresh = {
+        f"replicates/{key}": metric.replicates
+        for key, metric in metrics.items()
+        if metric.replicates is not None and "/" not in key
+    }
+    before = {key: value for key, value in arrays.items() if key.startswith("replicates/")}
+    same = before.keys() == fresh.keys() and all(
+        np.array_equal(before[key], fresh[key], equal_nan=True) for key in fresh
+    )
+    told = {**result, "metrics": metrics_json(metrics), "primary": task.primary}
+    if same and told == result:
+        return False
+    with atomic_path(folder / "predictions.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **pack({**stored, **fresh}))  # type: ignore[arg-type]
+    write_json(folder / "result.json", told)
+    return True

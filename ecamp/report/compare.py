@@ -1,0 +1,345 @@
+"""Two models (or recipes) on the same test images: paired differences with their tests. No torch.
+
+A difference is second minus first. Cells are paired where data set, split, task, protocol, fraction
+and seed agree; splits that differ are refused, not mixed. The patient bootstrap decides; DeLong
+(AUROC), McNemar (accuracy) and Wilcoxon (Dice an image) stand beside as cross-checks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ecamp.bench.store import read_predictions
+from ecamp.errors import DataError, UsageError
+from ecamp.metrics.paired import delong_p, holm, mcnemar_p, wilcoxon_p
+from ecamp.report.selection import Selection
+from ecamp.report.summary import CellResult, interval, read_run, two_sided
+
+PAIRED = ("dataset", "task", "protocol", "fraction", "seed")
+MODEL = ("encoder", "pretext")
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One line: a metric on one data set, protocol and label fraction.
+
+    Attributes:
+        first, second: Means over the shared seeds. delta: second - first.
+        low, high: 95 % interval of the difference over resampled test patients.
+        p: Two-sided bootstrap p; p_holm: corrected over all main lines.
+        delong, mcnemar, wilcoxon: p of the cross-check; None where it does not apply. McNemar and
+            Wilcoxon of several seeds: the median.
+        verdict: `better`, `worse` or `tie`, of the second; by p_holm.
+    """
+
+    dataset: str
+    task: str
+    protocol: str
+    fraction: float
+    model: str
+    metric: str
+    main: bool
+    seeds: int
+    images: int
+    first: float | None
+    second: float | None
+    delta: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+    delong: float | None
+    mcnemar: float | None
+    wilcoxon: float | None
+    verdict: str = ""
+
+
+def compare(
+    first: Selection, second: Selection, metrics: Sequence[str] = ()
+) -> tuple[list[Difference], list[str]]:
+    """All differences between two selections.
+
+    Args:
+        metrics: Besides each task's main metric: names, or `*` for all that have resamples.
+
+    Returns:
+        Rows, and warnings (damaged cells that were left out).
+
+    Raises:
+        UsageError: Nothing to pair, or several cells for one place (say which to take).
+        DataError: A data set's test split differs between the two.
+    """
+    warnings: list[str] = []
+    sides = [_cells(selection, warnings) for selection in (first, second)]
+    _check_splits(sides, (first, second))
+    by_model = any(len({_model(c) for c in side}) > 1 for side in sides)
+    keyed = [
+        _by_place(side, by_model, selection)
+        for side, selection in zip(sides, (first, second), strict=True)
+    ]
+    shared = sorted(set(keyed[0]) & set(keyed[1]), key=str)
+    if not shared:
+        raise UsageError(
+            f"{first} and {second}: no cell of one has its like in the other.",
+            f"They must share {', '.join(PAIRED)}{' and the model' if by_model else ''}; to set two "
+            "pretexts of one run side by side, write RUN:pretext=a RUN:pretext=b.",
+        )
+    groups: dict[tuple[Any, ...], list[tuple[CellResult, CellResult]]] = defaultdict(list)
+    for key in shared:
+        groups[(*key[:4], key[5])].append((keyed[0][key], keyed[1][key]))
+    rows = [row for key, pairs in groups.items() for row in _rows(key, pairs, metrics)]
+    corrected = holm([row.p if row.main else None for row in rows])
+    return [_judge(row, p) for row, p in zip(rows, corrected, strict=True)], warnings
+
+
+def _cells(selection: Selection, warnings: list[str]) -> list[CellResult]:
+    cells, damaged = read_run(selection.run)
+    warnings += [f"{selection.run}/{text}" for text in damaged]
+    return [
+        cell
+        for cell in cells
+        if cell.result["kind"] != "floor" and selection.holds(cell.result["cell"])
+    ]
+
+
+def _model(cell: CellResult) -> str:
+    return " ".join(str(cell.result["cell"][key]) for key in MODEL)
+
+
+def _check_splits(sides: list[list[CellResult]], names: tuple[Selection, Selection]) -> None:
+    hashes = [
+        {(c.result["cell"]["dataset"], c.result["cell"]["split_hash"]) for c in side}
+        for side in sides
+    ]
+    for name, split in sorted(hashes[0]):
+        other = {h for n, h in hashes[1] if n == name}
+        if other and split not in other:
+            raise DataError(
+                f"{name}: {names[0]} was tested on split {split}, {names[1]} on {other.pop()}.",
+                "Numbers of different splits say nothing of each other; run both on one.",
+            )
+
+
+def _by_place(
+    cells: list[CellResult], by_model: bool, selection: Selection
+) -> dict[tuple[Any, ...], CellResult]:
+    found: dict[tuple[Any, ...], CellResult] = {}
+    for cell in cells:
+        place = tuple(cell.result["cell"][key] for key in PAIRED)
+        key = (*place, _model(cell) if by_model else "")
+        if key in found:
+            raise UsageError(
+                f"{selection}: several cells for {place}.",
+                "Take one with RUN:encoder=...,pretext=...",
+            )
+        found[key] = cell
+    return found
+
+
+def _rows(
+    key: tuple[Any, ...], pairs: list[tuple[CellResult, CellResult]], wanted: Sequence[str]
+) -> list[Difference]:
+    loaded = [
+        tuple(read_predictions(cell.folder / "predictions.npz") for cell in pair) for pair in pairs
+    ]
+    for a, b in loaded:
+        if a["ids"].tolist() != b["ids"].tolist():
+            raise DataError(
+                f"{key[0]}: the two were tested on other images, by the same split hash.",
+                "One of the folders was changed; run that bench again.",
+            )
+    primary = pairs[0][0].result["primary"]
+    stored = [
+        name.removeprefix("replicates/")
+        for name in loaded[0][0]
+        if name.startswith("replicates/") and name in loaded[0][1]
+    ]
+    known = pairs[0][0].result["metrics"].keys()  # a metric of another task is not this one's
+    extra = [*(stored if "*" in wanted else []), *(name for name in wanted if name in known)]
+    names = list(dict.fromkeys([primary, *extra]))
+    return [_row(key, name, name == primary, pairs, loaded) for name in names]
+
+
+def _row(
+    key: tuple[Any, ...], metric: str, main: bool, pairs: list[tuple[CellResult, CellResult]],
+    loaded: list[tuple[Arrays, ...]],
+) -> Difference:  # fmt: skip
+    dataset, task, protocol, fraction, model = key
+    values = [
+        [pair[side].result["metrics"].get(metric, {}).get("value") for pair in pairs]
+        for side in (0, 1)
+    ]
+    means = [None if None in side else float(np.mean(side)) for side in values]
+    spread = [
+        _mean([arrays[side].get(f"replicates/{metric}") for arrays in loaded]) for side in (0, 1)
+    ]
+    low = high = p = None
+    if spread[0] is not None and spread[1] is not None and len(spread[0]) == len(spread[1]):
+        low, high = interval(spread[1] - spread[0])
+        p = two_sided(spread[1] - spread[0])
+    delta = None if means[0] is None or means[1] is None else means[1] - means[0]
+    return Difference(
+        dataset, task, protocol, fraction, model, metric, main, len(pairs),
+        len(loaded[0][0]["ids"]), means[0], means[1], delta, low, high, p, None,
+        _delong(loaded) if metric == "auroc" else None,
+        _median(loaded, _mcnemar) if metric in ("auroc", "accuracy") else None,
+        _median(loaded, _wilcoxon) if metric in ("dice_pos", "legacy_dice") else None,
+    )  # fmt: skip
+
+
+def _mean(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    if any(part is None for part in parts) or len({len(p) for p in parts if p is not None}) != 1:
+        return None
+    total: np.ndarray = np.mean([p for p in parts if p is not None], axis=0)
+    return total
+
+
+def _single(targets: np.ndarray) -> int | None:
+    """The one class that an AUROC is about: the only one, or the second of two exclusive ones."""
+    if targets.shape[1] == 1:
+        return 0
+    return 1 if targets.shape[1] == 2 and np.allclose(targets.sum(1), 1) else None
+
+
+def _delong(loaded: list[tuple[Arrays, ...]]) -> float | None:
+    """For one class; a macro mean over several has no DeLong test."""
+    targets = loaded[0][0]["targets"]
+    k = _single(targets)
+    if k is None:
+        return None
+    known = np.isfinite(targets[:, k])
+    first, second = (
+        np.stack([arrays[side]["scores"][known, k] for arrays in loaded]) for side in (0, 1)
+    )
+    return delong_p(first, second, targets[known, k] > 0.5)
+
+
+def _median(
+    loaded: list[tuple[Arrays, ...]], test: Callable[[Arrays, Arrays], float | None]
+) -> float | None:
+    values = [value for pair in loaded if (value := test(pair[0], pair[1])) is not None]
+    return float(np.median(values)) if values else None
+
+
+def _mcnemar(first: Arrays, second: Arrays) -> float | None:
+    """Right or wrong: the top class of exclusive ones, the threshold of a single one."""
+    targets = first["targets"]
+    exclusive = str(first["kind"]) == "multiclass"
+    if not exclusive and targets.shape[1] != 1:
+        return None
+    known = np.isfinite(targets).all(1)
+
+    def right(arrays: Arrays) -> np.ndarray:
+        scores = arrays["scores"][known]
+        if exclusive:
+            answer: np.ndarray = scores.argmax(1) == targets[known].argmax(1)
+            return answer
+        answer = (scores[:, 0] >= arrays["thresholds"][0]) == (targets[known, 0] > 0.5)
+        return answer
+
+    return mcnemar_p(right(first), right(second))
+
+
+def _wilcoxon(first: Arrays, second: Arrays) -> float | None:
+    """Dice of an image that holds a class, mean over its classes; then mean over a patient's."""
+
+    def dice(arrays: Arrays) -> np.ndarray:
+        predicted, target = arrays["mask"], arrays["target"]
+        sizes = predicted.sum((2, 3)) + target.sum((2, 3))
+        present = target.sum((2, 3)) > 0
+        share = 2.0 * (predicted & target).sum((2, 3)) / np.maximum(sizes, 1)
+        return np.divide(
+            (share * present).sum(1), present.sum(1), out=np.full(len(share), np.nan),
+            where=present.sum(1) > 0,
+        )  # fmt: skip
+
+    patients, place = np.unique(first["patients"], return_inverse=True)
+
+    def by_patient(values: np.ndarray) -> np.ndarray:
+        known = np.isfinite(values)
+        count = np.bincount(place[known], minlength=len(patients))
+        total = np.bincount(place[known], values[known], minlength=len(patients))
+        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+    return wilcoxon_p(by_patient(dice(second)), by_patient(dice(first)))
+
+
+def _judge(row: Difference, p_holm: float | None) -> Difference:
+    if row.delta is None:
+        return replace(row, p_holm=p_holm)
+    deciding = p_holm if row.main else row.p
+    sure = deciding is not None and deciding < 0.05
+    verdict = ("better" if row.delta > 0 else "worse") if sure else "tie"
+    if sure and row.metric in LOWER_IS_BETTER:
+        verdict = "worse" if row.delta > 0 else "better"
+    return replace(row, p_holm=p_holm, verdict=verdict)
+
+
+LOWER_IS_BETTER = ("brier", "ece", "fpr_neg", "hd95")
+
+_CONDITION = re.compile(
+    r"(?:(?P<dataset>[\w/-]+):)?(?P<task>\w+)\.(?P<metric>[\w/]+)\s*(?P<sign>[<>])\s*"
+    r"(?P<limit>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`cls.auroc<-0.005`: met where a difference lies below (or above) a number."""
+
+    text: str
+    dataset: str | None
+    task: str
+    metric: str
+    below: bool
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Condition:
+        """Read `[DATASET:]TASK.METRIC(<|>)NUMBER`.
+
+        Raises:
+            UsageError: Not of that form.
+        """
+        match = _CONDITION.fullmatch(text.strip())
+        if match is None:
+            raise UsageError(
+                f"--fail-on '{text}': no condition.",
+                "Such as cls.auroc<-0.005 or kermany:det.ap50<0.",
+            )
+        return cls(
+            text, match["dataset"], match["task"], match["metric"], match["sign"] == "<",
+            float(match["limit"]),
+        )  # fmt: skip
+
+    def met_by(self, rows: Sequence[Difference]) -> list[Difference]:
+        """The rows for which it holds.
+
+        Raises:
+            UsageError: When it speaks of nothing that was compared.
+        """
+        about = [
+            row
+            for row in rows
+            if (row.task, row.metric) == (self.task, self.metric)
+            and self.dataset in (None, row.dataset)
+        ]
+        if not about:
+            raise UsageError(
+                f"--fail-on '{self.text}': nothing of that name was compared.",
+                f"Compared: {', '.join(sorted({f'{r.task}.{r.metric}' for r in rows}))}; others "
+                "with --metric.",
+            )
+        return [
+            row
+            for row in about
+            if row.delta is None
+            or (row.delta < self.limit if self.below else row.delta > self.limit)
+        ]
