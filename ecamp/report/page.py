@@ -9,6 +9,7 @@ from typing import Any
 
 from ecamp.data.store import write_bytes
 from ecamp.report.pictures import bars, galleries
+from ecamp.report.ranks import rank_models
 from ecamp.report.summary import COLUMNS, Row, display, read_run, summarise
 
 
@@ -30,6 +31,7 @@ def write_page(run: Path, baseline: str = "none") -> Path:
             rows, lambda r: (r.dataset, f"{r.task} {r.metric}", r.protocol, r.encoder)
         )
     ]
+    ranks, places = rank_models(cells)
     template = Environment(
         loader=PackageLoader("ecamp", "report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True,
@@ -43,6 +45,8 @@ def write_page(run: Path, baseline: str = "none") -> Path:
         charts=charts,
         columns=COLUMNS,
         rows=[_table_row(row, rows[i - 1] if i else None) for i, row in enumerate(rows)],
+        ranks=ranks,
+        places=places,
         galleries=galleries(run, cells),
         protocol=_protocol(rows),
         command=_command(run),

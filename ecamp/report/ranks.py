@@ -1,0 +1,101 @@
+"""Who comes first over all data sets, tasks and label fractions, and how sure that is. No torch.
+
+Scores of different tasks cannot be averaged; ranks can. Each place of the table ranks the models;
+resampling every test set again and again gives an interval of the mean rank.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from ecamp.report.summary import CellResult, interval, mean_over_seeds
+
+PLACE = ("dataset", "split_hash", "task", "protocol", "fraction")
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Mean rank of a model; 1 is best, equal scores share a rank.
+
+    Attributes:
+        low, high: 95 % interval over resampled test patients; None without resamples.
+        first: Share of the resamples in which no model has a better mean rank.
+    """
+
+    model: str
+    rank: float
+    low: float | None
+    high: float | None
+    first: float | None
+
+
+def rank_models(cells: list[CellResult]) -> tuple[list[Rank], int]:
+    """Rank models (encoder and pretext) over the places where all of them have a score.
+
+    Returns:
+        Best first; and over how many places. Empty with fewer than two models or places.
+    """
+    table: dict[tuple[object, ...], dict[str, list[CellResult]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for cell in cells:
+        if cell.result["kind"] != "floor":
+            c = cell.result["cell"]
+            table[tuple(c[key] for key in PLACE)][f"{c['encoder']} {c['pretext']}"].append(cell)
+    models = sorted({model for place in table.values() for model in place})
+    points, spreads = [], []
+    for _, place in sorted(table.items(), key=str):
+        if len(place) < len(models):
+            continue
+        means = [mean_over_seeds(place[model]) for model in models]
+        values = [value for value, _ in means if value is not None]
+        if len(values) < len(models):
+            continue
+        points.append(_ranks(np.array(values)[:, None])[:, 0])
+        replicates = [spread for _, spread in means if spread is not None]
+        if len(replicates) == len(models) and len({len(r) for r in replicates}) == 1:
+            spreads.append(_ranks(np.array(replicates)))
+    if len(models) < 2 or len(points) < 2:
+        return [], 0
+    mean = np.mean(points, axis=0)
+    whole = len(spreads) == len(points) and len({s.shape for s in spreads}) == 1
+    spread = _mean_of_defined(np.array(spreads)) if whole else None
+    out = []
+    for i, model in enumerate(models):
+        low, high = interval(None if spread is None else spread[i])
+        first = None
+        if spread is not None and (defined := np.isfinite(spread[i])).any():
+            first = float((spread[i] <= spread.min(0) + 1e-12)[defined].mean())
+        out.append(Rank(model, float(mean[i]), low, high, first))
+    return sorted(out, key=lambda r: (r.rank, r.model)), len(points)
+
+
+def _mean_of_defined(ranks: np.ndarray) -> np.ndarray:
+    """Mean over places (the first axis) that a resample defines; NaN where it defines none."""
+    known = np.isfinite(ranks)
+    count = known.sum(0)
+    total = np.where(known, ranks, 0.0).sum(0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Rank of each row in each column of (models, resamples); NaN where a score is NaN."""
+    better = (scores[None] > scores[:, None]).sum(1)
+    equal = (scores[None] == scores[:, None]).sum(1) - 1
+    return np.where(np.isfinite(scores).all(0), 1 + better + equal / 2, np.nan)
+
+
+def format_ranks(ranks: list[Rank], places: int) -> list[str]:
+    """Lines for a terminal; none without ranks."""
+    if not ranks:
+        return []
+    width = max(len(r.model) for r in ranks)
+    lines = [f"mean rank over {places} places (data set, task, protocol, labels); 1 is best"]
+    for r in ranks:
+        between = "" if r.low is None else f"  {r.low:.2f} to {r.high:.2f}"
+        first = "" if r.first is None else f"  first in {100 * r.first:.0f} % of resamples"
+        lines.append(f"  {r.model:{width}}  {r.rank:.2f}{between}{first}")
+    return lines
