@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from ecamp.datasets.phantom.findings import FINDINGS
 from ecamp.text.distill.statements import Statement, template_text
+
+if TYPE_CHECKING:
+    from ecamp.datasets.phantom.study import Description
 
 # Name of a finding of the phantom -> entity of the chest lexicon.
 ENTITY = {
@@ -69,11 +74,9 @@ def told(sections: Sequence[tuple[str, str]], between: str) -> tuple[str, tuple[
     return "".join(pieces), tuple(statements)
 
 
-def oracle_text(labels: Sequence[tuple[str, bool]]) -> str:
-    """The template text of what a film shows, whether or not its report tells it.
-
-    Args:
-        labels: (name of a finding of the phantom, whether it is there).
-    """
-    return template_text((ENTITY[name], "present" if is_there else "absent")
-                         for name, is_there in labels)  # fmt: skip
+def oracle_text(study: Description) -> str:
+    """The template text of what a film shows, and of what it doesn't, whether told or not."""
+    return template_text(
+        (ENTITY[name], "present" if label else "absent")
+        for name, label in zip(FINDINGS, study.labels, strict=True)
+    )
