@@ -45,6 +45,9 @@ ENTRY_POINTS = {
         "seg = ecamp.tasks.segmentation:Segmentation",
         "det = ecamp.tasks.detection:Detection",
     ],
+    "ecamp.distillers": [
+        "rules = ecamp.text.distill.rules:RulesDistiller",
+    ],
 }
 
 REQUIRES = [

@@ -1,0 +1,128 @@
+"""A sentence as parts between commas, conjunctions and clause marks, each with what it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ecamp.text.distill.rules.words import Phrase, Phrases, Token
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A known phrase at its place.
+
+    Attributes:
+        first, end: Its words.
+        part: Number of its part in the sentence.
+        ahead: Whether an entity or predicate follows in its part.
+        forward, backward: Kind of the cue whose scope it lies in, from either side.
+        place: Only the place of a finding; not itself spoken of.
+        predicate: What calls this structure or organ normal or abnormal.
+        used: This predicate has found what it speaks of behind it.
+        subject: Something is named before this predicate in its part.
+        choice: One of two that are named as alternatives.
+    """
+
+    phrase: Phrase
+    first: int
+    end: int
+    part: int
+    ahead: bool = False
+    forward: str = ""
+    backward: str = ""
+    place: bool = False
+    predicate: Item | None = None
+    used: bool = False
+    subject: bool = False
+    choice: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """What stands between two joints.
+
+    Attributes:
+        joint: What parts it from the part before; empty at the start.
+        first, start: First word behind the joint, and of the joint.
+        verb: `singular`, `plural` or `other` when it has a finite verb.
+        opens: Its verb is its first word: its subject stands in the part before.
+        exists: Says that something is seen.
+        told: Holds a severity, as new findings do.
+        cue, predicate, names: Whether it holds one.
+        listed: Belongs to a list whose last members are joined by `and`, `or`.
+    """
+
+    joint: str
+    start: int
+    first: int
+    items: list[Item] = field(default_factory=list)
+    verb: str = ""
+    opens: bool = False
+    exists: bool = False
+    told: bool = False
+    cue: bool = False
+    predicate: bool = False
+    names: bool = False
+    listed: bool = False
+
+    @property
+    def asserts(self) -> bool:
+        """Whether it says something of its own, rather than going on with a list.
+
+        "..., effusion or mass is seen" goes on; "..., heart size is normal" and "..., small effusion
+        is seen" do not.
+        """
+        if self.verb and not self.exists:
+            return True
+        return self.told and (self.exists or bool(self.verb))
+
+
+def parts(words: list[Token], phrases: Phrases) -> list[Part]:
+    """Cut a sentence at its joints; a joint of several words in a row counts as its strongest.
+
+    Returns:
+        At least one part; the items of all parts are those of the sentence, in order.
+    """
+    part = Part("", 0, 0)
+    found = [part]
+    waiting: list[Item] = []  # those that nothing follows yet in their part
+    for phrase, first, end in phrases.scan(words):
+        if phrase.joint:
+            if part.items or part.joint in _SINGLE or phrase.joint in _SINGLE or first > part.first:
+                part = Part(phrase.joint, first, end)
+                found.append(part)
+            else:  # ", and": one joint
+                part.joint, part.first = _stronger(part.joint, phrase.joint), end
+            waiting = []
+            if not phrase.cue:
+                continue
+        item = Item(phrase, first, end, len(found))
+        if phrase.names or phrase.predicate or phrase.enlarges:
+            item.subject = part.names
+            for before in waiting:
+                before.ahead = True
+            waiting = []
+            part.names = part.names or phrase.names
+            part.predicate = part.predicate or not phrase.names
+        if phrase.cue or phrase.predicate or phrase.enlarges:
+            waiting.append(item)
+        part.cue = part.cue or bool(phrase.cue)
+        if phrase.verb and not part.verb:
+            part.verb, part.opens = phrase.verb, first == part.first
+        part.exists = part.exists or phrase.exists
+        part.told = part.told or "severity" in phrase.descriptors
+        part.items.append(item)
+    listed = False
+    for part in reversed(found):
+        listed = part.joint in _CONJUNCTIONS or (listed and part.joint == "comma")
+        part.listed = listed
+    return found
+
+
+_SINGLE = frozenset(("open", "close", "colon", ""))
+_CONJUNCTIONS = frozenset(("and", "or", "versus"))
+_STRENGTH = ("comma", "and", "or", "versus", "with", "relative", "clause")
+
+
+def _stronger(one: str, other: str) -> str:
+    return max(one, other, key=_STRENGTH.index)

@@ -1,0 +1,154 @@
+"""Scopes of cues and predicates: two walks over the parts of a sentence, one from each side.
+
+The nearest cue on a side counts. What a joint does to a scope is said in `_reaches_on` (to the right)
+and `_reaches_back` (to the left). Both walks take time linear in the words.
+"""
+
+from __future__ import annotations
+
+from ecamp.text.distill.rules.clauses import Item, Part
+
+_ALTERNATIVES = frozenset(("or", "versus"))
+
+
+def walk_forward(parts: list[Part]) -> None:
+    """Note on each entity and predicate what stands before it and reaches it."""
+    cue, said = "", None  # kind of the cue in force; the predicate in force
+    outer: list[str] = []  # cues in force before each open bracket
+    for part in parts:
+        if part.joint == "open":
+            outer.append(cue)
+        elif part.joint == "close":
+            cue = outer.pop() if outer else ""
+        elif not _reaches_on(cue, part):
+            cue = ""
+        if said is not None and not _names_more(said, part):
+            said = None
+        finding: Item | None = None  # the last one that no verb follows
+        before: Item | None = None
+        for item in part.items:
+            phrase = item.phrase
+            if phrase.cue and (
+                phrase.cue_direction == "forward" or phrase.cue_direction == "either" and item.ahead
+            ):  # fmt: skip
+                fresh = part.joint in ("comma", "and") and item.first == part.first
+                if not (cue == "absent" and phrase.cue == "possible" and not fresh):
+                    cue = phrase.cue  # "no evidence to suggest" denies, "no X, possible Y" does not
+            item.forward = cue
+            if phrase.predicate or phrase.enlarges:
+                said = item if phrase.predicate_direction != "backward" else None
+            elif phrase.findings:
+                if said is not None and said.end == item.first:
+                    said.used = True  # "prominent nodule": not of a structure before
+                if before is not None and _only_a_place(before, item):
+                    before.place = True  # "hilar mass", "aortic calcification"
+                said, finding = None, item
+            elif phrase.names:
+                item.place = finding is not None and finding.end < item.first
+                if said is not None and not item.place and fits(said, item):
+                    item.predicate, said.used = said, True
+            elif phrase.verb:
+                finding = None
+            if phrase.names or phrase.verb:
+                before = item
+
+
+def walk_backward(parts: list[Part]) -> None:
+    """Note on each entity and predicate what stands behind it and reaches it."""
+    cue, said = "", None
+    outer: list[str] = []
+    for number in range(len(parts) - 1, -1, -1):
+        part = parts[number]
+        for item in reversed(part.items):
+            phrase = item.phrase
+            if phrase.cue and (
+                phrase.cue_direction == "backward"
+                or phrase.cue_direction == "either" and not item.ahead
+            ):  # fmt: skip
+                cue = phrase.cue
+            item.backward = cue
+            if phrase.predicate or phrase.enlarges:
+                if phrase.predicate_direction != "forward" and (not item.used or part.verb):
+                    said = item
+            elif phrase.names and not phrase.findings:
+                if said is not None and item.predicate is None and not item.place and fits(said, item):
+                    item.predicate = said
+        if part.joint == "close":
+            outer.append(cue)
+        elif part.joint == "open":
+            cue = outer.pop() if outer else ""
+        elif number:
+            before = parts[number - 1]
+            if not _reaches_back(part, before) or before.cue:
+                cue = ""
+            elif part.joint == "and" and part.verb == "singular" and not part.opens:
+                cue = ""  # "effusion and pneumonia IS not excluded" speaks of one of them
+            if not _reaches_back(part, before) or before.predicate:
+                said = None
+
+
+def mark_choices(parts: list[Part]) -> None:
+    """Note which entities are alternatives: "atelectasis or scarring", "edema versus infection"."""
+    for before, part in zip(parts, parts[1:], strict=False):
+        if part.joint not in _ALTERNATIVES:
+            continue
+        either = part.joint == "versus"
+        left = before.items[-1] if before.items else None
+        if left is not None and left.phrase.names and (either or left.end == part.start):
+            left.choice = True
+        for item in part.items:
+            if item.phrase.names:
+                item.choice = True
+            if not item.phrase.descriptors or item.phrase.names:
+                break
+
+
+def fits(said: Item, named: Item) -> bool:
+    """Whether a predicate can be said of a structure or organ."""
+    phrase = said.phrase
+    if phrase.predicate == "normal":
+        return True
+    if phrase.predicate and named.phrase.structures and not _enlarged_organ(said, named):
+        return True
+    return _enlarged_organ(said, named)
+
+
+def _enlarged_organ(said: Item, named: Item) -> bool:
+    return bool(set(said.phrase.enlarges) & set(named.phrase.organs))
+
+
+def _only_a_place(structure: Item, finding: Item) -> bool:
+    """Whether a structure stands right before a finding ("left hilar calcified nodule")."""
+    return not structure.phrase.findings and structure.phrase.names and finding.first - structure.end <= 1
+
+
+def _reaches_on(cue: str, part: Part) -> bool:
+    """Whether a cue's scope goes on behind the joint of a part."""
+    joint = part.joint
+    if joint in ("or", "versus", "relative"):
+        return True
+    if joint == "and":
+        return not part.asserts
+    if joint == "comma":
+        return not part.asserts and (cue == "absent" or part.listed)
+    return False
+
+
+def _names_more(said: Item, part: Part) -> bool:
+    """Whether a predicate goes on behind a joint: "normal heart size and mediastinal contours"."""
+    if part.verb or part.joint not in ("and", "or", "comma") or said.phrase.predicate != "normal":
+        return False
+    return said.used or part.joint == "and"
+
+
+def _reaches_back(part: Part, before: Part) -> bool:
+    """Whether what is said at the end of a part is said of the part before as well."""
+    if part.joint == "colon":
+        return not part.names
+    if part.joint == "relative":
+        return True
+    if part.joint in ("and", "or", "versus", "comma"):
+        if part.opens:
+            return True
+        return not before.verb and (part.joint != "comma" or part.listed)
+    return False
