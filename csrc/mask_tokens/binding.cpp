@@ -1,5 +1,6 @@
 // Checks, allocates, and hands row ranges to threads or the batch to the device. Stable ABI only.
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -16,26 +17,34 @@ struct Prepared {
   Result out;
 };
 
-Prepared prepare(const Tensor& ids, const Tensor& lengths, const Tensor& sample_ids, int64_t step,
-                 int64_t seed, const Tensor& flags, const Tensor& patterns,
+Prepared prepare(const Tensor& ids, const std::optional<Tensor>& starts, int64_t window,
+                 const Tensor& lengths, const Tensor& sample_ids, int64_t step, int64_t seed, const Tensor& flags, const Tensor& patterns,
                  const Tensor& pattern_start, int64_t mask_id, int64_t t_entity, int64_t t_other,
                  int64_t t_plain, int64_t descriptor_words, double template_weight) {
   const char* op = "mask_tokens";
-  check(ids, op, "ids", ScalarType::Long, 2);
+  check(ids, op, "ids", ScalarType::Long, starts ? 1 : 2);
   check(lengths, op, "lengths", ScalarType::Long, 1);
   check(sample_ids, op, "sample_ids", ScalarType::Long, 1);
   check(flags, op, "flags", ScalarType::Byte, 1);
   check(patterns, op, "patterns", ScalarType::Int, 2);
   check(pattern_start, op, "pattern_start", ScalarType::Int, 1);
-  const int64_t batch = ids.size(0), window = ids.size(1);
-  STD_TORCH_CHECK(lengths.size(0) == batch && sample_ids.size(0) == batch,
-                  "mask_tokens: lengths and sample_ids must have one entry a row of ids");
+  const int64_t batch = lengths.size(0);
+  if (starts) {
+    check(*starts, op, "starts", ScalarType::Long, 1);
+    STD_TORCH_CHECK(starts->size(0) == batch, "mask_tokens: starts must have one entry a row");
+  } else {
+    STD_TORCH_CHECK(ids.size(0) == batch && ids.size(1) == window,
+                    "mask_tokens: ids must be (", batch, ", ", window, ")");
+  }
+  STD_TORCH_CHECK(window >= 0 && lengths.size(0) == batch && sample_ids.size(0) == batch,
+                  "mask_tokens: lengths and sample_ids must have one entry a row");
   STD_TORCH_CHECK(pattern_start.size(0) == flags.size(0) + 1,
                   "mask_tokens: pattern_start must have one entry more than flags");
   Result out{new_like(ids, ScalarType::Long), new_like(ids, ScalarType::Bool),
              new_like(ids, ScalarType::Float), new_like(ids, ScalarType::Byte)};
   Params p{};
   p.ids = ids.const_data_ptr<int64_t>();
+  p.starts = starts ? starts->const_data_ptr<int64_t>() : nullptr;
   p.lengths = lengths.const_data_ptr<int64_t>();
   p.sample_ids = sample_ids.const_data_ptr<int64_t>();
   p.flags = flags.const_data_ptr<uint8_t>();
@@ -60,21 +69,29 @@ Prepared prepare(const Tensor& ids, const Tensor& lengths, const Tensor& sample_
   return {p, out};
 }
 
-Result mask_tokens_cpu(Tensor ids, Tensor lengths, Tensor sample_ids, int64_t step, int64_t seed,
+Result mask_tokens_cpu(Tensor ids, std::optional<Tensor> starts, int64_t window, Tensor lengths,
+                       Tensor sample_ids, int64_t step, int64_t seed,
                        Tensor flags, Tensor patterns, Tensor pattern_start, int64_t mask_id,
                        int64_t t_entity, int64_t t_other, int64_t t_plain,
                        int64_t descriptor_words, double template_weight) {
   const Prepared ready =
-      prepare(ids, lengths, sample_ids, step, seed, flags, patterns, pattern_start, mask_id,
+      prepare(ids, starts, window, lengths, sample_ids, step, seed, flags, patterns, pattern_start, mask_id,
               t_entity, t_other, t_plain, descriptor_words, template_weight);
   const Params& p = ready.params;
   bool outside = false;  // no early exit, so that the loop vectorises
-  for (int64_t i = 0; i < p.batch * p.window; ++i)
+  for (int64_t i = 0; i < ids.numel(); ++i)
     outside |= static_cast<uint64_t>(p.ids[i]) >= static_cast<uint64_t>(p.vocabulary);
   STD_TORCH_CHECK(!outside, "mask_tokens: a token id lies outside 0..", p.vocabulary - 1);
-  for (int64_t b = 0; b < p.batch; ++b)
+  int64_t total = 0;
+  bool apart = false;  // packed rows follow one another and fill ids
+  for (int64_t b = 0; b < p.batch; ++b) {
     STD_TORCH_CHECK(p.lengths[b] >= 0 && p.lengths[b] <= p.window,
                     "mask_tokens: a length lies outside 0..", p.window);
+    apart |= p.starts != nullptr && p.starts[b] != total;
+    total += p.lengths[b];
+  }
+  STD_TORCH_CHECK(p.starts == nullptr || (!apart && total == ids.numel()),
+                  "mask_tokens: lengths sum to ", total, ", but there are ", ids.numel(), " ids");
   // About 8,000 tokens a task: below that, waking a thread costs more than it brings.
   const int64_t grain = std::max<int64_t>(1, 8192 / std::max<int64_t>(1, p.window));
   torch::stable::parallel_for(0, p.batch, grain,
@@ -83,13 +100,14 @@ Result mask_tokens_cpu(Tensor ids, Tensor lengths, Tensor sample_ids, int64_t st
 }
 
 #ifdef ECAMP_WITH_CUDA
-Result mask_tokens_cuda(Tensor ids, Tensor lengths, Tensor sample_ids, int64_t step, int64_t seed,
+Result mask_tokens_cuda(Tensor ids, std::optional<Tensor> starts, int64_t window, Tensor lengths,
+                       Tensor sample_ids, int64_t step, int64_t seed,
                         Tensor flags, Tensor patterns, Tensor pattern_start, int64_t mask_id,
                         int64_t t_entity, int64_t t_other, int64_t t_plain,
                         int64_t descriptor_words, double template_weight) {
   const torch::stable::accelerator::DeviceGuard guard(ids.get_device_index());
   const Prepared ready =
-      prepare(ids, lengths, sample_ids, step, seed, flags, patterns, pattern_start, mask_id,
+      prepare(ids, starts, window, lengths, sample_ids, step, seed, flags, patterns, pattern_start, mask_id,
               t_entity, t_other, t_plain, descriptor_words, template_weight);
   STD_TORCH_CHECK(ready.params.window <= kMaxCudaWindow, "mask_tokens: at most ", kMaxCudaWindow,
                   " tokens a row on a GPU, got ", ready.params.window);

@@ -5,22 +5,22 @@
 namespace ecamp::mask_tokens::ECAMP_LANE {
 
 void mask_rows(const Params& p, int64_t begin, int64_t end) {
-  if (p.window == 0) return;  // empty tensors have no address
   Scratch<int32_t> row(p.window), candidates(p.window);
   Scratch<Found> found(p.window);
   Scratch<uint32_t> draws(p.window);
   Scratch<uint8_t> flag(p.window);
   for (int64_t b = begin; b < end; ++b) {
-    const int64_t* ids = p.ids + b * p.window;
-    uint8_t* role = p.out_roles + b * p.window;
-    bool* mask = p.out_mask + b * p.window;
-    float* weight = p.out_weights + b * p.window;
-    int64_t* out = p.out_ids + b * p.window;
-    const int64_t n = p.lengths[b];
-    std::memcpy(out, ids, p.window * sizeof *out);
-    std::memset(mask, 0, p.window * sizeof *mask);
-    std::memset(weight, 0, p.window * sizeof *weight);
-    std::memset(role, kNoRole, p.window * sizeof *role);
+    const int64_t base = base_of(p, b), room = room_of(p, b), n = p.lengths[b];
+    if (room == 0) continue;  // empty tensors have no address
+    const int64_t* ids = p.ids + base;
+    uint8_t* role = p.out_roles + base;
+    bool* mask = p.out_mask + base;
+    float* weight = p.out_weights + base;
+    int64_t* out = p.out_ids + base;
+    std::memcpy(out, ids, room * sizeof *out);
+    std::memset(mask, 0, room * sizeof *mask);
+    std::memset(weight, 0, room * sizeof *weight);
+    std::memset(role, kNoRole, room * sizeof *role);
     for (int64_t i = 0; i < n; ++i) {
       row[i] = static_cast<int32_t>(ids[i]);
       flag[i] = flag_of(p, ids[i]);
@@ -31,9 +31,15 @@ void mask_rows(const Params& p, int64_t begin, int64_t end) {
       candidates[count] = static_cast<int32_t>(i);
       count += is_candidate(p, row.data, flag.data, i);
     }
-    for (int64_t c = 0; c < count; ++c) found[c] = find(p, row.data, flag.data, n, candidates[c]);
+    int64_t kept = 0;  // where nothing stands there is nothing to assign
+    for (int64_t c = 0; c < count; ++c) {
+      const Found f = find(p, row.data, flag.data, n, candidates[c]);
+      candidates[kept] = candidates[c];
+      found[kept] = f;
+      kept += (f.templates | f.entity) != 0;
+    }
     const bool any_entity =
-        assign_roles(p, row.data, flag.data, role, n, candidates.data, found.data, count);
+        assign_roles(p, row.data, flag.data, role, n, candidates.data, found.data, kept);
 
     const int64_t last = n < p.window ? n : p.window - 1;  // the window's last is never masked
     const int64_t sample = p.sample_ids[b];

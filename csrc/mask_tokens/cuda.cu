@@ -8,6 +8,9 @@ namespace ecamp::mask_tokens {
 namespace {
 
 constexpr int kLanes = 32;
+// Of a position: token, candidate, what is found there, flag, role, mask.
+constexpr size_t kSharedBytes = 2 * sizeof(int32_t) + sizeof(Found) + 3;
+static_assert(kMaxCudaWindow * kSharedBytes <= 48 * 1024, "more needs an opt-in at launch");
 constexpr unsigned kAll = 0xFFFFFFFFu;
 
 __device__ int total(int value) {
@@ -23,12 +26,13 @@ __global__ void mask_kernel(const Params p) {
   uint8_t* flag = reinterpret_cast<uint8_t*>(found + p.window);
   uint8_t* role = flag + p.window;
   uint8_t* mask = role + p.window;
-  const int64_t b = blockIdx.x, base = b * p.window;
+  const int64_t b = blockIdx.x, base = base_of(p, b);
   const int lane = threadIdx.x;
   int64_t n = p.lengths[b];
   n = n < 0 ? 0 : (n > p.window ? p.window : n);
+  const int64_t room = p.starts ? n : p.window;
 
-  for (int64_t i = lane; i < p.window; i += kLanes) {
+  for (int64_t i = lane; i < room; i += kLanes) {
     const int64_t token = p.ids[base + i];
     row[i] = static_cast<int32_t>(token);
     flag[i] = flag_of(p, token);
@@ -66,7 +70,7 @@ __global__ void mask_kernel(const Params p) {
   }
   const Weights w = balance(p.template_weight, total(templates), total(strong), total(other));
   __syncwarp();
-  for (int64_t i = lane; i < p.window; i += kLanes) {
+  for (int64_t i = lane; i < room; i += kLanes) {
     p.out_ids[base + i] = mask[i] ? p.mask_id : p.ids[base + i];
     p.out_mask[base + i] = mask[i] != 0;
     p.out_weights[base + i] = mask[i] ? weight_of(w, role[i]) : 0.0f;
@@ -78,7 +82,7 @@ __global__ void mask_kernel(const Params p) {
 
 int mask_batch_cuda(const Params& params, void* stream) {
   if (params.batch == 0 || params.window == 0) return cudaSuccess;
-  const size_t shared = params.window * (sizeof(int32_t) + 3);
+  const size_t shared = params.window * kSharedBytes;
   mask_kernel<<<static_cast<unsigned>(params.batch), kLanes, shared,
                 static_cast<cudaStream_t>(stream)>>>(params);
   return cudaGetLastError();

@@ -1,6 +1,6 @@
 // Entity-aware masking with re-balanced weights; the rules stand in ecamp/ops/mask_tokens.py.
-// Torch-free. Shapes: ids, mask, weights, roles [batch, window]; lengths, sample_ids [batch];
-// flags [vocabulary]; patterns [pattern_count, pattern_width]; pattern_start [vocabulary + 1].
+// Torch-free. Shapes: ids, mask, weights, roles [batch, window], or [sum of lengths] with starts
+// [batch], where each row begins; lengths, sample_ids [batch]; flags [vocabulary]; patterns [pattern_count, pattern_width]; pattern_start [vocabulary + 1].
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,7 @@ enum Role : uint8_t { kNoRole = 0, kOther = 1, kEntity = 2, kDescriptor = 3, kTe
 
 struct Params {
   const int64_t* ids;
+  const int64_t* starts;  // null: a rectangle
   const int64_t* lengths;
   const int64_t* sample_ids;
   const uint8_t* flags;
@@ -34,6 +35,10 @@ struct Params {
   float* out_weights;
   uint8_t* out_roles;
 };
+
+// Where a row begins, and how many positions are its own.
+ECAMP_HD int64_t base_of(const Params& p, int64_t b) { return p.starts ? p.starts[b] : b * p.window; }
+ECAMP_HD int64_t room_of(const Params& p, int64_t b) { return p.starts ? p.lengths[b] : p.window; }
 
 // A token id outside the vocabulary has no meaning and counts as special: never read, never masked.
 ECAMP_HD uint8_t flag_of(const Params& p, int64_t token) {

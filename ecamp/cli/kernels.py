@@ -41,7 +41,8 @@ def bench_kernels(form: str) -> None:
     limits: dict[str, Any] = told["limits"]
     click.echo(
         f"limits here: copy {limits['gigabytes_per_second']:.1f} GB/s, "
-        f"matrix product {limits['gigaflops']:.0f} GFLOP/s; {told['threads']} threads, {told['lane']}"
+        f"matrix product {limits['gigaflops']:.0f} GFLOP/s; "
+        f"{told['device']}, {told['threads']} threads, {told['lane']}"
     )
     click.echo(f"{'op':22} {'shape':34} {'ms':>8} {'rate':>14} {'of limit':>9}")
     for row in told["ops"]:

@@ -24,3 +24,15 @@ def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any])
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(f"ecamp::{name}", fake, lib=_library)
+
+
+def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
+    """The type in which matrix products of this tensor's device run now; None without autocast.
+
+    float64 is never cast; the meta device has no autocast.
+    """
+    device = tensor.device.type
+    # "meta" by name: torch.compile cannot trace torch.amp.is_autocast_available.
+    if tensor.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)

@@ -32,6 +32,7 @@ from torch.autograd.function import once_differentiable
 
 from ecamp.ops._attention_reference import backward_reference, forward_reference
 from ecamp.ops._ext import load_extension
+from ecamp.ops._library import autocast_dtype
 
 MAX_WIDTH, MAX_KEYS = 128, 4 * 65535
 
@@ -126,7 +127,7 @@ def attention(
         ValueError: Wrong shape, dtype, device or number.
         RuntimeError: On a CPU: a segment outside its tensor, or two that share rows.
     """
-    query, key, value = _autocast(query, key, value)
+    query, key, value = (t.to(autocast_dtype(t) or t.dtype) for t in (query, key, value))
     _check(query, key, value, layout)
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"attention: dropout must lie in [0, 1), got {dropout}")
@@ -148,14 +149,6 @@ def attention(
 def threshold(p: float) -> int:
     """round(p * 2**32): a probability is dropped when its 32-bit draw is below."""
     return round(p * 2.0**32)
-
-
-def _autocast(*tensors: Tensor) -> list[Tensor]:
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return list(tensors)
-    dtype = torch.get_autocast_dtype(device)
-    return [t if t.dtype == torch.float64 else t.to(dtype) for t in tensors]
 
 
 def _dense_last(tensor: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ecamp.ops._ext import load_extension
-from ecamp.ops._library import define
+from ecamp.ops._library import autocast_dtype, define
 from ecamp.ops.ce_rows import ce_rows_reference, loss_dtype_of
 
 # Bytes of one chunk's logits. On the CPU the matrix products' speed levels off there: 16 MB take 4 %
@@ -72,10 +72,10 @@ def linear_weighted_ce_rows(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As `linear_weighted_ce`, with the unweighted float32 (N,) losses, which carry no gradient."""
-    autocast = _autocast_dtype(hidden.device.type)
+    autocast = autocast_dtype(hidden)
     _check(hidden, weight, bias, labels, weights, autocast is not None)
     load_extension()
-    dtype = hidden.dtype if autocast is None or hidden.dtype == torch.float64 else autocast
+    dtype = autocast or hidden.dtype
     inputs = [hidden, weight, bias, weights]
     wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs]
     args = (hidden.to(dtype), weight, bias, labels, weights, dtype, wanted)
@@ -83,12 +83,6 @@ def linear_weighted_ce_rows(
         loss, losses = _LinearWeightedCE.apply(*args)
         return loss, losses
     return _call(*args)[:2]
-
-
-def _autocast_dtype(device: str) -> torch.dtype | None:
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
 
 
 def _check(

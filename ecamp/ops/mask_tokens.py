@@ -83,23 +83,32 @@ def threshold(p: float) -> int:
 
 
 def mask_tokens(
-    ids: Tensor, lengths: Tensor, sample_ids: Tensor, step: int, seed: int, tables: MaskTables
-) -> MaskedTokens:
+    ids: Tensor, lengths: Tensor, sample_ids: Tensor, step: int, seed: int, tables: MaskTables,
+    window: int | None = None,
+) -> MaskedTokens:  # fmt: skip
     """Mask a batch of encoded reports.
 
     Args:
-        ids: int64 (batch, L), [CLS] first, padded.
+        ids: int64 (batch, L), [CLS] first, padded; or packed, int64 (sum of lengths,), the reports
+            one after another without padding.
         lengths: int64 (batch,), real tokens with [CLS]; 0 .. L.
         sample_ids: int64 (batch,), each sample's number in its data set.
         step, seed: Non-negative.
+        window: For packed ids: L, the length at which reports were cut. The last position of it
+            is never masked.
+
+    Returns:
+        Fields in the shape of `ids`; packed fields hold the same values as padded ones.
 
     Raises:
         ValueError: Wrong shape, dtype or device; a length or token outside its range.
     """
-    _check(ids, lengths, sample_ids, tables)
+    _check(ids, lengths, sample_ids, tables, window)
     load_extension()
+    starts = None if ids.dim() == 2 else lengths.cumsum(0) - lengths
     out = torch.ops.ecamp.mask_tokens(
-        ids.contiguous(), lengths.contiguous(), sample_ids.contiguous(), step, seed,
+        ids.contiguous(), starts, ids.shape[1] if window is None else window,
+        lengths.contiguous(), sample_ids.contiguous(), step, seed,
         tables.flags, tables.patterns, tables.pattern_start, tables.mask_id,
         threshold(tables.p_entity), threshold(tables.p_other), threshold(tables.p_plain),
         tables.descriptor_words, tables.template_weight,
@@ -107,15 +116,19 @@ def mask_tokens(
     return MaskedTokens(*out)
 
 
-def _check(ids: Tensor, lengths: Tensor, sample_ids: Tensor, tables: MaskTables) -> None:
-    if ids.dim() != 2 or ids.dtype != torch.int64:
+def _check(
+    ids: Tensor, lengths: Tensor, sample_ids: Tensor, tables: MaskTables, window: int | None
+) -> None:
+    wanted = "(batch, L)" if window is None else "(sum of lengths,) with a window"
+    if ids.dim() != (2 if window is None else 1) or ids.dtype != torch.int64:
         raise ValueError(
-            f"mask_tokens: ids must be int64 (batch, L), got {ids.dtype} {tuple(ids.shape)}"
+            f"mask_tokens: ids must be int64 {wanted}, got {ids.dtype} {tuple(ids.shape)}"
         )
+    rows = len(ids) if window is None else lengths.numel()
     for name, tensor in (("lengths", lengths), ("sample_ids", sample_ids)):
-        if tensor.shape != (len(ids),) or tensor.dtype != torch.int64:
+        if tensor.shape != (rows,) or tensor.dtype != torch.int64:
             raise ValueError(
-                f"mask_tokens: {name} must be int64 ({len(ids)},), got {tensor.dtype} {tuple(tensor.shape)}"
+                f"mask_tokens: {name} must be int64 ({rows},), got {tensor.dtype} {tuple(tensor.shape)}"
             )
     devices = {t.device for t in (ids, lengths, sample_ids, tables.flags, tables.patterns)}
     if len(devices) > 1:
@@ -125,14 +138,18 @@ def _check(ids: Tensor, lengths: Tensor, sample_ids: Tensor, tables: MaskTables)
 
 
 def _reference(
-    ids: Tensor, lengths: Tensor, sample_ids: Tensor, step: int, seed: int, flags: Tensor,
-    patterns: Tensor, pattern_start: Tensor, mask_id: int, t_entity: int, t_other: int,
-    t_plain: int, descriptor_words: int, template_weight: float,
+    ids: Tensor, starts: Tensor | None, window: int, lengths: Tensor, sample_ids: Tensor,
+    step: int, seed: int, flags: Tensor, patterns: Tensor, pattern_start: Tensor, mask_id: int,
+    t_entity: int, t_other: int, t_plain: int, descriptor_words: int, template_weight: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The rules above in numpy; what every kernel must equal bit for bit."""
-    tokens = ids.cpu().numpy()
-    batch, window = tokens.shape
     length = lengths.cpu().numpy()
+    tokens, batch = ids.cpu().numpy(), len(length)
+    if starts is not None:  # a rectangle of its own, packed again at the end
+        _check_rows(starts.cpu().numpy(), length, window, len(tokens))
+        real = np.arange(window) < length[:, None]
+        packed, tokens = tokens, np.zeros((batch, window), np.int64)
+        tokens[real] = packed
     flag, table = flags.cpu().numpy(), patterns.cpu().numpy()
     start = pattern_start.cpu().numpy()
     _check_values(tokens, length, len(flag), window)
@@ -154,6 +171,8 @@ def _reference(
         weights[b] = _weights(mask[b], roles[b], template_weight)
     masked = np.where(mask, mask_id, tokens)
     arrays = (masked, mask, weights, roles)
+    if starts is not None:
+        arrays = (masked[real], mask[real], weights[real], roles[real])
     out = [torch.from_numpy(np.ascontiguousarray(array)).to(ids.device) for array in arrays]
     return out[0], out[1], out[2], out[3]
 
@@ -163,6 +182,13 @@ def _check_values(tokens: np.ndarray, length: np.ndarray, vocabulary: int, windo
         raise ValueError(f"mask_tokens: a token id lies outside 0..{vocabulary - 1}")
     if length.size and (length.min() < 0 or length.max() > window):
         raise ValueError(f"mask_tokens: a length lies outside 0..{window}")
+
+
+def _check_rows(starts: np.ndarray, length: np.ndarray, window: int, size: int) -> None:
+    if length.size and (length.min() < 0 or length.max() > window):
+        raise ValueError(f"mask_tokens: a length lies outside 0..{window}")
+    if length.sum() != size or (starts != length.cumsum() - length).any():
+        raise ValueError(f"mask_tokens: lengths sum to {length.sum()}, but there are {size} ids")
 
 
 def _draws(sample_ids: np.ndarray, window: int, step: int, seed: int) -> np.ndarray:
@@ -251,9 +277,10 @@ def _fake(ids: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 define(
-    "mask_tokens(Tensor ids, Tensor lengths, Tensor sample_ids, int step, int seed, Tensor flags,"
-    " Tensor patterns, Tensor pattern_start, int mask_id, int t_entity, int t_other, int t_plain,"
-    " int descriptor_words, float template_weight) -> (Tensor, Tensor, Tensor, Tensor)",
+    "mask_tokens(Tensor ids, Tensor? starts, SymInt window, Tensor lengths, Tensor sample_ids,"
+    " int step, int seed, Tensor flags, Tensor patterns, Tensor pattern_start, int mask_id,"
+    " int t_entity, int t_other, int t_plain, int descriptor_words, float template_weight)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
     _reference,
     _fake,
 )

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ecamp.ops._ext import load_extension
-from ecamp.ops._library import define
+from ecamp.ops._library import autocast_dtype, define
 from ecamp.ops.dropout_rows import kept
 
 
@@ -71,7 +71,7 @@ def residual_norm(
     dtype = torch.promote_types(x.dtype, residual.dtype)
     if row_bias is not None:
         dtype = torch.promote_types(dtype, row_bias.dtype)
-    if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
+    if dtype != torch.float64 and autocast_dtype(x) is not None:
         dtype = torch.float32
     if row_bias is None:
         row_batch = None

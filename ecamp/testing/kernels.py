@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,46 +28,57 @@ def list_ops() -> list[dict[str, Any]]:
     ]
 
 
-def seconds(call: Callable[[], object], rounds: int = 9) -> float:
-    """Best of some rounds after one to warm up."""
+def seconds(call: Callable[[], object], device: str, rounds: int = 9) -> float:
+    """Best of some rounds after one to warm up; a GPU is waited for."""
+    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     call()
     best = float("inf")
     for _ in range(rounds):
+        wait()
         began = time.perf_counter()
         call()
+        wait()
         best = min(best, time.perf_counter() - began)
     return best
 
 
-def machine_limits() -> dict[str, float]:
-    """What a plain copy and a plain float32 matrix product reach, with torch's threads."""
-    block = torch.empty(32 << 20)
+def machine_limits(device: str) -> dict[str, float]:
+    """What a plain copy and a plain matrix product reach: float32 on a CPU, bfloat16 on a GPU."""
+    size, side, dtype = (
+        (1 << 30, 8192, torch.bfloat16) if device == "cuda" else (1 << 27, 1536, torch.float32)
+    )
+    block = torch.empty(size // 4, device=device)
     other = torch.empty_like(block)
-    a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    copied, multiplied = (
+        seconds(call, device) for call in (lambda: other.copy_(block), lambda: a @ b)
+    )
     return {
-        "gigabytes_per_second": 2 * block.nbytes / seconds(lambda: other.copy_(block)) / 1e9,
-        "gigaflops": 2 * 1536**3 / seconds(lambda: a @ b) / 1e9,
+        "gigabytes_per_second": 2 * block.nbytes / copied / 1e9,
+        "gigaflops": 2 * side**3 / multiplied / 1e9,
     }
 
 
 def measure_ops() -> dict[str, Any]:
-    """Rates on the CPU at shapes of the published configuration."""
-    limits = machine_limits()
+    """Rates at shapes of the published configuration; on the GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    limits = machine_limits(device)
     rows = []
-    for op, shape, call, amount, unit in _samples():
-        took = seconds(call)
+    for op, shape, call, amount, unit in _samples(device):
+        took = seconds(call, device)
         key = "gigaflops" if unit == "GFLOP/s" else "gigabytes_per_second"
         rate = amount / took / 1e9
         rows.append({"op": op, "shape": shape, "ms": 1e3 * took, "rate": rate, "unit": unit,
                      "share": rate / limits[key]})  # fmt: skip
     native = load_extension()
+    where = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return {
-        "limits": limits, "threads": torch.get_num_threads(),
+        "device": where, "limits": limits, "threads": torch.get_num_threads(),
         "lane": cpu_lane() if native else "reference", "ops": rows,
     }  # fmt: skip
 
 
-def _samples() -> Iterator[tuple[str, str, Callable[[], object], float, str]]:
+def _samples(device: str) -> Iterator[tuple[str, str, Callable[[], object], float, str]]:
     """Op, shape in words, call, bytes or FLOP of a call, unit."""
     from ecamp.ops.attention import attention, pack_layout
     from ecamp.ops.dropout_rows import dropout_rows
@@ -74,26 +86,35 @@ def _samples() -> Iterator[tuple[str, str, Callable[[], object], float, str]]:
     from ecamp.ops.patch_select import patch_select
     from ecamp.ops.residual_norm import residual_norm
 
-    rows, width = 1440, 768  # 16 reports of 90 tokens
-    x, residual = torch.randn(rows, width), torch.randn(rows, width)
-    gamma, beta = torch.ones(width), torch.zeros(width)
-    samples, positions = torch.arange(rows) // 90, torch.arange(rows) % 90
+    # A small batch for a CPU; a GPU is filled only by the published one.
+    batch, dtype = (256, torch.bfloat16) if device == "cuda" else (16, torch.float32)
+    to = {"device": device, "dtype": dtype}
+    rows, width = 90 * batch, 768  # reports of 90 tokens
+    x, residual = torch.randn(rows, width, **to), torch.randn(rows, width, **to)  # type: ignore[call-overload]
+    gamma, beta = torch.ones(width, device=device), torch.zeros(width, device=device)
+    samples = torch.arange(rows, device=device) // 90
+    positions = torch.arange(rows, device=device) % 90
     yield ("residual_norm", f"{rows} x {width}",
            lambda: residual_norm(x, residual, gamma, beta, eps=1e-12), 3.0 * x.nbytes, "GB/s")  # fmt: skip
     yield ("dropout_rows", f"{rows} x {width}",
            lambda: dropout_rows(x, 0.1, 0, 0, samples, positions), 2.0 * x.nbytes, "GB/s")  # fmt: skip
-    images = torch.randn(16, 3, 224, 224)
-    keep = torch.stack([torch.randperm(196)[:49] for _ in range(16)])
-    yield ("patch_select", "16 x 3 x 224 x 224, 49 of 196",
+    images = torch.randn(batch, 3, 224, 224, device=device)
+    keep = torch.stack([torch.randperm(196)[:49] for _ in range(batch)]).to(device)
+    yield ("patch_select", f"{batch} x 3 x 224 x 224, 49 of 196",
            lambda: patch_select(images, keep, 16), 2.0 * images.nbytes / 4, "GB/s")  # fmt: skip
-    lengths = torch.full((16,), 90)
-    layout = pack_layout(lengths, torch.arange(16), 90)
-    q, k, v = (torch.randn(rows, 12, 64) for _ in range(3))
-    yield ("attention forward", "16 x 90 tokens, 12 heads of 64",
-           lambda: attention(q, k, v, layout), 4.0 * 16 * 12 * 90 * 90 * 64, "GFLOP/s")  # fmt: skip
-    hidden, words = torch.randn(430, width, requires_grad=True), torch.randn(30522, width)
-    words.requires_grad_()
-    labels, weights = torch.randint(0, 30522, (430,)), torch.rand(430)
-    yield ("linear_weighted_ce", "430 rows, 30522 words, gradients",
+    layout = pack_layout(torch.full((batch,), 90), torch.arange(batch), 90)
+    layout = replace(
+        layout,
+        **{k: v.to(device) for k, v in vars(layout).items() if isinstance(v, torch.Tensor)},  # type: ignore[arg-type]
+    )
+    q, k, v = (torch.randn(rows, 12, 64, **to) for _ in range(3))  # type: ignore[call-overload]
+    yield ("attention forward", f"{batch} x 90 tokens, 12 heads of 64",
+           lambda: attention(q, k, v, layout), 4.0 * batch * 12 * 90 * 90 * 64, "GFLOP/s")  # fmt: skip
+    predicted = 27 * batch
+    hidden = torch.randn(predicted, width, **to).requires_grad_()  # type: ignore[call-overload]
+    words = torch.randn(30522, width, **to).requires_grad_()  # type: ignore[call-overload]
+    labels = torch.randint(0, 30522, (predicted,), device=device)
+    weights = torch.rand(predicted, device=device)
+    yield ("linear_weighted_ce", f"{predicted} rows, 30522 words, gradients",
            lambda: linear_weighted_ce(hidden, words, None, labels, weights),
-           6.0 * 430 * 30522 * width, "GFLOP/s")  # fmt: skip
+           6.0 * predicted * 30522 * width, "GFLOP/s")  # fmt: skip

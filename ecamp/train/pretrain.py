@@ -263,4 +263,4 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
 
 def pretrain_key(parts: dict[str, object], recipe: PretrainRecipe) -> str:
     """Identity of a pre-training: all that decides its weights."""
-    return identity({"pretrain": 3, "recipe": recipe.decisive(), **parts})
+    return identity({"pretrain": 4, "recipe": recipe.decisive(), **parts})

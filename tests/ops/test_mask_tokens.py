@@ -139,10 +139,11 @@ def cases(draw: st.DrawFn):
     )  # fmt: skip
 
 
-def reference(ids, lengths, samples, step, seed, t: op.MaskTables):
+def reference(ids, lengths, samples, step, seed, t: op.MaskTables, starts=None, window=None):
     return op._reference(
-        ids, lengths, samples, step, seed, t.flags, t.patterns, t.pattern_start, t.mask_id,
-        op.threshold(t.p_entity), op.threshold(t.p_other), op.threshold(t.p_plain),
+        ids, starts, ids.shape[1] if window is None else window, lengths, samples, step, seed,
+        t.flags, t.patterns, t.pattern_start, t.mask_id, op.threshold(t.p_entity),
+        op.threshold(t.p_other), op.threshold(t.p_plain),
         t.descriptor_words, t.template_weight,
     )  # fmt: skip
 
@@ -159,6 +160,14 @@ def test_reference_and_kernel_equal_the_oracle(case) -> None:
     for outputs in (reference(*case), (got.ids, got.mask, got.weights, got.roles)):
         for column, tensor in enumerate(outputs):
             assert tensor.tolist() == [row[column] for row in want]
+    # Packed: the same values without the padding.
+    real = torch.arange(ids.shape[1]) < lengths[:, None]
+    starts = lengths.cumsum(0) - lengths
+    packed = op.mask_tokens(ids[real], lengths, samples, step, seed, tables, ids.shape[1])
+    plain = reference(ids[real], lengths, samples, step, seed, tables, starts, ids.shape[1])
+    for name, of_reference in zip(("ids", "mask", "weights", "roles"), plain, strict=True):
+        assert torch.equal(getattr(packed, name), getattr(got, name)[real]), name
+        assert torch.equal(of_reference, getattr(got, name)[real]), name
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +237,15 @@ def test_frequencies_and_weights_are_those_of_the_policy(reports: tuple) -> None
 def test_opcheck(reports: tuple) -> None:
     ids, lengths, samples, t = reports
     arguments = (
-        ids[:4], lengths[:4], samples[:4], 3, 7, t.flags, t.patterns, t.pattern_start, t.mask_id,
-        op.threshold(t.p_entity), op.threshold(t.p_other), op.threshold(t.p_plain),
+        ids[:4], None, ids.shape[1], lengths[:4], samples[:4], 3, 7,
+        t.flags, t.patterns, t.pattern_start, t.mask_id, op.threshold(t.p_entity),
+        op.threshold(t.p_other), op.threshold(t.p_plain),
         t.descriptor_words, t.template_weight,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.ecamp.mask_tokens.default, arguments)
+    packed = torch.cat([row[:n] for row, n in zip(ids[:4], lengths[:4], strict=True)])
+    starts = lengths[:4].cumsum(0) - lengths[:4]
+    torch.library.opcheck(torch.ops.ecamp.mask_tokens.default, (packed, starts, *arguments[2:]))
 
 
 def test_compiles_into_one_graph(reports: tuple) -> None:
@@ -240,8 +253,8 @@ def test_compiles_into_one_graph(reports: tuple) -> None:
 
     def masked(ids: torch.Tensor, lengths: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
         return torch.ops.ecamp.mask_tokens(
-            ids, lengths, samples, 3, 7, tables.flags, tables.patterns, tables.pattern_start,
-            tables.mask_id, 2**31, 2**31, 2**31, 2, 0.05,
+            ids, None, ids.shape[1], lengths, samples, 3, 7, tables.flags, tables.patterns,
+            tables.pattern_start, tables.mask_id, 2**31, 2**31, 2**31, 2, 0.05,
         )[2] * 2  # fmt: skip
 
     compiled = torch.compile(masked, fullgraph=True, backend="aot_eager")
@@ -255,6 +268,10 @@ def test_compiles_into_one_graph(reports: tuple) -> None:
         ({"lengths": torch.zeros(3, dtype=torch.int64)}, "lengths must be int64"),
         ({"ids": torch.full((2, 4), 99)}, "token id lies outside"),
         ({"lengths": torch.tensor([1, 9])}, "length lies outside"),
+        ({"ids": torch.zeros(2, dtype=torch.int64)}, "(batch, L)"),
+        ({"window": 4}, "sum of lengths"),
+        ({"ids": torch.zeros(7, dtype=torch.int64), "window": 4}, "lengths sum to"),
+        ({"ids": torch.zeros(5, dtype=torch.int64), "window": 3}, "length lies outside"),
     ],
 )
 def test_wrong_arguments_are_named(change: dict, says: str) -> None:

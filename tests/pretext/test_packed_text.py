@@ -41,9 +41,11 @@ def batch(order: tuple[int, ...] = (0, 1, 2, 3)) -> tuple[dict[str, Tensor], Ten
 
 
 def run(model: TextTower, fields: dict[str, Tensor], patches: Tensor, packed: bool) -> Tensor:
-    rows = TextRows.of(**fields, packed=packed)
+    real = ~fields["padding"]
+    packed_fields = (fields[n][real] for n in ("masked", "labels", "predicted", "weights"))
+    rows = TextRows.of(*packed_fields, real.sum(1), fields["sample_ids"], packed=packed)
     hidden = model.forward_rows(rows, patches, seed=5, step=9)
-    return hidden if packed else hidden.unflatten(0, (4, -1))[~fields["padding"]]
+    return hidden if packed else hidden.unflatten(0, (4, -1))[real[:, : int(real.sum(1).max())]]
 
 
 @pytest.mark.parametrize("mode", MODES)

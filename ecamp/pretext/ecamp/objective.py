@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ecamp.encoders.base import PatchEncoder
+from ecamp.ops.mask_tokens import DESCRIPTOR, ENTITY
 from ecamp.ops.masked_mse import masked_mse
 from ecamp.ops.window_mse import window_mse
 from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
@@ -120,7 +121,7 @@ class ECAMPObjective(Objective):
             return self.file.cells(batch.index, batch.crop, batch.flip, self.encoder.grid[0])
         if self.teacher is None or batch.step < self.config.window_warmup * batch.total:
             return None
-        return entity_maps(self._attention(batch, report), report.entities)
+        return entity_maps(self._attention(batch, report), report.spread(report.roles == ENTITY))
 
     def _attention(self, batch: PretextBatch, report: ReportBatch) -> Tensor:
         """Attention of the teacher's text positions, (batch, S, rows, columns).
@@ -129,13 +130,14 @@ class ECAMPObjective(Objective):
         which entity stands there has been trained to look where the answer is.
         """
         assert self.teacher is not None
-        ids = torch.where(report.context, self.reports.tables.mask_id, report.ids)
-        return self.teacher.attention(batch.images, ids, report.padding)
+        context = (report.roles == ENTITY) | (report.roles == DESCRIPTOR)
+        ids = torch.where(context, self.reports.tables.mask_id, report.ids)
+        return self.teacher.attention(batch.images, report.spread(ids), report.padding)
 
     def _text_loss(self, batch: PretextBatch, report: ReportBatch, tokens: Tensor) -> Tensor:
         """Weighted cross-entropy over the batch: sum(w * CE) / sum(w)."""
         rows = TextRows.of(
-            report.masked, report.ids, report.padding, report.predicted, report.weights,
+            report.masked, report.ids, report.predicted, report.weights, report.lengths,
             batch.index, packed=self.config.packed,
         )  # fmt: skip
         hidden = self.text.forward_rows(rows, tokens, batch.seed, batch.step)
@@ -164,7 +166,8 @@ class ECAMPObjective(Objective):
         attention: list[list[tuple[str, Tensor]]] = [[] for _ in batch.index]
         if self.teacher is not None:
             maps = self._attention(batch, report)
+            ids, entities = report.spread(report.ids), report.spread(report.roles == ENTITY)
             for i, found in enumerate(attention):
-                for word, at in self.reports.entity_words(report.ids[i], report.entities[i]):
+                for word, at in self.reports.entity_words(ids[i], entities[i]):
                     found.append((word, maps[i, at].mean(0)))
         return Preview(panels, windows, attention)

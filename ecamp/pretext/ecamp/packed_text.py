@@ -51,24 +51,35 @@ class TextRows:
 
     @classmethod
     def of(
-        cls, masked: Tensor, labels: Tensor, padding: Tensor, predicted: Tensor, weights: Tensor,
+        cls, masked: Tensor, labels: Tensor, predicted: Tensor, weights: Tensor, lengths: Tensor,
         sample_ids: Tensor, *, packed: bool = True,
     ) -> TextRows:  # fmt: skip
-        """From padded rectangles (batch, S), on the host: counts are read here, never on a GPU."""
-        batch, width = masked.shape
-        lengths = (~padding).sum(1)
+        """From packed fields (T,), on the host: counts are read here, never on a GPU.
+
+        Args:
+            predicted: bool (T,). lengths, sample_ids: int64 (batch,).
+            packed: False puts filler rows between reports, as padded text has; for comparison.
+        """
+        batch, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
+        start = lengths.cumsum(0) - lengths
+        owner = torch.repeat_interleave(torch.arange(batch), lengths)
+        positions = torch.arange(len(labels)) - start[owner]
+        at = predicted.nonzero().flatten()
         if packed:
-            rows = (~padding).flatten().nonzero().flatten()
-            layout = pack_layout(lengths, sample_ids, width)
+            layout = pack_layout(lengths, sample_ids, longest)
         else:
-            rows = torch.arange(batch * width)
-            layout = pad_layout(batch, width, lengths, sample_ids)
-        owner = rows.div(max(width, 1), rounding_mode="floor")
+            layout = pad_layout(batch, longest, lengths, sample_ids)
+            place = owner * longest + positions
+            masked, labels, weights = (
+                value.new_zeros(batch * longest).index_copy_(0, place, value)
+                for value in (masked, labels, weights)
+            )
+            at = place[at]
+            owner = torch.arange(batch).repeat_interleave(longest)
+            positions = torch.arange(longest).repeat(batch)
         return cls(
-            masked.flatten()[rows], labels.flatten()[rows], weights.flatten()[rows],
-            predicted.flatten()[rows].nonzero().flatten(), rows.remainder(max(width, 1)), owner,
-            sample_ids[owner], sample_ids, layout,
-        )  # fmt: skip
+            masked, labels, weights, at, positions, owner, sample_ids[owner], sample_ids, layout
+        )
 
     def cross_layout(self, patches: int) -> AttentionLayout:
         """Every report attends to all `patches` patches of its image."""

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ecamp.ops.mask_tokens import DESCRIPTOR, ENTITY, mask_tokens
+from ecamp.ops.mask_tokens import mask_tokens
 from ecamp.pretext.base import PretextBatch, PretextContext
 from ecamp.text.distilled import DistilledInserter
 from ecamp.text.policy import compile_policy
@@ -22,22 +22,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportBatch:
-    """A batch of reports, cut to the longest of them; all (batch, S).
+    """A batch of reports, packed: tokens of one report after those of another, no padding; (T,).
 
     Attributes:
         ids: int64, the tokens. masked: int64, what the model sees.
-        padding: bool, True = padding.
         predicted: bool, positions that count in the loss; weights: float32, how much.
-        entities: bool, tokens of an entity. context: bool, tokens of an entity or a descriptor.
+        roles: uint8, roles of `ecamp.ops.mask_tokens`.
+        lengths: int64 (batch,).
     """
 
     ids: Tensor
     masked: Tensor
-    padding: Tensor
     predicted: Tensor
     weights: Tensor
-    entities: Tensor
-    context: Tensor
+    roles: Tensor
+    lengths: Tensor
+
+    @property
+    def padding(self) -> Tensor:
+        """bool (batch, S), True = padding; S is the longest report's length."""
+        return torch.arange(int(self.lengths.max())) >= self.lengths.unsqueeze(1)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A field (T,) as a rectangle (batch, S), zero where padded."""
+        real = ~self.padding
+        return values.new_zeros(real.shape).masked_scatter_(real, values)
 
 
 def tokenizer_for(config: ECAMPConfig, context: PretextContext) -> Tokenizer:
@@ -66,29 +75,18 @@ class Reports:
 
     def batch(self, batch: PretextBatch) -> ReportBatch:
         """Read and mask the reports of a step."""
-        assembled = self.inserter.assemble(batch.index.numpy(), batch.step, batch.seed, cut=True)
-        ids, lengths = (torch.from_numpy(value) for value in assembled)
-        masked = mask_tokens(ids, lengths, batch.index, batch.step, batch.seed, self.tables)
-        # One column more than the longest text: the last position is never masked.
-        longest = min(int(lengths.max()) + 1, ids.shape[1])
-        cut = slice(0, longest)
-        padding = torch.arange(longest) >= lengths.unsqueeze(1)
-        roles, predicted, weights = (
-            masked.roles[:, cut],
-            masked.mask[:, cut],
-            masked.weights[:, cut],
-        )
+        ids, lengths = self.inserter.assemble(batch.index, batch.step, batch.seed)
+        window = self.config.text_length
+        masked = mask_tokens(ids, lengths, batch.index, batch.step, batch.seed, self.tables, window)
+        predicted, weights = masked.mask, masked.weights
         if not self.config.rebalance:
             weights = predicted.float()
         if self.config.loss_on == "all":
-            # Every real token but the first ([CLS]), the visible ones with weight 1.
-            weights = torch.where(predicted, weights, (~padding).float())
-            weights[:, 0] = 0
+            # Every token but each report's first ([CLS]), the visible ones with weight 1.
+            weights = torch.where(predicted, weights, 1.0)
+            weights[lengths.cumsum(0) - lengths] = 0
             predicted = weights > 0
-        return ReportBatch(
-            ids[:, cut], masked.ids[:, cut], padding, predicted, weights, roles == ENTITY,
-            (roles == ENTITY) | (roles == DESCRIPTOR),
-        )  # fmt: skip
+        return ReportBatch(ids, masked.ids, predicted, weights, masked.roles, lengths)
 
     def entity_words(self, ids: Tensor, entities: Tensor) -> list[tuple[str, Tensor]]:
         """Entities of one report as text, each with its positions.
