@@ -13,7 +13,6 @@ from ecamp.config import Model, identity, validate
 from ecamp.errors import MissingError, UsageError, did_you_mean
 from ecamp.plugin.protocols import PluginConfig
 
-
 FOLDERS = {"lexicon": "lexicons", "cues": "cues"}
 
 
@@ -55,7 +54,9 @@ def load_named(model: type[Model], kind: str, name: str) -> Model:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise MissingError(f"{path}: no such {kind}.", f"Name a file, or {' or '.join(shipped)}.")
+            raise MissingError(
+                f"{path}: no such {kind}.", f"Name a file, or {' or '.join(shipped)}."
+            )
         data, where = path.read_bytes(), str(path)
     else:
         if name not in shipped:

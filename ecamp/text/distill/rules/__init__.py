@@ -30,9 +30,7 @@ class RulesDistiller(Distiller):
 
     summary = "lexicon with negation and uncertainty scopes; offline, thousands of reports a second"
     licence = "Apache-2.0"
-    citation = (
-        "this project, docs/distill.md; after Chapman et al. 2001 (NegEx), Harkema et al. 2009 (ConText)"
-    )
+    citation = "this project, docs/distill.md; after Chapman et al. 2001 (NegEx), Harkema et al. 2009 (ConText)"
 
     class Config(PluginConfig):
         """What is looked for, in which words, and where."""

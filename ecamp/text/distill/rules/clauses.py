@@ -45,7 +45,8 @@ class Part:
         joint: What parts it from the part before; empty at the start.
         first, start: First word behind the joint, and of the joint.
         verb: `singular`, `plural` or `other` when it has a finite verb.
-        opens: Its verb is its first word: its subject stands in the part before.
+        opens: It starts with a verb, or behind `and` with what looks back: what it speaks of stands in
+            the part before ("is stable and mildly enlarged").
         exists: Says that something is seen.
         told: Holds a severity, as new findings do.
         cue, predicate, names: Whether it holds one.
@@ -86,6 +87,7 @@ def parts(words: list[Token], phrases: Phrases) -> list[Part]:
     part = Part("", 0, 0)
     found = [part]
     waiting: list[Item] = []  # those that nothing follows yet in their part
+    lead = 0  # where a first word that opens a part could stand
     for phrase, first, end in phrases.scan(words):
         if phrase.joint:
             if part.items or part.joint in _SINGLE or phrase.joint in _SINGLE or first > part.first:
@@ -93,7 +95,7 @@ def parts(words: list[Token], phrases: Phrases) -> list[Part]:
                 found.append(part)
             else:  # ", and": one joint
                 part.joint, part.first = _stronger(part.joint, phrase.joint), end
-            waiting = []
+            waiting, lead = [], end
             if not phrase.cue:
                 continue
         item = Item(phrase, first, end, len(found))
@@ -107,8 +109,13 @@ def parts(words: list[Token], phrases: Phrases) -> list[Part]:
         if phrase.cue or phrase.predicate or phrase.enlarges:
             waiting.append(item)
         part.cue = part.cue or bool(phrase.cue)
-        if phrase.verb and not part.verb:
-            part.verb, part.opens = phrase.verb, first == part.first
+        part.verb = part.verb or phrase.verb
+        if first == lead:
+            if "severity" in phrase.descriptors:
+                lead = end
+            elif not phrase.names:
+                looks_back = phrase.predicate or phrase.cue_direction in ("backward", "either")
+                part.opens = bool(phrase.verb) or (part.joint == "and" and bool(looks_back))
         part.exists = part.exists or phrase.exists
         part.told = part.told or "severity" in phrase.descriptors
         part.items.append(item)

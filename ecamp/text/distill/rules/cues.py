@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import product
 from typing import Literal
 
 from pydantic import Field
@@ -13,14 +12,16 @@ from ecamp.plugin.protocols import PluginConfig
 from ecamp.text.lexicon import load_named
 
 Direction = Literal["forward", "backward", "either"]
-Joint = Literal["comma", "and", "or", "versus", "with", "relative", "clause", "colon", "open", "close"]
+Joint = Literal[
+    "comma", "and", "or", "versus", "with", "relative", "clause", "colon", "open", "close"
+]
 _CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
 
 
 class Cue(PluginConfig):
     """Words that decide what is said of the entities in their scope."""
 
-    kind: Literal["absent", "possible", "present", "past"]
+    kind: Literal["absent", "possible", "present", "aside"]
     direction: Direction
     words: list[str]
 
@@ -82,7 +83,5 @@ def spelled_out(pattern: str) -> list[str]:
         return [pattern]
     before, after = pattern[: choice.start()], pattern[choice.end() :]
     return [
-        phrase
-        for part in choice[1].split("|")
-        for phrase in spelled_out(before + part + after)
+        phrase for part in choice[1].split("|") for phrase in spelled_out(before + part + after)
     ]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from ecamp.text.distill.rules.clauses import Item, Part
 from ecamp.text.distill.rules.words import Token
 
 Descriptor = tuple[str, str]  # kind, words
-_UNITS = frozenset("mm cm millimeter millimeters centimeter centimeters millimetre millimetres".split())
+_UNITS = frozenset(("mm", "cm", "millimeter", "millimeters", "centimeter", "centimeters",
+                    "millimetre", "millimetres", "centimetre", "centimetres"))  # fmt: skip
 _TIMES = frozenset(("x", "by"))
-_PLACING = frozenset(
-    "in at of within over overlying on along near about behind involving measuring to from by".split()
-)
+_PLACING = frozenset(("in", "at", "of", "within", "over", "overlying", "on", "along", "near", "about",
+                      "behind", "involving", "measuring", "to", "from", "by"))  # fmt: skip
 _ARTICLES = frozenset(("the", "a", "an", "both"))
+_LISTING = frozenset(("", "comma", "and", "or"))
 _SPAN = 8  # words of the longest size: "2.5 cm x 1.8 cm x 3 cm"
 
 
@@ -34,7 +34,9 @@ def describe(
         First word of an item -> its descriptors, in text order.
     """
     given: dict[int, list[Descriptor]] = {}
-    waiting: list[tuple[Descriptor, int]] = []  # with the item that it is part of, or -1
+    waiting: list[
+        tuple[Descriptor, int, bool]
+    ] = []  # with the item that it is part of, or -1; denied
     last = -1  # first word of what was named last in this clause
     sizes = _sizes(words)
     for number, part in enumerate(parts):
@@ -45,10 +47,13 @@ def describe(
         stop = parts[number + 1].start if number + 1 < len(parts) else len(words)
         for first, end, item in _events(part, sizes, stop):
             kinds = item.phrase.descriptors if item is not None else ("size",)
-            named = item is not None and item.phrase.names and stated(item)
+            names = item is not None and item.phrase.names
+            named = item is not None and names and stated(item)
             if named:
-                given.setdefault(first, []).extend(pair for pair, _ in waiting)
+                given.setdefault(first, []).extend(pair for pair, _, _ in waiting)
                 waiting, last, here = [], first, True
+            elif item is not None and names and not item.place:
+                waiting = []  # "stable mediastinal contours": theirs, and they say nothing
             if not kinds:
                 continue
             placed = here and not named and (_leads(words, first) or (placed and reach == first))
@@ -57,10 +62,14 @@ def describe(
             if placed:
                 given[last] += found
             else:
-                waiting += [(pair, first if named else -1) for pair in found]
+                denied = item is not None and item.forward == "absent"
+                waiting += [(pair, first if named else -1, denied) for pair in found]
         if last >= 0:
-            given[last] += [pair for pair, owner in waiting if owner != last]
-            waiting = []
+            given[last] += [
+                pair for pair, owner, denied in waiting if owner != last and (here or not denied)
+            ]
+        if last >= 0 or reach != stop or part.joint not in _LISTING:
+            waiting = []  # only "small, left effusion" goes on
     return given
 
 

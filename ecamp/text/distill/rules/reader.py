@@ -44,7 +44,7 @@ def read_sentence(text: str, phrases: Phrases) -> tuple[Found, ...]:
 
 
 def _said(item: Item) -> list[tuple[str, str]]:
-    """(entity, polarity) of what a phrase names; empty when it is only a place, or past."""
+    """(entity, polarity) of what a phrase names; empty when it is only a place, or an aside."""
     said = []
     if item.phrase.findings:
         polarity = _polarity(item)
@@ -64,9 +64,9 @@ def _said(item: Item) -> list[tuple[str, str]]:
 
 
 def _polarity(item: Item) -> str:
-    """Denial from either side counts before a hedge; the past is no statement."""
+    """Denial from either side counts before a hedge; an aside is no statement."""
     cues = (item.forward, item.backward)
-    if "past" in cues:
+    if "aside" in cues:
         return ""
     return "absent" if "absent" in cues else "possible" if "possible" in cues else "present"
 

@@ -6,9 +6,9 @@ and `_reaches_back` (to the left). Both walks take time linear in the words.
 
 from __future__ import annotations
 
-from ecamp.text.distill.rules.clauses import Item, Part
+from itertools import pairwise
 
-_ALTERNATIVES = frozenset(("or", "versus"))
+from ecamp.text.distill.rules.clauses import Item, Part
 
 
 def walk_forward(parts: list[Part]) -> None:
@@ -28,9 +28,7 @@ def walk_forward(parts: list[Part]) -> None:
         before: Item | None = None
         for item in part.items:
             phrase = item.phrase
-            if phrase.cue and (
-                phrase.cue_direction == "forward" or phrase.cue_direction == "either" and item.ahead
-            ):  # fmt: skip
+            if phrase.cue and _looks_ahead(item):
                 fresh = part.joint in ("comma", "and") and item.first == part.first
                 if not (cue == "absent" and phrase.cue == "possible" and not fresh):
                     cue = phrase.cue  # "no evidence to suggest" denies, "no X, possible Y" does not
@@ -45,8 +43,9 @@ def walk_forward(parts: list[Part]) -> None:
                 said, finding = None, item
             elif phrase.names:
                 item.place = finding is not None and finding.end < item.first
-                if said is not None and not item.place and fits(said, item):
-                    item.predicate, said.used = said, True
+                if said is not None and not item.place and _fits(said, item):
+                    item.predicate = said
+                    said.used = said.used or said.part == item.part
             elif phrase.verb:
                 finding = None
             if phrase.names or phrase.verb:
@@ -56,46 +55,50 @@ def walk_forward(parts: list[Part]) -> None:
 def walk_backward(parts: list[Part]) -> None:
     """Note on each entity and predicate what stands behind it and reaches it."""
     cue, said = "", None
+    many = False  # whether the verb behind is a plural: "A, B, C are normal" lists without "and"
     outer: list[str] = []
     for number in range(len(parts) - 1, -1, -1):
         part = parts[number]
         for item in reversed(part.items):
             phrase = item.phrase
-            if phrase.cue and (
-                phrase.cue_direction == "backward"
-                or phrase.cue_direction == "either" and not item.ahead
-            ):  # fmt: skip
+            if phrase.cue and not _looks_ahead(item):
                 cue = phrase.cue
             item.backward = cue
             if phrase.predicate or phrase.enlarges:
-                if phrase.predicate_direction != "forward" and (not item.used or part.verb):
+                both = part.verb and phrase.predicate == "normal"  # "is normal in size and contour"
+                if phrase.predicate_direction != "forward" and (both or not item.used):
                     said = item
-            elif phrase.names and not phrase.findings:
-                if said is not None and item.predicate is None and not item.place and fits(said, item):
-                    item.predicate = said
+            elif phrase.names and not phrase.findings and said is not None and _free(item, said):
+                item.predicate = said
         if part.joint == "close":
             outer.append(cue)
         elif part.joint == "open":
             cue = outer.pop() if outer else ""
         elif number:
             before = parts[number - 1]
-            if not _reaches_back(part, before) or before.cue:
+            many = part.verb == "plural" or (many and not part.verb)
+            reaches = _reaches_back(part, before)
+            if not reaches or before.cue:
                 cue = ""
             elif part.joint == "and" and part.verb == "singular" and not part.opens:
                 cue = ""  # "effusion and pneumonia IS not excluded" speaks of one of them
-            if not _reaches_back(part, before) or before.predicate:
+            listed = many and part.joint == "comma" and not before.verb
+            if before.predicate or not (reaches or listed):
                 said = None
 
 
 def mark_choices(parts: list[Part]) -> None:
-    """Note which entities are alternatives: "atelectasis or scarring", "edema versus infection"."""
-    for before, part in zip(parts, parts[1:], strict=False):
-        if part.joint not in _ALTERNATIVES:
+    """Note which entities are alternatives: "atelectasis or scarring", "edema versus infection".
+
+    "or" must stand right beside the entity: "opacity in the base or apex" is no choice of opacities.
+    """
+    for before, part in pairwise(parts):
+        if part.joint not in ("or", "versus"):
             continue
-        either = part.joint == "versus"
-        left = before.items[-1] if before.items else None
-        if left is not None and left.phrase.names and (either or left.end == part.start):
-            left.choice = True
+        for item in reversed(before.items):
+            if item.phrase.names:
+                item.choice = item.choice or part.joint == "versus" or item.end == part.start
+                break
         for item in part.items:
             if item.phrase.names:
                 item.choice = True
@@ -103,23 +106,26 @@ def mark_choices(parts: list[Part]) -> None:
                 break
 
 
-def fits(said: Item, named: Item) -> bool:
+def _looks_ahead(cue: Item) -> bool:
+    direction = cue.phrase.cue_direction
+    return direction == "forward" or (direction == "either" and cue.ahead)
+
+
+def _free(structure: Item, said: Item) -> bool:
+    return structure.predicate is None and not structure.place and _fits(said, structure)
+
+
+def _fits(said: Item, named: Item) -> bool:
     """Whether a predicate can be said of a structure or organ."""
-    phrase = said.phrase
-    if phrase.predicate == "normal":
+    if said.phrase.predicate == "normal" or (said.phrase.predicate and named.phrase.structures):
         return True
-    if phrase.predicate and named.phrase.structures and not _enlarged_organ(said, named):
-        return True
-    return _enlarged_organ(said, named)
-
-
-def _enlarged_organ(said: Item, named: Item) -> bool:
-    return bool(set(said.phrase.enlarges) & set(named.phrase.organs))
+    return any(organ in said.phrase.enlarges for organ in named.phrase.organs)
 
 
 def _only_a_place(structure: Item, finding: Item) -> bool:
     """Whether a structure stands right before a finding ("left hilar calcified nodule")."""
-    return not structure.phrase.findings and structure.phrase.names and finding.first - structure.end <= 1
+    names_place = structure.phrase.names and not structure.phrase.findings
+    return names_place and finding.first - structure.end <= 1
 
 
 def _reaches_on(cue: str, part: Part) -> bool:

@@ -68,6 +68,8 @@ class Phrases:
     def __init__(self, lexicon: Lexicon, cues: Cues) -> None:
         self._root: dict[str | None, Any] = {}
         self._where = f"cues {cues.name}"
+        for number, words in cues.verbs.items():  # first: other phrases hold them
+            self._add(words, verb=number)
         for entity, forms in lexicon.entities.items():
             kind = "structures" if entity in cues.structures else "findings"
             self._add(forms, **{kind: (entity,)})
@@ -79,8 +81,6 @@ class Phrases:
             self._add(said.words, predicate=said.kind, predicate_direction=said.direction)
         for joint, words in cues.joints.items():
             self._add(words, joint=joint)
-        for number, words in cues.verbs.items():
-            self._add(words, verb=number)
         for cue in cues.cues:
             self._add(cue.words, cue=cue.kind, cue_direction=cue.direction)
         self._add(cues.exists, exists=True)
@@ -107,7 +107,7 @@ class Phrases:
             for name, value in meaning.items():
                 before = getattr(phrase, name)
                 if isinstance(value, tuple):
-                    value = before + value
+                    value = before + tuple(one for one in value if one not in before)
                 elif before and value and before != value:
                     raise UsageError(f"{self._where}: '{text}' is {before} and {value}.")
                 setattr(phrase, name, value)
