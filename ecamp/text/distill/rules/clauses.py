@@ -111,7 +111,7 @@ def parts(words: list[Token], phrases: Phrases) -> list[Part]:
         part.cue = part.cue or bool(phrase.cue)
         part.verb = part.verb or phrase.verb
         if first == lead:
-            if "severity" in phrase.descriptors:
+            if phrase.filler or "severity" in phrase.descriptors:
                 lead = end
             elif not phrase.names:
                 looks_back = phrase.predicate or phrase.cue_direction in ("backward", "either")

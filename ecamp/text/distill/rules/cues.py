@@ -53,6 +53,7 @@ class Cues(PluginConfig):
     joints: dict[Joint, list[str]]
     verbs: dict[Literal["singular", "plural", "other"], list[str]] = Field(default_factory=dict)
     exists: list[str] = Field(default_factory=list)
+    fillers: list[str] = Field(default_factory=list)
     ignored: list[str] = Field(default_factory=list)
     descriptors: dict[Literal["severity", "side", "zone", "change", "kind"], list[str]] = Field(
         default_factory=dict

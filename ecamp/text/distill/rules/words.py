@@ -37,6 +37,7 @@ class Phrase:
         joint: How it parts a sentence.
         verb: `singular`, `plural`, `other`, or empty.
         exists: Says only that something is there (`seen`).
+        filler: May stand before what opens a part (`grossly`).
         descriptors: Kinds of descriptor.
     """
 
@@ -51,6 +52,7 @@ class Phrase:
     joint: str = ""
     verb: str = ""
     exists: bool = False
+    filler: bool = False
     descriptors: tuple[str, ...] = ()
 
     @property
@@ -84,6 +86,7 @@ class Phrases:
         for cue in cues.cues:
             self._add(cue.words, cue=cue.kind, cue_direction=cue.direction)
         self._add(cues.exists, exists=True)
+        self._add(cues.fillers, filler=True)
         self._add(cues.ignored)
         for kind, words in cues.descriptors.items():
             self._add(words, descriptors=(kind,))
