@@ -83,6 +83,5 @@ def spelled_out(pattern: str) -> list[str]:
     if choice is None:
         return [pattern]
     before, after = pattern[: choice.start()], pattern[choice.end() :]
-    return [
-        phrase for part in choice[1].split("|") for phrase in spelled_out(before + part + after)
-    ]
+    phrases = (p for part in choice[1].split("|") for p in spelled_out(before + part + after))
+    return list(dict.fromkeys(phrases))
