@@ -64,6 +64,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("Fracture was not clearly identified.", "fracture-"),
     ],
     "lists": [
+        ("Concern for edema, pneumonia and effusion.", "edema? pneumonia? effusion?"),
+        ("No infiltrates, effusions, masses are seen.", "infiltrate- effusion- mass-"),
         ("No focal consolidation, effusion, or pneumothorax.", "consolidation- effusion- pneumothorax-"),
         ("No nodule, no mass, no opacity.", "nodule- mass- opacity-"),
         ("No effusion or pneumothorax is identified.", "effusion- pneumothorax-"),
@@ -78,6 +80,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("Negative for emphysema, fibrosis and bronchiectasis.", "emphysema- fibrosis- bronchiectasis-"),
     ],
     "scope ends": [
+        ("Possible atelectasis, small effusion.", "atelectasis? effusion+"),
+        ("Possible nodule, and masses are not seen.", "nodule? mass-"),
+        ("Atelectasis is present and effusions are not seen.", "atelectasis+ effusion-"),
+        ("There was an effusion which has resolved.", "effusion-"),
         ("No effusion, but there is a pneumothorax.", "effusion- pneumothorax+"),
         ("No effusion; pneumonia on the left.", "effusion- pneumonia+"),
         ("No effusion, heart is enlarged.", "effusion- cardiomegaly+"),
@@ -179,6 +185,14 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("Evaluation for pneumothorax is limited.", ""),
     ],
     "structures": [
+        ("The perihilar opacity is increased.", "opacity+"),
+        ("Opacity at the left hilum is increased.", "opacity+"),
+        ("The aorta shows increased calcification.", "calcification+"),
+        ("The mediastinum is normal in contour.", "cardiomediastinal- contour-"),
+        ("The silhouette shows tortuosity of the aorta.", "aorta+"),
+        ("The hila are stable and mildly prominent.", "hilar+"),
+        ("Perihilar haze indicates edema, decreased since Monday.", "edema+"),
+        ("Aorta, hilar contours, vasculature are normal.", "aorta- hilar- contour- vasculature-"),
         ("The aorta is normal.", "aorta-"),
         ("Cardiomediastinal contours are unremarkable.", "cardiomediastinal- contour-"),
         ("Hilar, mediastinal and aortic contours are normal.", "hilar- cardiomediastinal- aorta- contour-"),
@@ -204,6 +218,14 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("No abnormality of the aorta.", "abnormality-"),
     ],
     "the heart": [
+        ("Heart size normal, stable hila.", "cardiomegaly-"),
+        ("Normal heart, stable hila.", "cardiomegaly-"),
+        ("Normal heart, clips at the left hilum.", "cardiomegaly-"),
+        ("Normal size and shape of the heart.", "cardiomegaly-"),
+        ("Normal heart, lungs, and left hemidiaphragm.", "cardiomegaly- hemidiaphragm-"),
+        ("Heart size normal, hila in place.", "cardiomegaly-"),
+        ("Normal heart, hila and vasculature.", "cardiomegaly- hilar- vasculature-"),
+        ("The heart is stable and grossly normal.", "cardiomegaly-"),
         ("Heart size is normal.", "cardiomegaly-"),
         ("The heart is normal in size.", "cardiomegaly-"),
         ("Heart and mediastinum are within normal limits.", "cardiomegaly- cardiomediastinal-"),
@@ -282,6 +304,10 @@ DESCRIBED = [
     ("New linear atelectasis.", "atelectasis", "change:new kind:linear"),
     ("Calcified granuloma.", "granuloma", "kind:calcified"),
     ("Calcified granuloma.", "calcification", ""),
+    ("Calcified lymph nodes.", "calcification", ""),
+    ("Normal heart, stable hila.", "cardiomegaly", ""),
+    ("Opacity in the left base due to effusion.", "effusion", ""),
+    ("Effusion; the left lung is clear.", "effusion", ""),
 ]  # fmt: skip
 
 
@@ -292,7 +318,8 @@ def test_descriptors(rules: RulesDistiller, sentence: str, entity: str, expected
 
 
 def test_spans_are_those_of_the_words(rules: RulesDistiller) -> None:
-    text = "Clear lungs.  No Pleural Effusion; the heart is mildly enlarged. Tortuous aorta."
+    text = "Clear lungs.  No Pleural Effusion; the heart is mildly enlarged. Tortuous aorta. "
+    text += "Heart and hila are enlarged."
     assert [text[s.start : s.end] for s in statements(rules, text)] == [
-        "Pleural Effusion", "heart is mildly enlarged", "aorta",
+        "Pleural Effusion", "heart is mildly enlarged", "aorta", "Heart", "hila",
     ]  # fmt: skip

@@ -49,7 +49,7 @@ class Part:
             the part before ("is stable and mildly enlarged").
         exists: Says that something is seen.
         told: Holds a severity, as new findings do.
-        cue, predicate, names: Whether it holds one.
+        cue, names: Whether it holds a cue, an entity.
         listed: Belongs to a list whose last members are joined by `and`, `or`.
     """
 
@@ -62,7 +62,6 @@ class Part:
     exists: bool = False
     told: bool = False
     cue: bool = False
-    predicate: bool = False
     names: bool = False
     listed: bool = False
 
@@ -105,7 +104,6 @@ def parts(words: list[Token], phrases: Phrases) -> list[Part]:
                 before.ahead = True
             waiting = []
             part.names = part.names or phrase.names
-            part.predicate = part.predicate or not phrase.names
         if phrase.cue or phrase.predicate or phrase.enlarges:
             waiting.append(item)
         part.cue = part.cue or bool(phrase.cue)

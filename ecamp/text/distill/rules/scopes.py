@@ -78,12 +78,12 @@ def walk_backward(parts: list[Part]) -> None:
             before = parts[number - 1]
             many = part.verb == "plural" or (many and not part.verb)
             reaches = _reaches_back(part, before)
-            if not reaches or before.cue:
+            if not reaches or (before.cue and part.joint != "relative"):
                 cue = ""
             elif part.joint == "and" and part.verb == "singular" and not part.opens:
                 cue = ""  # "effusion and pneumonia IS not excluded" speaks of one of them
             listed = many and part.joint == "comma" and not before.verb
-            if before.predicate or not (reaches or listed):
+            if not (reaches or listed):
                 said = None
 
 
@@ -144,7 +144,22 @@ def _names_more(said: Item, part: Part) -> bool:
     """Whether a predicate goes on behind a joint: "normal heart size and mediastinal contours"."""
     if part.verb or part.joint not in ("and", "or", "comma") or said.phrase.predicate != "normal":
         return False
-    return said.used or part.joint == "and"
+    if not said.used:
+        return part.joint == "and"  # "normal size and shape of the heart"
+    return not part.names or _starts_with_name(part)
+
+
+def _starts_with_name(part: Part) -> bool:
+    """Whether an entity comes first, but for side and zone: not "clips at the left hilum"."""
+    at = part.first
+    for item in part.items:
+        phrase = item.phrase
+        if item.first != at or "change" in phrase.descriptors:
+            return False
+        if phrase.names:
+            return True
+        at = item.end
+    return False
 
 
 def _reaches_back(part: Part, before: Part) -> bool:
