@@ -46,6 +46,8 @@ ENTRY_POINTS = {
         "det = ecamp.tasks.detection:Detection",
     ],
     "ecamp.distillers": [
+        "consensus = ecamp.text.distill.consensus:Consensus",
+        "published = ecamp.text.distill.published:Published",
         "rules = ecamp.text.distill.rules:RulesDistiller",
     ],
 }
@@ -71,7 +73,10 @@ REQUIRES = [
     "transformers>=5.0",
 ]
 
+PARQUET = ["pyarrow>=16"]
+
 DEVELOP = [
+    *PARQUET,
     "hypothesis>=6.100",
     "mypy>=1.15",
     "pandas>=2.2",
@@ -151,7 +156,7 @@ setup(
     packages=find_packages(include=["ecamp", "ecamp.*"]),
     package_data={"ecamp": ["py.typed", "**/*.yaml", "**/*.j2", "**/*.css", "**/*.so"]},
     install_requires=REQUIRES,
-    extras_require={"dev": DEVELOP},
+    extras_require={"dev": DEVELOP, "parquet": PARQUET},
     entry_points=ENTRY_POINTS,
     ext_modules=[Extension("ecamp._C", [], optional=True)],
     cmdclass={"build_ext": CMakeBuild},

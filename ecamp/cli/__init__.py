@@ -17,6 +17,7 @@ COMMANDS = {
     "bench": ("ecamp.cli.bench:bench", "Run encoders x pretexts x data sets x tasks."),
     "pretrain": ("ecamp.cli.pretrain:pretrain", "Pre-train one encoder."),
     "ablate": ("ecamp.cli.ablate:ablate", "What each part of ECAMP is worth."),
+    "distill": ("ecamp.cli.distill:distill", "Entity-centred statements from reports; evaluate."),
     "report": ("ecamp.cli.report:report", "Table and HTML page of a run."),
     "text": ("ecamp.cli.text:text", "See what is masked in a report; train tokenizers."),
     "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),

@@ -13,7 +13,7 @@ def plugins() -> None:
 
 
 @plugins.command("list")
-@click.option("--group", "kind", help="encoders, pretext, datasets or tasks")
+@click.option("--group", "kind", help="encoders, pretext, datasets, tasks or distillers")
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def list_command(kind: str | None, form: str) -> None:
     """Name every registered plugin; nothing is imported."""
@@ -39,7 +39,7 @@ def list_command(kind: str | None, form: str) -> None:
 
 @plugins.command()
 @click.argument("name")
-@click.option("--group", "kind", help="encoders, pretext, datasets or tasks")
+@click.option("--group", "kind", help="encoders, pretext, datasets, tasks or distillers")
 def describe(name: str, kind: str | None) -> None:
     """Show what a plugin is, its licence and citation, and its options."""
     from ecamp.config import PluginRef

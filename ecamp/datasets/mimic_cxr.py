@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -22,6 +20,7 @@ from ecamp.data.images import read_image
 from ecamp.data.store import content_hash
 from ecamp.errors import DataError, MissingError
 from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+from ecamp.text.distill.sinks import read_distilled
 from ecamp.text.sections import told
 
 METADATA, SPLIT = "mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-split.csv.gz"
@@ -44,7 +43,7 @@ class MimicCXR(Dataset):
         )
         views: list[str] = Field(default=["PA", "AP"], description="values of ViewPosition kept")
         distilled: str | None = Field(
-            default=None, description="JSON, study id -> distilled statements"
+            default=None, description="a file of `ecamp distill`, or JSON of study id -> text"
         )
 
     @property
@@ -82,14 +81,8 @@ class MimicCXR(Dataset):
     def _distilled(self) -> dict[str, str]:
         if self.config.distilled is None:
             return {}
-        path = Path(self.config.distilled).expanduser()
-        try:
-            value: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read: {error}.") from error
-        if not isinstance(value, dict):
-            raise DataError(f"{path}: must map study ids to texts.")
-        return {str(key).lstrip("s"): str(text) for key, text in value.items()}
+        texts = read_distilled(Path(self.config.distilled).expanduser())
+        return {study.removeprefix("s"): text for study, text in texts.items()}
 
     def records(self) -> Sequence[Record]:
         return self._records
@@ -117,7 +110,7 @@ class MimicCXR(Dataset):
                     split=SPLITS[row["split"]],
                     row=where,
                     report=reports[study] or None,
-                    distilled=self._distilled.get(study),
+                    distilled=self._distilled.get(study) or None,
                     payload=home / f"s{study}" / f"{row['dicom_id']}.jpg",
                 )
             )
@@ -142,4 +135,5 @@ class MimicCXR(Dataset):
         files = [content_hash(self.root / name) for name in (METADATA, SPLIT)]
         distilled = self.config.distilled
         files.append(content_hash(Path(distilled).expanduser()) if distilled else "")
-        return identity(["mimic-cxr", 1, self.config.views, files])
+        # 2: headings within a line end a section too
+        return identity(["mimic-cxr", 2, self.config.views, files])

@@ -1,8 +1,6 @@
-"""AUROC, AUPRC, F1 and accuracy, multi-label and multi-class, with bootstrap replicates.
+"""All classification metrics, multi-label and multi-class, with bootstrap replicates.
 
-Point values come from scikit-learn. Replicates of the AUROC are computed by sorting each class
-once and weighting by resample counts: scikit-learn's result on every resample (tested), at a
-fraction of the cost.
+Point values of the ranking metrics come from scikit-learn, replicates from `metrics.ranking`.
 """
 
 from __future__ import annotations
@@ -10,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ecamp.metrics.calibration import brier, calibration_error
+from ecamp.metrics.ranking import auprc_replicates, auroc_replicates
 from ecamp.metrics.stats import Metric, weighted_mean_replicates
 
 
@@ -34,12 +34,13 @@ def score_classification(
         thresholds: (K,) decision thresholds chosen on validation (multilabel).
 
     Returns:
-        `auroc`, `auprc`, `f1` (macro over classes where defined), `accuracy`, and per class
-        `auroc/<class>`, `auprc/<class>`. A class with one kind of target is undefined, with
-        reason; the macro mean is then over the rest and its reason says so.
+        `auroc`, `auprc`, `f1` (macro over classes where defined), `accuracy`, `brier`, `ece`; for
+        multi-class also `kappa` (quadratic weights: for ordered classes); per class
+        `auroc/<class>`, `auprc/<class>`, `f1/<class>`. A class with one kind of target is
+        undefined, with reason; the macro mean is then over the rest and its reason says so.
     """
     result: dict[str, Metric] = {}
-    aurocs, auprcs, f1s = [], [], []
+    of_classes: dict[str, list[Metric]] = {"auroc": [], "auprc": [], "f1": []}
     predicted = scores >= thresholds
     if kind == "multiclass":
         predicted = np.eye(scores.shape[1], dtype=bool)[scores.argmax(1)]
@@ -50,21 +51,69 @@ def score_classification(
         if not truth.any() or truth.all():
             lacking = "positive" if not truth.any() else "negative"
             reason = f"no {lacking} case of '{name}' in the test split"
-            result[f"auroc/{name}"] = Metric.undefined(reason)
-            result[f"auprc/{name}"] = Metric.undefined(reason)
+            result |= {f"{metric}/{name}": Metric.undefined(reason) for metric in of_classes}
             missing.append(name)
             continue
-        replicates = auroc_replicates(score, truth, counts[:, known])
-        result[f"auroc/{name}"] = Metric.of(roc_auc_score(truth, score), replicates)
-        result[f"auprc/{name}"] = Metric.of(average_precision_score(truth, score))
-        aurocs.append(result[f"auroc/{name}"])
-        auprcs.append(result[f"auprc/{name}"])
-        f1s.append(f1_score(truth, predicted[known, k], zero_division=0.0))
-    result["auroc"] = _macro(aurocs, missing)
-    result["auprc"] = _macro(auprcs, missing)
-    result["f1"] = Metric.of(float(np.mean(f1s)), reason="") if f1s else _macro([], missing)
+        resamples = counts[:, known]
+        mine = {
+            "auroc": Metric.of(
+                roc_auc_score(truth, score), auroc_replicates(score, truth, resamples)
+            ),
+            "auprc": Metric.of(
+                average_precision_score(truth, score), auprc_replicates(score, truth, resamples)
+            ),
+            "f1": _f1(predicted[known, k], truth, resamples),
+        }
+        for metric, value in mine.items():
+            result[f"{metric}/{name}"] = value
+            of_classes[metric].append(value)
+    result |= {metric: _macro(values, missing) for metric, values in of_classes.items()}
     result["accuracy"] = _accuracy(predicted, targets, counts, kind)
+    if kind == "multiclass":
+        result["kappa"] = _kappa(predicted, targets, counts)
+    result["brier"] = brier(scores, targets, counts, kind)
+    result["ece"] = calibration_error(scores, targets, counts, kind)
     return result
+
+
+def _f1(predicted: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> Metric:
+    """2 hits / (predicted + true); 0 where nothing is predicted."""
+
+    def of(weights: np.ndarray) -> np.ndarray:
+        hits = weights @ (predicted & truth)
+        both = weights @ (predicted.astype(np.float64) + truth)
+        return np.divide(2 * hits, both, out=np.full(len(hits), np.nan), where=both > 0)
+
+    point = of(np.ones((1, len(truth))))[0]
+    return Metric.of(float(point), of(counts.astype(np.float64)))
+
+
+def _kappa(predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> Metric:
+    """Cohen's kappa with quadratic weights (Cohen 1968), classes in their order."""
+    known = np.isfinite(targets).all(1)
+    k = targets.shape[1]
+    cell = targets[known].argmax(1) * k + predicted[known].argmax(1)
+    table = np.zeros((known.sum(), k * k))
+    table[np.arange(len(cell)), cell] = 1
+    place = np.arange(k)
+    cost = (place[:, None] - place[None, :]) ** 2.0
+
+    def of(weights: np.ndarray) -> np.ndarray:
+        confusion = (weights @ table).reshape(-1, k, k)
+        total = confusion.sum((1, 2))
+        chance = confusion.sum(2)[:, :, None] * confusion.sum(1)[:, None, :]
+        expected = (chance * cost).sum((1, 2))
+        seen = (confusion * cost).sum((1, 2)) * total
+        return 1 - np.divide(seen, expected, out=np.full(len(seen), np.nan), where=expected > 0)
+
+    if not known.any():
+        return Metric.undefined("no known label in the test split")
+    point = float(of(np.ones((1, len(cell))))[0])
+    return Metric.of(
+        point,
+        of(counts[:, known].astype(np.float64)),
+        "all images are of one class, all predicted so",
+    )
 
 
 def _macro(metrics: list[Metric], missing: list[str]) -> Metric:
@@ -91,30 +140,6 @@ def _accuracy(predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray, ki
     if not np.isfinite(right).any():
         return Metric.undefined("no known label in the test split")
     return Metric.of(float(np.nanmean(right)), weighted_mean_replicates(right, counts))
-
-
-def auroc_replicates(scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Weighted AUROC on each resample: the chance that a positive outranks a negative.
-
-    Args:
-        scores: float (n,). Ties count one half.
-        truth: bool (n,).
-        counts: (resamples, n) multiplicities.
-
-    Returns:
-        float64 (resamples,), NaN where a resample has one kind of target only.
-    """
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    weights = counts[:, order].astype(np.float64)
-    positive = np.add.reduceat(weights * truth[order], starts, axis=1)
-    negative = np.add.reduceat(weights * ~truth[order], starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative
-    wins = (positive * (below + 0.5 * negative)).sum(1)
-    pairs = positive.sum(1) * negative.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, wins / pairs, np.nan)
 
 
 def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 loss = sum over masked patches, values of (predicted - target)^2 / (masked patches * values)
 
 The target is a patch of the images as row, column, channel (`ecamp.pretext.images.patchify`), and
-with `normalise` zero mean and unit variance a patch as `normalise_patches` there: the variance is
-that of a sample (n - 1) and 1e-6 is added. Without a masked patch the loss is 0.
+with `normalise` zero mean and unit variance a patch (MAE's `norm_pix_loss`): the variance is that of
+a sample (n - 1) and 1e-6 is added. Without a masked patch the loss is 0.
 
 No table of targets is built and patches that are not masked are not read. Computed in float32 (in
 float64 when an argument is float64, which has no kernel); sums of patches are added in a fixed

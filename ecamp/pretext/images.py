@@ -41,23 +41,10 @@ def random_keep(
     return keep, mask
 
 
-def normalise_patches(target: Tensor) -> Tensor:
-    """Zero mean, unit variance a patch (MAE's `norm_pix_loss`), (b, n, values)."""
-    mean = target.mean(-1, keepdim=True)
-    variance = target.var(-1, keepdim=True)
-    return (target - mean) / (variance + 1e-6).sqrt()
-
-
 def restore_patches(predicted: Tensor, plain: Tensor) -> Tensor:
-    """Undo `normalise_patches` with the mean and spread of the true patches, (b, n, values)."""
+    """Undo `norm_pix` with the mean and spread of the true patches, (b, n, values)."""
     spread = (plain.var(-1, keepdim=True) + 1e-6).sqrt()
     return predicted * spread + plain.mean(-1, keepdim=True)
-
-
-def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error over masked patches only; (b, n, values), bool (b, n)."""
-    error = (predicted - target).square().mean(-1)
-    return (error * mask).sum() / mask.sum().clamp(min=1)
 
 
 def masked_panels(

@@ -7,13 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from ecamp.encoders.base import Encoder, PatchEncoder
+from ecamp.ops.masked_mse import masked_mse
 from ecamp.plugin.protocols import PluginConfig, PretextPlugin
 from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
 from ecamp.pretext.images import (
     PatchDecoder,
-    masked_mse,
     masked_panels,
-    normalise_patches,
     patchify,
     random_keep,
     restore_patches,
@@ -56,10 +55,9 @@ class MAEObjective(Objective):
 
     def forward(self, batch: PretextBatch) -> dict[str, Tensor]:
         predicted, mask = self._predict(batch)
-        target = patchify(batch.images, self.encoder.patch_size)
-        if self.config.norm_pix:
-            target = normalise_patches(target)
-        loss = masked_mse(predicted, target, mask)
+        loss = masked_mse(
+            predicted, batch.images, mask, self.encoder.patch_size, normalise=self.config.norm_pix
+        )
         return {"loss": loss, "mim": loss}
 
     def _predict(self, batch: PretextBatch) -> tuple[Tensor, Tensor]:

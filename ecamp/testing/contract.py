@@ -8,7 +8,7 @@ Each check raises AssertionError and says which promise is broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from ecamp.datasets.phantom import PhantomDataset
 from ecamp.encoders.base import Encoder, Features, PatchEncoder
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import SPLITS
+from ecamp.text.distill.sources import as_report
+from ecamp.text.distill.statements import DESCRIPTORS, POLARITIES, Distilled, Report
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.source import Part, Source, make_batches
 
@@ -28,7 +30,8 @@ def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
     """Check one plugin by its one-line name.
 
     Args:
-        group: `ecamp.encoders`, `ecamp.pretext`, `ecamp.datasets` or `ecamp.tasks`.
+        group: `ecamp.encoders`, `ecamp.pretext`, `ecamp.datasets`, `ecamp.tasks` or
+            `ecamp.distillers`.
         name: As on the command line, options included.
         cache: Where decoded images may be put; the user's cache by default.
 
@@ -46,6 +49,7 @@ def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
         "ecamp.pretext": check_pretext,
         "ecamp.datasets": check_dataset,
         "ecamp.tasks": check_task,
+        "ecamp.distillers": check_distiller,
     }
     checks[group](ref, cache)
 
@@ -175,3 +179,38 @@ def check_task(ref: PluginRef, cache: Path | None = None) -> None:
     assert task.needs in ("labels", "mask", "boxes"), f"{ref}: needs '{task.needs}'"
     assert task.primary, f"{ref}: no primary metric"
     assert task.protocols, f"{ref}: no protocol"
+
+
+DISTILLED = (
+    "FINDINGS: There is a small left pleural effusion. No pneumothorax. IMPRESSION: Effusion.",
+    "Cardiomegaly, 2.5 cm mass. Pneumonia cannot be excluded. XXXX.\n1. No nodule.",
+    "",
+    "na\u00efve \u2265 5 \U0001f600 No effusion, No no no effusion versus: ...",
+)
+
+
+def check_distiller(ref: PluginRef, cache: Path | None = None) -> None:
+    """One result a report, in order; spans within the text; the same alone, reordered and twice."""
+    reports = [as_report(str(at), text) for at, text in enumerate(DISTILLED)]
+
+    def distil(asked: Sequence[Report]) -> list[Distilled]:
+        plugin = make_plugin("ecamp.distillers", ref)
+        assert plugin.decisive() == make_plugin("ecamp.distillers", ref).decisive(), (
+            f"{ref}: decisive() is not stable"
+        )
+        return list(plugin.distill(iter(asked)))
+
+    whole = distil(reports)
+    assert [one.id for one in whole] == [one.id for one in reports], f"{ref}: results and reports"
+    for report, one in zip(reports, whole, strict=True):
+        starts = [statement.start for statement in one.statements]
+        assert starts == sorted(starts), f"{ref}: statements are not in text order"
+        for said in one.statements:
+            assert said.polarity in POLARITIES, f"{ref}: polarity '{said.polarity}'"
+            assert 0 <= said.start <= said.end <= len(report.text), f"{ref}: span outside the text"
+            kinds = {kind for kind, _ in said.descriptors}
+            assert kinds <= set(DESCRIPTORS), f"{ref}: descriptors {kinds}"
+    assert distil(reports) == whole, f"{ref}: asked twice, it answers differently"
+    assert distil(reports[::-1]) == whole[::-1], f"{ref}: the order of reports matters"
+    alone = [distil([report])[0] for report in reports]
+    assert alone == whole, f"{ref}: a report's answer depends on its neighbours"

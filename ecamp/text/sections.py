@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-# A heading is capitals (and spaces, slashes, brackets) up to a colon, at the start of a line.
-_HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /()\-]{2,40}?)[ \t]*:", re.MULTILINE)
+# A heading is capitals (and spaces, slashes, brackets) up to a colon, at the start of a line. One of
+# the usual headings counts in the middle of a line too, where a report is written in one.
+_USUAL = (
+    r"(?:CLINICAL |PERTINENT |RADIOGRAPHIC )?(?:FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|INDICATIONS?|"
+    r"HISTORY|INFORMATION)|COMPARISONS?|TECHNIQUE|EXAM(?:INATION)?|PROCEDURE|STUDY|DIAGNOSIS|"
+    r"REASON FOR (?:THE )?EXAM(?:INATION)?|RECOMMENDATIONS?|NOTIFICATION|ADDENDUM|WET READ"
+)
+_HEADING = re.compile(  # up to a colon
+    rf"(?:^[ \t]*([A-Z][A-Z /()\-]{{2,40}}?)"
+    rf"|(?<![\w/-])((?:{_USUAL})(?:(?: AND | ?[/&] ?)(?:{_USUAL}))?))[ \t]*\Z",
+    re.MULTILINE,
+)
+_WINDOW = 120  # characters before a colon in which its heading starts, indentation included
 _SPACE = re.compile(r"\s+")
 _TOLD = ("finding", "impression", "conclusion")
 
@@ -17,9 +29,9 @@ def section_spans(report: str) -> list[tuple[str, int, int]]:
         (lower-case heading, start, end) in text order; what stands before the first heading under
         `""`. Spans hold neither the heading nor outer white space; empty sections are left out.
     """
-    marks = list(_HEADING.finditer(report))
-    names = ["", *(mark.group(1).lower() for mark in marks)]
-    starts = [0, *(mark.end() for mark in marks)]
+    marks = list(_headings(report))
+    names = ["", *((mark.group(1) or mark.group(2)).lower() for mark in marks)]
+    starts = [0, *(mark.end() + 1 for mark in marks)]
     ends = [*(mark.start() for mark in marks), len(report)]
     spans = []
     for name, start, end in zip(names, starts, ends, strict=True):
@@ -28,6 +40,17 @@ def section_spans(report: str) -> list[tuple[str, int, int]]:
             start += len(text) - len(text.lstrip())
             spans.append((name, start, start + len(stripped)))
     return spans
+
+
+def _headings(report: str) -> Iterator[re.Match[str]]:
+    """Headings without their colons. Colons are rare: looking back from each is quick."""
+    before = 0
+    at = report.find(":")
+    while at >= 0:
+        if mark := _HEADING.search(report, max(before, at - _WINDOW), at):
+            yield mark
+        before = at + 1
+        at = report.find(":", before)
 
 
 def told_spans(report: str) -> list[tuple[str, int, int]]:

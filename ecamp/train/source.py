@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ecamp.data.arrays import Arrays
-from ecamp.data.normalise import normaliser
+from ecamp.ops.crop_resize import crop_resize
 from ecamp.plugin.protocols import DatasetInfo
 from ecamp.pretext.base import PretextBatch, PretextContext
-from ecamp.pretext.images import crop_and_flip
 from ecamp.train.recipe import PretrainRecipe
 
 
@@ -69,18 +68,32 @@ class Source:
         every = self.texts("ids")
         return [every[i] for i in at]
 
-    def images(self, at: np.ndarray) -> Tensor:
-        """Normalised images of some pairs, float (len(at), channels, side, side)."""
+    def crops(
+        self, at: np.ndarray, crop: Tensor, flip: Tensor, scale: int
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised crops of some pairs.
+
+        Args:
+            at: int64 (batch,). crop: (batch, 4). flip: bool (batch,). scale: Large side / small side.
+
+        Returns:
+            Small and large, float (batch, channels, side, side).
+        """
         home = np.searchsorted(self._start, at, side="right") - 1
-        out: list[Tensor] = [torch.empty(0)] * len(at)
+        large: list[Tensor] = [torch.empty(0)] * len(at)
+        small = list(large)
         for k in np.unique(home):
             part, mine = self.parts[k], np.flatnonzero(home == k)
             rows = part.rows[at[mine] - self._start[k]]
             order = np.argsort(rows, kind="stable")  # the file is read in its own order
-            pixels = normaliser(part.arrays.info)(part.arrays.images[rows[order]])
-            for place, image in zip(mine[order].tolist(), pixels, strict=True):
-                out[place] = image
-        return torch.stack(out)
+            stored = torch.from_numpy(np.array(part.arrays.images[rows[order]]))
+            place, info = torch.from_numpy(mine[order]), part.arrays.info
+            both = crop_resize(
+                stored, crop[place], flip[place], info.mean, info.std, stored.shape[1], scale
+            )
+            for i, one, other in zip(place.tolist(), *both, strict=True):
+                large[i], small[i] = one, other
+        return torch.stack(small), torch.stack(large)
 
 
 def batch_rows(count: int, size: int, step: int, seed: int) -> np.ndarray:
@@ -111,9 +124,7 @@ def make_batches(source: Source, recipe: PretrainRecipe, step: int) -> list[Pret
     batches = []
     for chosen in np.array_split(np.arange(len(at)), min(recipe.accumulate, len(at))):
         place = torch.from_numpy(chosen)
-        large = source.images(at[chosen])
-        large = crop_and_flip(large, crop[place], flip[place], large.shape[-1])
-        small = nn.functional.avg_pool2d(large, recipe.scale) if recipe.scale > 1 else large
+        small, large = source.crops(at[chosen], crop[place], flip[place], recipe.scale)
         batches.append(
             PretextBatch(
                 small, large, torch.from_numpy(at[chosen]), crop[place], flip[place], generator,
@@ -144,10 +155,9 @@ def draw_crops(
 def preview_batch(source: Source, recipe: PretrainRecipe, count: int, step: int) -> PretextBatch:
     """The same few pairs at every step, whole films, for pictures of the training."""
     chosen = np.random.Generator(np.random.Philox(recipe.seed)).permutation(len(source))[:count]
-    large = source.images(chosen)
-    small = nn.functional.avg_pool2d(large, recipe.scale) if recipe.scale > 1 else large
     crop = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(chosen), 1)
     flip = torch.zeros(len(chosen), dtype=torch.bool)
+    small, large = source.crops(chosen, crop, flip, recipe.scale)
     generator = step_generator(recipe.seed, 0)  # the same patches too
     total = recipe.total_steps(len(source))
     return PretextBatch(

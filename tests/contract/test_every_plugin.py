@@ -41,8 +41,8 @@ EXAMPLES = {
     "ecamp.tasks": {"cls": ["cls"], "seg": ["seg"], "det": ["det"]},
 }  # fmt: skip
 
-# These need a folder in their layout: their own tests make one and run the contract there.
-ELSEWHERE = {"mimic-cxr"}
+# These need a folder, a file or other plugins: their own tests make them and run the contract there.
+ELSEWHERE = {"mimic-cxr", "published", "consensus"}
 OURS = [
     (e.group, e.name)
     for g in GROUPS

@@ -87,6 +87,22 @@ def test_everything_is_read(folder: Path) -> None:
     assert arrays.box_classes.tolist() == [1]
 
 
+def test_distilled_text_comes_from_a_file_by_report(folder: Path) -> None:
+    before = dataset(folder).fingerprint()
+    rows = [{"id": "2", "text": "There is mass."}, {"id": "p1", "text": "There is no mass."}]
+    (folder / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    edit("distilled_file", "d.jsonl")(folder)
+    told = [record.distilled for record in dataset(folder).records()]
+    assert told == [None, None, "There is mass.", None]
+    by_image = dataset(folder).fingerprint()
+    edit("distilled_id", "patient")(folder)
+    told = [record.distilled for record in dataset(folder).records()]
+    assert told == [None, "There is no mass.", None, None]
+    (folder / "d.jsonl").write_text(json.dumps(rows[0]))
+    others = [by_image, dataset(folder).fingerprint()]
+    assert len({before, *others}) == 3
+
+
 def edit(key: str, value: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         layout = yaml.safe_load((folder / "dataset.yaml").read_text())
@@ -118,6 +134,9 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no yaml": (lambda f: (f / "dataset.yaml").unlink(), "no such data set"),
     "not yaml": (lambda f: (f / "dataset.yaml").write_text("a: [1"), "not YAML"),
     "unknown key": (edit("imagee", "x"), "Did you mean 'image'"),
+    "two distilled": (lambda f: (edit("distilled", "text")(f), edit("distilled_file", "d.csv")(f)), "either"),
+    "no distilled file": (edit("distilled_file", "d.csv"), "d.csv: no such file"),
+    "distilled id alone": (edit("distilled_id", "id"), "needs `distilled_file`"),
     "no table": (edit("table", "tabel.csv"), "tabel.csv: no such table"),
     "unset variable": (edit("table", "${NO_SUCH_VAR_1}/t.csv"), "NO_SUCH_VAR_1"),
     "no column": (edit("patient", "pateint"), "no column 'pateint'.*Did you mean 'patient'"),

@@ -92,6 +92,17 @@ def test_distilled_statements_by_study(root: Path):
     assert plain.fingerprint() != told.fingerprint()
 
 
+def test_a_file_of_ecamp_distill_is_read_by_study(root: Path):
+    file = root / "distilled.jsonl"
+    rows = [{"id": "50000001", "text": "There is effusion."}, {"id": "50000003", "text": ""},
+            {"id": "50000004", "text": "", "error": "no answer"}]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = _make(root, distilled=str(file))
+    assert [r.distilled for r in told.records()] == ["There is effusion.", None, None, None]
+    with pytest.raises(MissingError, match=r"none\.csv: no such file"):
+        _make(root, distilled=str(root / "none.csv")).records()
+
+
 def test_what_is_missing_is_named(root: Path):
     with pytest.raises(MissingError, match=r"metadata\.csv\.gz: missing; the folder holds p10"):
         _make(root / "files").records()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +121,39 @@ def test_another_seed_is_another_population() -> None:
     a = render_study(0, 3, 64)
     assert np.array_equal(a.image, render_study(0, 3, 64).image)
     assert not np.array_equal(a.image, render_study(1, 3, 64).image)
+
+
+def test_distilled_text_comes_from_a_file_by_record(tmp_path: Path) -> None:
+    sizes = {"pretrain": 4, "train": 2, "val": 0, "test": 2}
+    plain = PhantomDataset(PhantomDataset.Config(**sizes))
+    names = [record.id for record in plain.records()]
+    file = tmp_path / "d.csv"
+    file.write_text(f"id,text\n{names[-1]},There is mass.\n{names[0]},\n")
+    told = PhantomDataset(PhantomDataset.Config(**sizes, distilled=str(file)))
+    assert [r.distilled for r in told.records()] == [None] * (len(names) - 1) + ["There is mass."]
+    assert all(record.distilled is None for record in plain.records())
+    # One population, one protocol of splits; other text to pre-train on.
+    assert told.info == plain.info
+    assert told.fingerprint() != plain.fingerprint()
+    before = told.fingerprint()
+    file.write_text("id,text\n")
+    assert told.fingerprint() != before
+
+
+def test_the_default_is_what_it_was_before_there_was_distilled_text() -> None:
+    data = PhantomDataset(PhantomDataset.Config())
+    assert data.info.version == "1-4b3267"
+    assert data.fingerprint() == "95f2dd390f2545ea"
+
+
+def test_the_oracle_tells_the_truth() -> None:
+    pytest.importorskip("ecamp.datasets.phantom.statements")
+    sizes = {"pretrain": 60, "train": 0, "val": 0, "test": 0}
+    data = PhantomDataset(PhantomDataset.Config(**sizes, distilled="oracle"))
+    for record in data.records():
+        assert record.distilled is not None
+        assert record.labels is not None
+        assert record.distilled.count("There is no ") == record.labels.count(0)
+        assert record.distilled.count("There is ") == len(FINDINGS)
+    plain = PhantomDataset(PhantomDataset.Config(**sizes))
+    assert data.fingerprint() != plain.fingerprint()

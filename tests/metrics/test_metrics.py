@@ -11,26 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from ecamp.metrics.classification import auroc_replicates, best_thresholds, score_classification
+from ecamp.metrics.classification import best_thresholds, score_classification
 from ecamp.metrics.detection import Boxes, score_detection
 from ecamp.metrics.segmentation import score_segmentation
 from ecamp.metrics.stats import resample_counts
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(4, 60), st.integers(1, 6))
-def test_auroc_replicates_equal_scikit_learn_on_every_resample(seed, n, levels):
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(0, levels, n) / levels  # few levels: many ties
-    truth = rng.random(n) < 0.4
-    counts = resample_counts([f"p{i // 2}" for i in range(n)], 20)
-    got = auroc_replicates(scores, truth, counts)
-    for value, row in zip(got, counts, strict=True):
-        index = np.repeat(np.arange(n), row.astype(int))
-        if truth[index].any() and not truth[index].all():
-            assert value == pytest.approx(roc_auc_score(truth[index], scores[index]), abs=1e-12)
-        else:
-            assert np.isnan(value)
 
 
 def test_resamples_go_by_patient_and_depend_on_the_patients_alone():

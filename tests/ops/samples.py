@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ecamp.ops.attention import AttentionLayout, attention, pack_layout
+from ecamp.ops.crop_resize import crop_resize
 from ecamp.ops.dropout_rows import dropout_rows
 from ecamp.ops.insert_text import TextPool, insert_text
 from ecamp.ops.linear_weighted_ce import linear_weighted_ce
@@ -129,6 +130,12 @@ def samples() -> dict[str, Sample]:
         "insert_text": Sample(
             ("insert_text",), {}, {"index": torch.tensor([1, 0, 1])},
             lambda index: insert_text(index, pool, 1, 2, 1 << 31, 6, 2)[0],
+        ),
+        "crop_resize": Sample(
+            ("crop_resize",), {},
+            {"images": (images.permute(0, 2, 3, 1) * 50 + 128).to(torch.uint8),
+             "crop": n([[0.1, 0.2, 0.9, 0.8], [0.0, 0.0, 1.0, 1.0]]), "flip": n([True, False])},
+            lambda images, crop, flip: crop_resize(images, crop, flip, [0.5], [0.2], 8, 2)[1],
         ),
         "masked_mse": Sample(
             ("masked_mse", "masked_mse_backward"), {"predicted": _noise(2, 16, 192)},

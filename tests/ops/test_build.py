@@ -15,6 +15,7 @@ LIBRARY = ROOT / "ecamp" / "_C.so"
 # Most registers a thread of any kernel of an op takes; more needs a reason and a new number here.
 REGISTERS = {
     "attention": 64,
+    "crop_resize": 64,
     "dropout_rows": 32,
     "mask_tokens": 48,
     "masked_mse": 40,

@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-ROOT = Path(__file__).parents[2]
-OTHERS = ("test_build.py", "test_sanitizers.py", "test_newer_torch.py")
+from tests.ops.cmake import ROOT, build
+
+# Builds of their own, and arrays too large for twice the memory.
+OTHERS = ("test_build.py", "test_sanitizers.py", "test_headers.py", "test_huge.py")
 # Child processes without the library, compilers, and double-precision checks of references gain
 # nothing from sanitizers and take long.
 LEFT_OUT = "not compiles and not opcheck and not switched_off and not without_the_library and not gradcheck"
@@ -35,20 +36,7 @@ def test_the_kernels_are_clean_under_sanitizers(tmp_path: Path) -> None:
     libraries = [runtime("libasan.so"), runtime("libubsan.so")]
     if not all(os.path.isabs(path) for path in libraries):
         pytest.skip("this gcc comes without sanitizer libraries")
-    home, tools = Path(torch.__file__).parent, Path(sys.executable).parent
-    cmake, ninja = (
-        shutil.which(t, path=f"{tools}:{os.environ['PATH']}") for t in ("cmake", "ninja")
-    )
-    if not cmake or not ninja:
-        pytest.skip("needs cmake and ninja")
-    configure = [
-        cmake, "-S", str(ROOT), "-B", str(tmp_path), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}",
-        f"-DECAMP_TORCH_INCLUDE={home / 'include'}", f"-DECAMP_TORCH_LIB={home / 'lib'}",
-        "-DECAMP_SANITIZE=ON",
-    ]  # fmt: skip
-    for command in (configure, [cmake, "--build", str(tmp_path)]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    build(tmp_path, "-DECAMP_SANITIZE=ON")
     tests = [str(p) for p in sorted((ROOT / "tests/ops").glob("test_*.py")) if p.name not in OTHERS]
     environment = {
         **os.environ,

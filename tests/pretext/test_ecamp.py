@@ -15,7 +15,7 @@ from ecamp.pretext.ecamp import objective as module
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.reports import Reports
 from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
-from ecamp.pretext.images import crop_and_flip, masked_mse, patchify, random_keep, unpatchify
+from ecamp.pretext.images import crop_and_flip, patchify, random_keep, unpatchify
 from ecamp.text.tokenizer import encode_reports
 
 REPORTS = (
@@ -138,13 +138,6 @@ def test_patches_round_trip_and_keep_the_order_of_rows():
     patches = patchify(image, 8)
     assert torch.equal(unpatchify(patches, 8, 2), image)
     assert torch.equal(patches[0, 1].view(8, 8, 2)[:, :, 0], image[0, 0, :8, 8:])
-
-
-def test_masked_mse_looks_at_removed_patches_only():
-    predicted, target = torch.zeros(1, 4, 3), torch.ones(1, 4, 3)
-    target[0, 2] = 100
-    mask = torch.tensor([[True, True, False, False]])
-    assert float(masked_mse(predicted, target, mask)) == 1.0
 
 
 def test_a_quarter_of_the_patches_stays():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecamp.text.sections import split_sections, told
+from ecamp.text.sections import section_spans, split_sections, told
 
 
 def test_sections_in_order_with_folded_space():
@@ -27,6 +29,11 @@ def test_sections_in_order_with_folded_space():
         ("Lungs are clear.", "Lungs are clear."),
         ("INDICATION: cough", "cough"),
         ("Findings at 10:30: heart normal.", "Findings at 10:30: heart normal."),
+        ("INDICATION: Cough. FINDINGS: A. IMPRESSION: B.", "A. B."),
+        ("HISTORY: a. FINDINGS/IMPRESSION: AB. COMPARISON: c.", "AB."),
+        ("EXAM: CT CLINICAL HISTORY: b TECHNIQUE: c FINDINGS : A.", "A."),
+        ("MYFINDINGS-IMPRESSION: x\nzIMPRESSION: y", "x zIMPRESSION: y"),
+        ("See the IMPRESSION below. Heart: normal.", "See the IMPRESSION below. Heart: normal."),
         ("", ""),
     ],
 )
@@ -34,6 +41,29 @@ def test_what_is_told(report: str, text: str):
     assert told(report) == text
 
 
-@given(st.text())
-def test_any_text_is_survived(report: str):
+def test_headings_in_one_line_have_spans_of_their_words():
+    report = "INDICATION: Cough.  FINDINGS: No effusion. IMPRESSION:\tNormal. "
+    assert [(name, report[a:b]) for name, a, b in section_spans(report)] == [
+        ("indication", "Cough."), ("findings", "No effusion."), ("impression", "Normal."),
+    ]  # fmt: skip
+
+
+def test_colons_do_not_make_it_slow():
+    start = time.perf_counter()
+    assert section_spans("A:" * 200_000 + "FINDINGS: x")[-1][0] == "findings"
+    assert time.perf_counter() - start < 5
+
+
+WORDS = st.sampled_from(
+    ["FINDINGS", "IMPRESSION", "HISTORY", "A", ":", ": ", "\n", " ", "x", "AND"]
+)
+
+
+@given(st.one_of(st.text(), st.lists(WORDS).map("".join)))
+def test_any_text_is_cut_into_spans_in_order(report: str):
+    spans = section_spans(report)
     assert isinstance(told(report), str)
+    edges = [edge for _, start, end in spans for edge in (start, end)]
+    assert edges == sorted(edges)
+    assert all(0 <= start < end <= len(report) for _, start, end in spans)
+    assert all(report[start:end].strip() == report[start:end] for _, start, end in spans)

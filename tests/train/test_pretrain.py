@@ -203,12 +203,14 @@ def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: Sourc
     pooled = Source([part, Part(other, part.rows[:5])])
     assert len(pooled) == len(source) + 5
     at = np.array([25, 2, 28])
-    images = pooled.images(at)
-    torch.testing.assert_close(images[1], source.images(np.array([2]))[0])
+    whole, same = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.zeros(3, dtype=torch.bool)
+    small, images = pooled.crops(at, whole.repeat(3, 1), same, 2)
+    torch.testing.assert_close(images[1], source.crops(at[1:2], whole, same[:1], 2)[1][0])
+    torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(images, 2))
     raw = (
         torch.from_numpy(np.array(part.arrays.images[part.rows[[1, 4]]])).permute(0, 3, 1, 2) / 255
     )
-    torch.testing.assert_close(images[[0, 2]], raw.float())
+    torch.testing.assert_close(images[[0, 2]], raw.float(), rtol=0, atol=2e-6)
     assert pooled.names([25]) == [source.names([1])[0]]
 
 

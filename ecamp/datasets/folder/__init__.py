@@ -24,6 +24,7 @@ from ecamp.plugin.protocols import (
     Record,
     Sample,
 )
+from ecamp.text.distill.sinks import read_distilled
 
 
 class FolderDataset(Dataset):
@@ -114,12 +115,27 @@ class FolderDataset(Dataset):
             row=where,
             labels=self._labels(row, where),
             report=" ".join(filter(None, texts)) or None,
-            distilled=(row.values[layout.distilled] or None) if layout.distilled else None,
+            distilled=self._distilled_of(row),
             # Several masks an image: known only where each of them is given.
             has_mask=bool(masks) and all(masks.values()),
             has_boxes=boxes is not None,
             payload=(row.values[layout.image], masks, boxes),
         )
+
+    @cached_property
+    def _distilled_path(self) -> Path | None:
+        named = self.layout.distilled_file
+        return resolve(named, self._base, self.config.path) if named else None
+
+    @cached_property
+    def _distilled(self) -> dict[str, str]:
+        return read_distilled(self._distilled_path) if self._distilled_path else {}
+
+    def _distilled_of(self, row: TableRow) -> str | None:
+        layout = self.layout
+        if layout.distilled:
+            return row.values[layout.distilled] or None
+        return self._distilled.get(row.values[layout.distilled_id or layout.id]) or None
 
     def _split(self, row: TableRow, patient: str, where: str) -> str:
         rule = self.layout.split
@@ -206,8 +222,12 @@ class FolderDataset(Dataset):
                 files[path] = _content(self._root / path)
         boxes = self.layout.boxes
         coco = _content(resolve(boxes, self._base, self.config.path)) if boxes else ""
-        layout = self.layout.model_dump(exclude={"table", "root", "boxes"})
-        return identity(["folder", 1, layout, _content(self._table), coco, sorted(files.items())])
+        elsewhere = {"table", "root", "boxes", "distilled_file", "distilled_id"}
+        layout = self.layout.model_dump(exclude=elsewhere)
+        parts = ["folder", 1, layout, _content(self._table), coco, sorted(files.items())]
+        if self._distilled_path:
+            parts += [_content(self._distilled_path), self.layout.distilled_id]
+        return identity(parts)
 
     def fingerprint(self) -> str:
         return self._hash
@@ -226,6 +246,8 @@ def _columns(layout: Layout) -> dict[str, str]:
     columns |= dict.fromkeys(layout.reports, "reports")
     if layout.distilled:
         columns[layout.distilled] = "distilled"
+    if layout.distilled_id:
+        columns[layout.distilled_id] = "distilled_id"
     columns |= dict.fromkeys(layout.where, "where")
     return columns
 

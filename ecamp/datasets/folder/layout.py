@@ -87,11 +87,25 @@ class Layout(PluginConfig):
     distilled: str | None = Field(
         default=None, description="column: entity-centred statements distilled from the report"
     )
+    distilled_file: str | None = Field(
+        default=None, description="file of `ecamp distill`, instead of a column"
+    )
+    distilled_id: str | None = Field(
+        default=None, description="column: the report's id in that file; default: id"
+    )
     colour: str = Field(default="grey", pattern="^(grey|rgb)$")
     mean: list[float] | None = None
     std: list[float] | None = None
     licence: str = ""
     citation: str = ""
+
+    @model_validator(mode="after")
+    def _one_distilled(self) -> Layout:
+        if self.distilled and self.distilled_file:
+            raise ValueError("give either `distilled` or `distilled_file`")
+        if self.distilled_id and not self.distilled_file:
+            raise ValueError("`distilled_id` needs `distilled_file`")
+        return self
 
     @field_validator("version", mode="before")
     @classmethod

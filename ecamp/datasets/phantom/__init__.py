@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
 
 from pydantic import Field
 
 from ecamp.config import identity
+from ecamp.data.store import content_hash
 from ecamp.datasets.phantom.findings import FINDINGS
-from ecamp.datasets.phantom.study import BLOCK, GENERATOR_VERSION, describe_study, render_study
+from ecamp.datasets.phantom.study import (
+    BLOCK,
+    GENERATOR_VERSION,
+    Description,
+    describe_study,
+    render_study,
+)
 from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+from ecamp.text.distill.sinks import read_distilled
 
 
 class PhantomDataset(Dataset):
@@ -27,12 +38,31 @@ class PhantomDataset(Dataset):
         train: int = Field(default=2000, ge=0, description="labelled images to learn from")
         val: int = Field(default=500, ge=0, description="images to choose on")
         test: int = Field(default=1000, ge=0, description="images to report on")
+        distilled: str = Field(
+            default="none", description="none, oracle (the truth), or a file of `ecamp distill`"
+        )
+
+    @property
+    def _population(self) -> dict[str, int]:
+        """What decides films and reports; statements drawn from the reports do not."""
+        return dict(self.config.model_dump(exclude={"distilled"}))
+
+    @cached_property
+    def _distilled(self) -> Callable[[str, Description], str | None]:
+        """(record id, study) -> distilled text."""
+        if self.config.distilled == "none":
+            return lambda _, __: None
+        if self.config.distilled == "oracle":
+            statements = importlib.import_module("ecamp.datasets.phantom.statements")
+            return lambda _, study: statements.oracle_text(study)
+        texts = read_distilled(Path(self.config.distilled).expanduser())
+        return lambda name, _: texts.get(name) or None
 
     @property
     def info(self) -> DatasetInfo:
         return DatasetInfo(
             name="phantom",
-            version=f"{GENERATOR_VERSION}-{identity(self.config)[:6]}",
+            version=f"{GENERATOR_VERSION}-{identity(self._population)[:6]}",
             labels=FINDINGS,
             label_kind="multilabel",
             mask_classes=FINDINGS,
@@ -50,14 +80,16 @@ class PhantomDataset(Dataset):
             count = getattr(self.config, split)
             for index in range(start, start + count):
                 study = describe_study(self.config.seed, index)
+                name = f"phantom-{index:06d}"
                 records.append(
                     Record(
-                        id=f"phantom-{index:06d}",
+                        id=name,
                         patient=study.patient,
                         split=split,
                         row=f"study {index}",
                         labels=study.labels,
                         report=study.report,
+                        distilled=self._distilled(name, study),
                         has_mask=True,
                         has_boxes=True,
                         payload=index,
@@ -71,4 +103,10 @@ class PhantomDataset(Dataset):
         return Sample(study.image[..., None], study.masks, study.boxes, study.box_classes)
 
     def fingerprint(self) -> str:
-        return identity(["phantom", GENERATOR_VERSION, self.config.model_dump()])
+        parts = ["phantom", GENERATOR_VERSION, self._population]
+        source = self.config.distilled
+        if source == "oracle":
+            parts.append(source)
+        elif source != "none":
+            parts.append(content_hash(Path(source).expanduser()))
+        return identity(parts)

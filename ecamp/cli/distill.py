@@ -1,0 +1,294 @@
+"""`ecamp distill REPORTS -o FILE` and `ecamp distill eval`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ecamp.config import PluginRef
+    from ecamp.errors import DataError
+    from ecamp.report.distill import DistillReport
+    from ecamp.text.distill.run import Tally
+    from ecamp.text.distill.statements import Report
+
+BAD_ROWS_SHOWN = 5
+GROUP = "ecamp.distillers"
+
+
+class DefaultGroup(click.Group):
+    """A group that runs `run` when its first argument names no other command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DefaultGroup, options_metavar="", subcommand_metavar="REPORTS -o FILE | COMMAND")
+def distill() -> None:
+    """Turn reports into entity-centred statements: present, possible, absent.
+
+    `ecamp distill REPORTS -o FILE` is short for `ecamp distill run REPORTS -o FILE`.
+    """
+
+
+@distill.command()
+@click.argument("reports")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True,
+              help=".jsonl, .csv or .parquet")  # fmt: skip
+@click.option("--with", "name", default="rules", show_default=True,
+              help="distiller: rules, llm?endpoint=URL, consensus?first=A&second=B, ...")  # fmt: skip
+@click.option("--with-option", "pairs", multiple=True, metavar="KEY=VALUE",
+              help="an option of the distiller, also one that holds an &")  # fmt: skip
+@click.option("--column", "columns", multiple=True, help="column or JSON key; may be repeated")
+@click.option("--id-column", default="", help="column or JSON key with the report's id")
+@click.option(
+    "--on-bad-row", type=click.Choice(["stop", "skip"]), default="stop", show_default=True
+)
+@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
+def run(
+    reports: str, out: Path, name: str, pairs: tuple[str, ...], columns: tuple[str, ...],
+    id_column: str, on_bad_row: str, form: str,
+) -> int:  # fmt: skip
+    """Distil REPORTS into a file; the same command goes on with an interrupted one.
+
+    REPORTS: .csv, .tsv, .jsonl, FFA-IR's .json, a MIMIC-CXR tree, a folder of .txt, or a data set
+    with reports (phantom, folder.yaml).
+    """
+    from ecamp.errors import DataError
+    from ecamp.plugin.host import make_plugin
+    from ecamp.text.distill.run import distiller_identity, write_distilled
+    from ecamp.text.distill.sinks import make_writer
+
+    make_writer(out)  # a mistake in its name is told before any work
+    ref = _reference(name, pairs)
+    distiller = make_plugin(GROUP, ref)
+    bad = BadRows(on_bad_row)
+    stream, source = _open(reports, columns, id_column, bad)
+    first = next(stream, None)
+    if first is None:
+        raise DataError(f"{reports}: no report.", "Check that this is the right source.")
+    same = {
+        "distiller": distiller_identity(ref, distiller), "with": str(ref), "input": source,
+        "columns": ",".join(columns), "id column": id_column,
+    }  # fmt: skip
+    progress = Progress()
+    try:
+        tally = write_distilled(out, distiller, chain([first], stream), same, progress)
+    except BaseException:
+        progress.stop()
+        raise
+    progress.stop()
+    _summarise(out, tally, bad, progress, same["distiller"], dict(distiller.counts()), form)
+    return 3 if tally.errors else 0
+
+
+@distill.command("eval")
+@click.option("--gold", type=click.Path(path_type=Path), required=True,
+              help="labelled sentences (JSON lines), see docs/distillation.md")  # fmt: skip
+@click.option("--reports", required=True, help="the reports that were labelled")
+@click.option("--with", "names", multiple=True, required=True, help="one distiller, or two")
+@click.option("--column", "columns", multiple=True, help="column or JSON key; may be repeated")
+@click.option("--id-column", default="", help="column or JSON key with the report's id")
+@click.option("--weak", is_flag=True, help="recall on the table's column Problems (Open-i) too")
+@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option("--html", type=click.Path(path_type=Path), help="also write a page of differences")
+def evaluate_command(
+    gold: Path, reports: str, names: tuple[str, ...], columns: tuple[str, ...], id_column: str,
+    weak: bool, form: str, html: Path | None,
+) -> None:  # fmt: skip
+    """Precision, recall and F1 of distillers on labelled sentences; agreement of two."""
+    from ecamp.data.store import write_bytes
+    from ecamp.report.distill import render_disagreements
+
+    told = _evaluate(gold, reports, names, columns, id_column, weak)
+    if form == "json":
+        click.echo(json.dumps(told.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        click.echo("\n".join(told.as_lines()))
+    if html:
+        write_bytes(html, render_disagreements(told).encode())
+        click.echo(f"page: {html} (it holds text of the reports)", err=True)
+
+
+def _evaluate(
+    gold: Path, reports: str, names: tuple[str, ...], columns: tuple[str, ...], id_column: str,
+    weak: bool,
+) -> DistillReport:  # fmt: skip
+    from ecamp.errors import UsageError
+    from ecamp.plugin.host import make_plugin
+    from ecamp.report.distill import DistillReport
+    from ecamp.text.distill.evaluate import agreement, commonest, disagreements, evaluate
+    from ecamp.text.distill.gold import place_gold, read_gold
+    from ecamp.text.distill.sources import id_column_of
+    from ecamp.text.distill.weak import load_mapping, read_terms, weak_recall
+
+    if len(names) > 2 or len(set(names)) < len(names):
+        raise UsageError("Name one distiller, or two that differ.")
+    distillers = {name: make_plugin(GROUP, _reference(name)) for name in names}
+    bad = BadRows("skip")
+    sentences = place_gold(read_gold(gold), _open(reports, columns, id_column, bad)[0])
+    found = {name: evaluate(sentences, one) for name, one in distillers.items()}
+    indexed = {}
+    if weak:
+        terms = read_terms(Path(reports), id_column_of(Path(reports), id_column))
+        indexed = {
+            name: weak_recall(
+                terms, load_mapping(), _open(reports, columns, id_column, bad)[0], one
+            )
+            for name, one in distillers.items()
+        }
+    return DistillReport(
+        gold=gold.name,
+        reports=Path(reports).name,
+        sentences=len(sentences),
+        labels=sum(len(sentence.labels) for sentence in sentences),
+        commonest=commonest(sentences),
+        evaluations=found,
+        disagreements=disagreements(sentences, found),
+        kappa=agreement(*found.values()) if len(found) == 2 else {},
+        weak=indexed,
+    )
+
+
+def _reference(name: str, pairs: tuple[str, ...] = ()) -> PluginRef:
+    import yaml
+
+    from ecamp.config import PluginRef
+    from ecamp.errors import UsageError
+
+    ref = PluginRef.parse(name)
+    options = dict(ref.options)
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--with-option '{pair}' has no value.", "Write key=value.")
+        options[key] = yaml.safe_load(value)
+    return ref.model_copy(update={"options": options})
+
+
+def _open(
+    text: str, columns: tuple[str, ...], id_column: str, bad: BadRows
+) -> tuple[Iterator[Report], str]:
+    """The reports of a file, a folder or a data set, and what stands for their content."""
+    from ecamp.config import PluginRef
+    from ecamp.plugin.host import list_plugins
+    from ecamp.text.distill.sources import source_hash, stream_reports
+
+    path = Path(text).expanduser()
+    known = {entry.name for entry in list_plugins("ecamp.datasets")}
+    if path.suffix in (".yaml", ".yml") or (
+        not path.exists() and PluginRef.parse(text).name in known
+    ):
+        return _open_dataset(text, columns, id_column)
+    stream = stream_reports(path, columns, id_column, bad)  # says what is missing
+    return stream, source_hash(path)
+
+
+def _open_dataset(
+    text: str, columns: tuple[str, ...], id_column: str
+) -> tuple[Iterator[Report], str]:
+    from ecamp.config import PluginRef
+    from ecamp.errors import UsageError
+    from ecamp.plugin.host import make_plugin
+    from ecamp.text.distill.sources import as_report
+
+    if columns or id_column:
+        raise UsageError(f"{text} is a data set; its own options name the columns.")
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(text))
+    reports = (
+        as_report(record.id, record.report, record.row)
+        for record in dataset.records()
+        if record.report is not None
+    )
+    return reports, dataset.fingerprint()
+
+
+class BadRows:
+    """What is done with a row that cannot be read: stop at it, or count it and go on."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        self.count = 0
+
+    def __call__(self, error: DataError) -> None:
+        if self.policy == "stop":
+            error.hint = " ".join(filter(None, [error.hint, "Or --on-bad-row skip."]))
+            raise error
+        self.count += 1
+        if self.count <= BAD_ROWS_SHOWN:
+            click.echo(f"skipped: {error.message}", err=True)
+
+
+class Progress:
+    """Reports done, on the terminal twice a second, in a log twice a minute."""
+
+    def __init__(self) -> None:
+        self.started = self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._every = 0.5 if self._terminal else 30.0
+        self._open_line = False
+        self.done = 0
+
+    @property
+    def speed(self) -> float:
+        """Reports a second, of this run."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def __call__(self, tally: Tally) -> None:
+        self.done = tally.reports - tally.resumed
+        now = time.monotonic()
+        if now - self._shown >= self._every:
+            self._shown = now
+            line = f"{tally.reports} reports, {self.speed:.0f}/s"
+            click.echo(f"\r{line:40}" if self._terminal else line, nl=not self._terminal, err=True)
+            self._open_line = self._terminal
+
+    def stop(self) -> None:
+        """End an open line."""
+        if self._open_line:
+            click.echo(err=True)
+            self._open_line = False
+
+
+def _summarise(
+    out: Path, tally: Tally, bad: BadRows, progress: Progress, distiller: str,
+    counts: dict[str, int], form: str,
+) -> None:  # fmt: skip
+    summary: dict[str, Any] = {
+        "out": str(out),
+        "reports": tally.reports,
+        "resumed": tally.resumed,
+        "statements": tally.polarities,
+        "dropped": tally.dropped,
+        "errors": tally.errors,
+        "bad_rows": bad.count,
+        "reports_per_second": round(progress.speed, 1),
+        "distiller": distiller,
+        "counts": counts,
+    }
+    if form == "json":
+        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    resumed = f", {tally.resumed} of them from the run before" if tally.resumed else ""
+    click.echo(f"{tally.reports} reports{resumed}: {out}")
+    lines = {
+        "statements": _counted(tally.polarities), "dropped": _counted(tally.dropped),
+        "errors": _counted(tally.errors), "bad rows": bad.count, "counts": _counted(counts),
+    }  # fmt: skip
+    for name, shown in lines.items():
+        click.echo(f"{name:12} {shown}") if shown else None
+    click.echo(f"{'speed':12} {progress.speed:.0f} reports/s")
+    click.echo(f"{'distiller':12} {distiller}")
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
