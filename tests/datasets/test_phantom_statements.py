@@ -16,8 +16,13 @@ from ecamp.text.lexicon import load_lexicon
 # Changes whenever a word of a report changes: then GENERATOR_VERSION must change too.
 REPORTS = "85e323fbf93b54a4"
 LEXICON = load_lexicon("chest").entities
-# Named by their organ, which no form of the lexicon does.
-ORGANS = {("cardiomegaly", word) for word in ("heart", "heart size", "cardiac silhouette")}
+# Named in words that are no form of the lexicon.
+OTHERS = {("cardiomegaly", word) for word in ("heart", "heart size", "cardiac silhouette")} | {
+    ("abnormality", "acute findings"),
+    ("abnormality", "acute cardiopulmonary process"),
+    ("opacity", "density"),
+    ("aerate", "expanded"),
+}
 
 
 def test_reports_are_those_of_this_version() -> None:
@@ -44,7 +49,7 @@ def _check_spans(text: str, statements: tuple[Statement, ...]) -> None:
     at = 0
     for said in statements:
         words = text[said.start : said.end].lower()
-        assert words in LEXICON[said.entity] or (said.entity, words) in ORGANS, (said, words)
+        assert words in LEXICON[said.entity] or (said.entity, words) in OTHERS, (said, words)
         assert said.polarity in POLARITIES
         assert said.start >= at
         at = said.start

@@ -68,7 +68,7 @@ PRESENT = (
     "Multiple <+many>, none larger than 0.8 cm.",
 )
 POSSIBLE = (
-    "Subtle retrocardiac density, <?stuff> not excluded.",
+    "Subtle retrocardiac [density|opacity], <?stuff> not excluded.",
     "<?stuff> versus <?stuff> at the <side> <zone>.",
     "This could reflect early <?stuff>.",
     "Cannot rule out a <side> <?thing>.",

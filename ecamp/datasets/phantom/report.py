@@ -108,7 +108,7 @@ NORMAL = {
               " limits.",
               "The [-cardiac silhouette|cardiomegaly,silhouette] is normal in size.",
               "[-Cardiomediastinal] [-contours|contour] are unremarkable."),
-    "lungs": ("The lungs are clear.", "Both lungs are well expanded and clear.",
+    "lungs": ("The lungs are clear.", "Both lungs are well [-expanded|aerate] and clear.",
               "Lungs are clear bilaterally.", "The lung fields are clear."),
     "bones": ("The osseous structures are intact.", "No acute bony [-abnormality].",
               "Bony structures are unremarkable.", "Degenerative changes of the spine."),
@@ -117,8 +117,9 @@ NORMAL = {
 }  # fmt: skip
 INDICATION = ("Cough.", "Shortness of breath.", "Chest pain.", "Fever.", "Preoperative evaluation.",
               "Follow up.", "Dyspnea on exertion.", "Trauma.")  # fmt: skip
-CLEAR = ("No acute cardiopulmonary [-abnormality].", "No acute findings.", "Normal chest radiograph.",
-         "No acute cardiopulmonary process.", "Unremarkable examination of the chest.")  # fmt: skip
+CLEAR = ("No acute cardiopulmonary [-abnormality].", "No [-acute findings|abnormality].",
+         "Normal chest radiograph.", "No [-acute cardiopulmonary process|abnormality].",
+         "Unremarkable examination of the chest.")  # fmt: skip
 COMPARISON = ("unchanged from the prior study", "new since the prior study",
               "increased since the prior study", "decreased since the prior study")  # fmt: skip
 

@@ -17,7 +17,13 @@ from ecamp.text.lexicon import load_lexicon
 CUES, LEXICON = load_cues("english"), load_lexicon("chest")
 RULES = RulesDistiller(RulesDistiller.Config())
 FORGETFUL = RulesDistiller(RulesDistiller.Config(remember=0))
-ORGANS = {entity: organ.words for entity, organ in CUES.organs.items()}
+OTHERS = {
+    entity: [word for pattern in words for word in spelled_out(pattern)]
+    for entity, words in (
+        *((entity, organ.words) for entity, organ in CUES.organs.items()),
+        *CUES.aliases.items(),
+    )
+}
 PHRASES = [
     phrase
     for words in (
@@ -28,6 +34,7 @@ PHRASES = [
         [word for words in CUES.verbs.values() for word in words],
         [word for words in CUES.descriptors.values() for word in words],
         [word for organ in CUES.organs.values() for word in organ.words + organ.abnormal],
+        [word for words in CUES.aliases.values() for word in words],
     )
     for pattern in words
     for phrase in spelled_out(pattern)[:3]
@@ -65,7 +72,7 @@ def check(text: str, found: Distilled) -> None:
         assert 0 <= said.start < said.end <= len(text)
         assert said.polarity in POLARITIES
         words = " ".join(text[said.start : said.end].lower().replace("-", " ").split())
-        names = [*LEXICON.entities[said.entity], *ORGANS.get(said.entity, [])]
+        names = [*LEXICON.entities[said.entity], *OTHERS.get(said.entity, [])]
         assert any(name.replace("-", " ") in words for name in names), (said.entity, words)
         assert {kind for kind, _ in said.descriptors} <= set(DESCRIPTORS)
         assert all(words in text.lower() or words in text for _, words in said.descriptors)

@@ -47,6 +47,7 @@ class Cues(PluginConfig):
     name: str
     version: int
     structures: list[str] = Field(default_factory=list)
+    aliases: dict[str, list[str]] = Field(default_factory=dict)
     organs: dict[str, Organ] = Field(default_factory=dict)
     cues: list[Cue]
     predicates: list[Predicate] = Field(default_factory=list)

@@ -74,7 +74,7 @@ class Phrases:
             self._add(words, verb=number)
         for entity, forms in lexicon.entities.items():
             kind = "structures" if entity in cues.structures else "findings"
-            self._add(forms, **{kind: (entity,)})
+            self._add([*forms, *cues.aliases.get(entity, ())], **{kind: (entity,)})
         for entity, organ in cues.organs.items():
             if entity in lexicon.entities:
                 self._add(organ.words, organs=(entity,))
