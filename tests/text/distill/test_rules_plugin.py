@@ -41,6 +41,7 @@ def test_only_wanted_sections_are_read() -> None:
     assert said(rules(), report) == [[first, *rest]]
     assert said(rules(sections=["Impression"]), report) == [rest]
     assert said(rules(sections=["comparison"]), report) == [[]]
+    assert said(rules(sections="findings,impression"), report) == [[first, *rest]]
     assert said(rules(), Report("2", "", ()), Report("3", text, ())) == [[], []]
 
 

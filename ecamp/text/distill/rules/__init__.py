@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ecamp.plugin.protocols import Distiller, PluginConfig
 from ecamp.text.distill.rules.cues import load_cues
@@ -30,7 +30,9 @@ class RulesDistiller(Distiller):
 
     summary = "lexicon with negation and uncertainty scopes; offline, thousands of reports a second"
     licence = "Apache-2.0"
-    citation = "this project, docs/distill.md; after Chapman et al. 2001 (NegEx), Harkema et al. 2009 (ConText)"
+    citation = (
+        "docs/distillation.md; after NegEx (Chapman et al. 2001), ConText (Harkema et al. 2009)"
+    )
 
     class Config(PluginConfig):
         """What is looked for, in which words, and where."""
@@ -43,6 +45,11 @@ class RulesDistiller(Distiller):
         remember: int = Field(
             default=_REMEMBERED, ge=0, description="sentences kept with their statements; 0: none"
         )
+
+        @field_validator("sections", mode="before")
+        @classmethod
+        def _by_comma(cls, value: Any) -> Any:
+            return value.split(",") if isinstance(value, str) else value
 
     def __init__(self, config: Any, variant: str | None = None) -> None:
         super().__init__(config, variant)

@@ -19,7 +19,6 @@ class Item:
         place: Only the place of a finding; not itself spoken of.
         predicate: What calls this structure or organ normal or abnormal.
         used: This predicate has found what it speaks of behind it.
-        subject: Something is named before this predicate in its part.
         choice: One of two that are named as alternatives.
     """
 
@@ -33,7 +32,6 @@ class Item:
     place: bool = False
     predicate: Item | None = None
     used: bool = False
-    subject: bool = False
     choice: bool = False
 
 
@@ -99,29 +97,42 @@ def parts(words: list[Token], phrases: Phrases) -> list[Part]:
                 continue
         item = Item(phrase, first, end, len(found))
         if phrase.names or phrase.predicate or phrase.enlarges:
-            item.subject = part.names
             for before in waiting:
                 before.ahead = True
             waiting = []
-            part.names = part.names or phrase.names
         if phrase.cue or phrase.predicate or phrase.enlarges:
             waiting.append(item)
-        part.cue = part.cue or bool(phrase.cue)
-        part.verb = part.verb or phrase.verb
         if first == lead:
             if phrase.filler or "severity" in phrase.descriptors:
                 lead = end
-            elif not phrase.names:
-                looks_back = phrase.predicate or phrase.cue_direction in ("backward", "either")
-                part.opens = bool(phrase.verb) or (part.joint == "and" and bool(looks_back))
-        part.exists = part.exists or phrase.exists
-        part.told = part.told or "severity" in phrase.descriptors
-        part.items.append(item)
+            else:
+                part.opens = _looks_back(phrase, part.joint)
+        _note(part, item)
     listed = False
     for part in reversed(found):
         listed = part.joint in _CONJUNCTIONS or (listed and part.joint == "comma")
         part.listed = listed
     return found
+
+
+def _looks_back(phrase: Phrase, joint: str) -> bool:
+    """Whether a phrase that comes first in a part speaks of what stands in the part before."""
+    if phrase.names or phrase.verb:
+        return not phrase.names
+    return joint == "and" and (
+        bool(phrase.predicate) or phrase.cue_direction in ("backward", "either")
+    )
+
+
+def _note(part: Part, item: Item) -> None:
+    """Add an item to its part."""
+    phrase = item.phrase
+    part.items.append(item)
+    part.cue = part.cue or bool(phrase.cue)
+    part.names = part.names or phrase.names
+    part.verb = part.verb or phrase.verb
+    part.exists = part.exists or phrase.exists
+    part.told = part.told or "severity" in phrase.descriptors
 
 
 _SINGLE = frozenset(("open", "close", "colon", ""))
