@@ -48,6 +48,7 @@ ENTRY_POINTS = {
     "ecamp.distillers": [
         "consensus = ecamp.text.distill.consensus:Consensus",
         "published = ecamp.text.distill.published:Published",
+        "rules = ecamp.text.distill.rules:RulesDistiller",
     ],
 }
 

@@ -9,9 +9,11 @@ import yaml
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from ecamp.config import identity, validate
+from ecamp.config import Model, identity, validate
 from ecamp.errors import MissingError, UsageError, did_you_mean
 from ecamp.plugin.protocols import PluginConfig
+
+FOLDERS = {"lexicon": "lexicons", "cues": "cues"}
 
 
 class Lexicon(PluginConfig):
@@ -34,27 +36,42 @@ def load_lexicon(name: str) -> Lexicon:
         MissingError: No such lexicon.
         UsageError: Not UTF-8 YAML, wrong keys or types; names them.
     """
+    return load_named(Lexicon, "lexicon", name)
+
+
+def load_named(model: type[Model], kind: str, name: str) -> Model:
+    """Read a file of language data: one shipped in the folder of its kind, or a user's.
+
+    Args:
+        kind: `lexicon` (folder `lexicons`) or `cues`; for messages too.
+        name: Of a shipped file, or a path that ends in .yaml or .yml.
+
+    Raises:
+        MissingError, UsageError: As `load_lexicon`.
+    """
+    folder = resources.files("ecamp.text") / FOLDERS[kind]
+    shipped = sorted(item.name.removesuffix(".yaml") for item in folder.iterdir())
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise MissingError(f"{path}: no such lexicon.", "Name a file, or chest or fundus.")
+            raise MissingError(
+                f"{path}: no such {kind}.", f"Name a file, or {' or '.join(shipped)}."
+            )
         data, where = path.read_bytes(), str(path)
     else:
-        folder = resources.files("ecamp.text") / "lexicons"
-        source = folder / f"{name}.yaml"
-        if not source.is_file():
-            known = [item.name.removesuffix(".yaml") for item in folder.iterdir()]
+        if name not in shipped:
             raise MissingError(
-                f"No lexicon '{name}'.", f"{did_you_mean(name, known)} Or a .yaml file."
+                f"No {kind} '{name}'.", f"{did_you_mean(name, shipped)} Or a .yaml file."
             )
-        data, where = source.read_bytes(), f"lexicon {name}"
+        data, where = (folder / f"{name}.yaml").read_bytes(), f"{kind} {name}"
     try:
         value = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{where}: not YAML: {error}.") from error
     if not isinstance(value, dict):
-        raise UsageError(f"{where}: a lexicon is a mapping with name, version, entities.")
-    return validate(Lexicon, value, where)
+        keys = ", ".join(key for key, field in model.model_fields.items() if field.is_required())
+        raise UsageError(f"{where}: this is a mapping with {keys}.")
+    return validate(model, value, where)
 
 
 def form_tokens(tokenizer: Tokenizer, form: str) -> tuple[int, ...]:

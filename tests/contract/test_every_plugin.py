@@ -39,6 +39,7 @@ EXAMPLES = {
         "folder": [str(REAL / "covid_cxr.yaml"), str(REAL / "kermany_cxr.yaml")],
     },
     "ecamp.tasks": {"cls": ["cls"], "seg": ["seg"], "det": ["det"]},
+    "ecamp.distillers": {"rules": ["rules", "rules?lexicon=fundus&remember=0"]},
 }  # fmt: skip
 
 # These need a folder, a file or other plugins: their own tests make them and run the contract there.

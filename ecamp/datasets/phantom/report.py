@@ -2,7 +2,8 @@
 
 Sentences come from tables of templates; `{s}` is severity, `{d}` side, `{z}` zone. What is said
 is true: a positive finding is named unless it was missed (`Finding.stated`), and only absent
-findings are denied.
+findings are denied. Brackets mark what a sentence says of which entity (`statements.py`); they are no
+words of the report.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import numpy as np
 
 from ecamp.datasets.phantom.exact import chance
 from ecamp.datasets.phantom.findings import FINDINGS, Finding
+from ecamp.datasets.phantom.statements import signed, told
+from ecamp.text.distill.statements import Statement
 
 SEVERITY = {
     1: ("mild", "small", "minimal", "subtle"),
@@ -18,21 +21,21 @@ SEVERITY = {
     3: ("large", "severe", "extensive", "marked"),
 }
 NAMES = {
-    "nodule": ("nodule", "pulmonary nodule", "nodular opacity", "rounded nodule"),
-    "mass": ("mass", "lung mass", "lobulated mass", "mass lesion"),
-    "consolidation": ("consolidation", "airspace opacity", "airspace disease", "infiltrate",
-                      "focal consolidation"),
-    "effusion": ("pleural effusion", "effusion", "pleural fluid collection"),
-    "pneumothorax": ("pneumothorax", "apical pneumothorax"),
-    "cardiomegaly": ("cardiomegaly", "enlargement of the cardiac silhouette"),
-    "atelectasis": ("atelectasis", "linear atelectasis", "plate like atelectasis",
-                    "subsegmental atelectasis"),
-    "oedema": ("pulmonary edema", "interstitial edema", "pulmonary vascular congestion",
-               "perihilar edema"),
+    "nodule": ("[nodule]", "[pulmonary nodule|nodule]", "[nodular|nodule] [opacity]", "rounded [nodule]"),
+    "mass": ("[mass]", "[lung mass|mass]", "lobulated [mass]", "[mass lesion|mass]"),
+    "consolidation": ("[consolidation]", "[airspace opacity|consolidation]",
+                      "[airspace disease|consolidation]", "[infiltrate]", "focal [consolidation]"),
+    "effusion": ("[pleural effusion|effusion]", "[effusion]", "[pleural fluid collection|effusion]"),
+    "pneumothorax": ("[pneumothorax]", "apical [pneumothorax]"),
+    "cardiomegaly": ("[cardiomegaly]", "[enlargement of the cardiac silhouette|cardiomegaly]"),
+    "atelectasis": ("[atelectasis]", "linear [atelectasis]", "plate like [atelectasis]",
+                    "subsegmental [atelectasis]"),
+    "oedema": ("[pulmonary edema|edema]", "interstitial [edema]",
+               "[pulmonary vascular congestion|congestion]", "perihilar [edema]"),
 }  # fmt: skip
 PLURAL = {
-    "effusion": ("pleural effusions", "effusions"),
-    "oedema": ("pulmonary edema", "perihilar opacities of edema"),
+    "effusion": ("[pleural effusions|effusion]", "[effusions|effusion]"),
+    "oedema": ("[pulmonary edema|edema]", "perihilar [opacities|opacity] of [edema]"),
 }
 PRESENT = (
     "There is a {s} {d} {z} {n}.",
@@ -52,30 +55,30 @@ HEDGED = (
 )
 SIDED = {
     "effusion": (
-        "There is a {s} {d} pleural effusion.",
-        "Blunting of the {d} costophrenic angle is consistent with {s} pleural effusion.",
-        "{S} {d} pleural effusion is present.",
-        "{S} {d} sided effusion with a meniscus along the chest wall.",
-        "Layering {s} {d} pleural fluid collection.",
+        "There is a {s} {d} [pleural effusion|effusion].",
+        "Blunting of the {d} costophrenic angle is consistent with {s} [pleural effusion|effusion].",
+        "{S} {d} [pleural effusion|effusion] is present.",
+        "{S} {d} sided [effusion] with a meniscus along the chest wall.",
+        "Layering {s} {d} [pleural fluid collection|effusion].",
     ),
     "pneumothorax": (
-        "There is a {s} {d} pneumothorax.",
-        "{S} {d} apical pneumothorax is seen.",
-        "A pleural line is visible on the {d}, consistent with {s} pneumothorax.",
-        "{S} {d} sided pneumothorax without mediastinal shift.",
+        "There is a {s} {d} [pneumothorax].",
+        "{S} {d} apical [pneumothorax] is seen.",
+        "A pleural line is visible on the {d}, consistent with {s} [pneumothorax].",
+        "{S} {d} sided [pneumothorax] without [-mediastinal|cardiomediastinal] shift.",
     ),
     "cardiomegaly": (
-        "There is {s} cardiomegaly.",
-        "The cardiac silhouette is enlarged, {s}.",
-        "{S} enlargement of the cardiac silhouette.",
-        "The heart is enlarged with {s} cardiomegaly.",
-        "Heart size is above normal limits, {s} cardiomegaly.",
+        "There is {s} [cardiomegaly].",
+        "The [cardiac silhouette is enlarged|cardiomegaly], {s}.",
+        "{S} [enlargement of the cardiac silhouette|cardiomegaly].",
+        "The [heart is enlarged|cardiomegaly] with {s} [cardiomegaly].",
+        "[Heart size|cardiomegaly] is above normal limits, {s} [cardiomegaly].",
     ),
     "oedema": (
-        "There is {s} pulmonary edema.",
-        "{S} bilateral perihilar opacities are consistent with pulmonary edema.",
-        "Perihilar haze and septal lines indicate {s} interstitial edema.",
-        "{S} pulmonary vascular congestion with edema.",
+        "There is {s} [pulmonary edema|edema].",
+        "{S} bilateral perihilar [opacities|opacity] are consistent with [pulmonary edema|edema].",
+        "Perihilar haze and septal lines indicate {s} interstitial [edema].",
+        "{S} [pulmonary vascular congestion|congestion] with [edema].",
     ),
 }
 DENIED = (
@@ -86,29 +89,37 @@ DENIED = (
     "Without {n}.",
 )
 DENY_NAMES = {
-    "nodule": ("pulmonary nodule", "suspicious nodule"),
-    "mass": ("mass", "lung mass"),
-    "consolidation": ("focal consolidation", "airspace disease", "consolidation"),
-    "effusion": ("pleural effusion", "effusion"),
-    "pneumothorax": ("pneumothorax",),
-    "cardiomegaly": ("cardiomegaly",),
-    "atelectasis": ("atelectasis",),
-    "oedema": ("pulmonary edema", "vascular congestion"),
+    "nodule": ("[-pulmonary nodule|nodule]", "suspicious [-nodule]"),
+    "mass": ("[-mass]", "[-lung mass|mass]"),
+    "consolidation": (
+        "focal [-consolidation]",
+        "[-airspace disease|consolidation]",
+        "[-consolidation]",
+    ),
+    "effusion": ("[-pleural effusion|effusion]", "[-effusion]"),
+    "pneumothorax": ("[-pneumothorax]",),
+    "cardiomegaly": ("[-cardiomegaly]",),
+    "atelectasis": ("[-atelectasis]",),
+    "oedema": ("[-pulmonary edema|edema]", "[-vascular congestion|congestion]"),
 }
 NORMAL = {
-    "heart": ("The heart size is normal.", "Heart size and mediastinal contour are within normal limits.",
-              "The cardiac silhouette is normal in size.", "Cardiomediastinal contours are unremarkable."),
-    "lungs": ("The lungs are clear.", "Both lungs are well expanded and clear.",
+    "heart": ("The [-heart size|cardiomegaly] is normal.",
+              "[-Heart size|cardiomegaly] and [-mediastinal|cardiomediastinal] [-contour] are within normal"
+              " limits.",
+              "The [-cardiac silhouette|cardiomegaly,silhouette] is normal in size.",
+              "[-Cardiomediastinal] [-contours|contour] are unremarkable."),
+    "lungs": ("The lungs are clear.", "Both lungs are well [-expanded|aerate] and clear.",
               "Lungs are clear bilaterally.", "The lung fields are clear."),
-    "bones": ("The osseous structures are intact.", "No acute bony abnormality.",
+    "bones": ("The osseous structures are intact.", "No acute bony [-abnormality].",
               "Bony structures are unremarkable.", "Degenerative changes of the spine."),
-    "other": ("The trachea is midline.", "The hilar contours are normal.",
+    "other": ("The trachea is midline.", "The [-hilar] [-contours|contour] are normal.",
               "The visualized upper abdomen is unremarkable.", "Lung volumes are adequate."),
 }  # fmt: skip
 INDICATION = ("Cough.", "Shortness of breath.", "Chest pain.", "Fever.", "Preoperative evaluation.",
               "Follow up.", "Dyspnea on exertion.", "Trauma.")  # fmt: skip
-CLEAR = ("No acute cardiopulmonary abnormality.", "No acute findings.", "Normal chest radiograph.",
-         "No acute cardiopulmonary process.", "Unremarkable examination of the chest.")  # fmt: skip
+CLEAR = ("No acute cardiopulmonary [-abnormality].", "No [-acute findings|abnormality].",
+         "Normal chest radiograph.", "No [-acute cardiopulmonary process|abnormality].",
+         "Unremarkable examination of the chest.")  # fmt: skip
 COMPARISON = ("unchanged from the prior study", "new since the prior study",
               "increased since the prior study", "decreased since the prior study")  # fmt: skip
 
@@ -120,23 +131,24 @@ def pick(rng: np.random.Generator, items: tuple[str, ...]) -> str:
 
 def write_report(
     rng: np.random.Generator, findings: tuple[Finding, ...], before: tuple[Finding, ...] | None
-) -> str:
+) -> tuple[str, tuple[Statement, ...]]:
     """Write the report of one study.
 
     Args:
         before: Findings of the patient's study before, or None for the first.
 
     Returns:
-        ASCII text in sections FINDINGS and IMPRESSION, sometimes INDICATION before.
+        ASCII text in sections FINDINGS and IMPRESSION, sometimes INDICATION before; and what it
+        says, in text order.
     """
     parts = []
     if chance(rng, 0.5):
-        parts.append(f"INDICATION: {pick(rng, INDICATION)}")
+        parts.append(("INDICATION: ", pick(rng, INDICATION)))
     stated = [f for f in findings if f.stated]
     body = _findings(rng, findings, stated, before)
-    parts.append("FINDINGS: " + " ".join(body))
-    parts.append("IMPRESSION: " + _impression(rng, stated))
-    return " ".join(parts)
+    parts.append(("FINDINGS: ", " ".join(body)))
+    parts.append(("IMPRESSION: ", _impression(rng, stated)))
+    return told(parts, " ")
 
 
 def _findings(
@@ -191,14 +203,17 @@ def _positive(
     zone = {"upper": "upper lobe", "mid": "mid lung", "lower": "lower lobe", "none": ""}[
         finding.zone
     ]
+    sign = ""
     if finding.name in SIDED:
         template = pick(rng, SIDED[finding.name])
         if both and finding.name == "effusion":
-            template = pick(rng, ("There are {s} bilateral pleural effusions.",
-                                  "{S} bilateral effusions are present."))  # fmt: skip
+            template = pick(rng, ("There are {s} bilateral [pleural effusions|effusion].",
+                                  "{S} bilateral [effusions|effusion] are present."))  # fmt: skip
     else:
-        template = pick(rng, HEDGED if finding.severity == 1 and chance(rng, 0.35) else PRESENT)
-    name = pick(rng, NAMES[finding.name])
+        hedged = finding.severity == 1 and chance(rng, 0.35)
+        template = pick(rng, HEDGED if hedged else PRESENT)
+        sign = "?" if hedged else ""
+    name = signed(pick(rng, NAMES[finding.name]), sign)
     words = template.format(s=severity, S=severity.capitalize(), d=side, D=side.capitalize(),
                             z=zone, n=name)  # fmt: skip
     words = " ".join(words.split())

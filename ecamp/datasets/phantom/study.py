@@ -11,6 +11,7 @@ from ecamp.datasets.phantom.exact import generator
 from ecamp.datasets.phantom.findings import FINDINGS, Finding, draw_findings, follow_up
 from ecamp.datasets.phantom.render import render
 from ecamp.datasets.phantom.report import write_report
+from ecamp.text.distill.statements import Statement
 
 GENERATOR_VERSION = 1  # bump whenever any pixel or word changes
 BLOCK = 6  # studies a block; patients never straddle one
@@ -19,7 +20,11 @@ _SHARES = ((1, 2, 3), (2, 1, 3), (3, 2, 1), (1, 1, 2, 2), (2, 2, 2), (1, 1, 1, 3
 
 @dataclass(frozen=True)
 class Description:
-    """A study without its pixels."""
+    """A study without its pixels.
+
+    Attributes:
+        statements: What the report says of entities of the chest lexicon, exactly, in text order.
+    """
 
     index: int
     patient: str
@@ -27,6 +32,7 @@ class Description:
     pose: Pose
     findings: tuple[Finding, ...]
     report: str
+    statements: tuple[Statement, ...]
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -54,8 +60,9 @@ def describe_study(seed: int, index: int) -> Description:
         )
     study_rng = generator(seed, index, 5)
     pose = draw_pose(study_rng)
-    report = write_report(study_rng, findings, before)
-    return Description(index, f"p{block:06d}{'abcdef'[person]}", anatomy, pose, findings, report)
+    report, statements = write_report(study_rng, findings, before)
+    patient = f"p{block:06d}{'abcdef'[person]}"
+    return Description(index, patient, anatomy, pose, findings, report, statements)
 
 
 @dataclass(frozen=True)
