@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import Field
 from ecamp.config import identity
 from ecamp.data.store import content_hash
 from ecamp.datasets.phantom.findings import FINDINGS
+from ecamp.datasets.phantom.statements import oracle_text
 from ecamp.datasets.phantom.study import (
     BLOCK,
     GENERATOR_VERSION,
@@ -53,8 +53,7 @@ class PhantomDataset(Dataset):
         if self.config.distilled == "none":
             return lambda _, __: None
         if self.config.distilled == "oracle":
-            statements = importlib.import_module("ecamp.datasets.phantom.statements")
-            return lambda _, study: statements.oracle_text(study)
+            return lambda _, study: oracle_text(study)
         texts = read_distilled(Path(self.config.distilled).expanduser())
         return lambda name, _: texts.get(name) or None
 
