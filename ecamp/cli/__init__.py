@@ -24,6 +24,7 @@ COMMANDS = {
     "text": ("ecamp.cli.text:text", "See what is masked in a report; train tokenizers."),
     "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),
     "kernels": ("ecamp.cli.kernels:kernels", "Which kernels are native here, and how fast."),
+    "data": ("ecamp.cli.data:data", "Data sets, and the audit of their splits."),
     "plugins": ("ecamp.cli.plugins:plugins", "List and describe plugins."),
     "doctor": ("ecamp.cli.doctor:doctor", "Say whether this installation works."),
 }

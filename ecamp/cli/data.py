@@ -1,0 +1,152 @@
+"""`ecamp data list | info | audit`."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ecamp.data.audit import Finding
+
+COLOURS = {"leak": "red", "error": "yellow", "note": "blue"}
+
+
+@click.group()
+def data() -> None:
+    """Data sets: what there is, and what is wrong with a split."""
+
+
+@data.command("list")
+@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
+def list_data(form: str) -> None:
+    """Name the data sets with a line each."""
+    from ecamp.config import PluginRef
+    from ecamp.errors import EcampError
+    from ecamp.plugin.host import list_plugins, load_plugin
+
+    rows = []
+    for entry in list_plugins("ecamp.datasets"):
+        try:
+            cls = load_plugin("ecamp.datasets", PluginRef(name=entry.name))
+            told = {"summary": cls.summary, "licence": cls.licence}
+        except EcampError as error:
+            told = {"summary": f"fails: {error.message}", "licence": ""}
+        rows.append({"name": entry.name, "package": entry.dist, **told})
+    if form == "json":
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        click.echo(f"{row['name']:{width}}  {row['summary']}")
+
+
+@data.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """Say what a data set holds: counts a split, labels, reports, masks, boxes.
+
+    NAME is a data set with its options, such as mimic-cxr?root=/data/mimic or path/to/dataset.yaml.
+    """
+    from ecamp.config import PluginRef
+    from ecamp.plugin.host import make_plugin
+
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    facts, records = dataset.info, list(dataset.records())
+    click.echo(f"{facts.protocol}: {dataset.summary}")
+    click.echo(f"licence: {dataset.licence}; cite: {dataset.citation}")
+    splits = list(dict.fromkeys(record.split for record in records))
+    click.echo(f"{'':16}" + "".join(f"{split:>10}" for split in splits))
+
+    def line(title: str, counts: list[int]) -> None:
+        click.echo(f"{title[:15]:16}" + "".join(f"{count:>10,}" for count in counts))
+
+    parts = [[r for r in records if r.split == split] for split in splits]
+    line("images", [len(p) for p in parts])
+    line("patients", [len({r.patient for r in p}) for p in parts])
+    for title, has in (
+        ("reports", lambda r: r.report), ("distilled", lambda r: r.distilled),
+        ("masks known", lambda r: r.has_mask), ("boxes known", lambda r: r.has_boxes),
+    ):  # fmt: skip
+        if any(has(r) for r in records):
+            line(title, [sum(bool(has(r)) for r in p) for p in parts])
+    for k, label in enumerate(facts.labels):
+        line(label, [sum(r.labels is not None and r.labels[k] == 1 for r in p) for p in parts])
+
+
+@data.command()
+@click.argument("name", required=False)
+@click.option("--lists", type=click.Path(path_type=Path),
+              help="a folder of published list files instead of a data set")  # fmt: skip
+@click.option("--size", default="1024,1024", show_default=True,
+              help="with --lists: width,height that boxes are given in")  # fmt: skip
+@click.option("--images/--no-images", default=True, help="read the images too")
+@click.option("--cache", type=click.Path(path_type=Path), help="where fingerprints are kept")
+@click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
+def audit(
+    name: str | None, lists: Path | None, size: str, images: bool, cache: Path | None, form: str
+) -> int:
+    """Find leaks between splits, wrong labels and boxes, copies, shortcuts. Exit 5 on a leak.
+
+    NAME is a data set with its options; with --lists, the lists of ECAMP, MRM, MGCA, BenchX or LoVT
+    are read as they are and no image is needed.
+    """
+    from ecamp.errors import UsageError
+
+    if (name is None) == (lists is None):
+        raise UsageError("ecamp data audit: name a data set, or a folder with --lists.")
+    began = time.monotonic()
+    if lists is not None:
+        found, what = _of_lists(lists, size)
+    else:
+        assert name is not None
+        found, what = _of_dataset(name, images, cache)
+    if form == "json":
+        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+    else:
+        _print(found)
+    click.echo(f"{what}, {time.monotonic() - began:.1f} s", err=True)
+    return 5 if any(finding.severity == "leak" for finding in found) else 0
+
+
+def _of_lists(folder: Path, size: str) -> tuple[list[Finding], str]:
+    from ecamp.data.audit import Facts, audit_lists
+    from ecamp.data.lists import as_listings, read_lists
+    from ecamp.errors import UsageError
+
+    try:
+        width, height = (float(part) for part in size.split(","))
+    except ValueError:
+        raise UsageError(f"--size '{size}': write width,height.") from None
+    read = read_lists(folder)
+    listings, exclusive = as_listings(read)
+    found = audit_lists(listings, Facts(exclusive=exclusive, size=(width, height)))
+    names = ", ".join(f"{lst.name} {len(lst.rows):,}" for lst in read)
+    return found, f"{folder.name}: {names} rows"
+
+
+def _of_dataset(name: str, images: bool, cache: Path | None) -> tuple[list[Finding], str]:
+    from ecamp.config import PluginRef
+    from ecamp.data.audit_dataset import audit_dataset
+    from ecamp.plugin.host import make_plugin
+
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    found = audit_dataset(
+        dataset, images=images, cache=cache,
+        progress=lambda done, total: click.echo(f"  {done:,} of {total:,} images", err=True),
+    )  # fmt: skip
+    return found, f"{dataset.info.protocol}: {len(dataset.records()):,} images"
+
+
+def _print(found: list[Finding]) -> None:
+    if not found:
+        click.echo("nothing found")
+    for finding in found:
+        mark = click.style(f"{finding.severity:5}", fg=COLOURS[finding.severity], bold=True)
+        click.echo(f"{mark}  {finding.check}: {finding.message}")
+        for example in finding.examples:
+            click.echo(f"         {example[:150]}")

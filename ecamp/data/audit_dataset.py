@@ -1,0 +1,69 @@
+"""The audit of a data set plugin: its lists, then (unless switched off) its images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ecamp.data.arrays import check_sample
+from ecamp.data.audit import Facts, Finding, Item, Listing, audit_lists
+from ecamp.data.audit_images import audit_images
+from ecamp.data.fingerprints import PrintStore
+from ecamp.data.store import cache_root
+from ecamp.plugin.protocols import Dataset, Record
+
+SIZE = 224  # what a procedural data set renders at
+
+
+def listings_of(records: list[Record]) -> list[Listing]:
+    """Records as lists, one a split."""
+    by_split: dict[str, list[Item]] = defaultdict(list)
+    for record in records:
+        by_split[record.split].append(
+            Item(record.id, record.patient, record.labels, None, record.row)
+        )
+    return [Listing(split, tuple(items)) for split, items in by_split.items()]
+
+
+def audit_dataset(
+    dataset: Dataset, *, images: bool = True, cache: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Finding]:  # fmt: skip
+    """Everything that the lists and the images show.
+
+    Args:
+        images: Read every image once; fingerprints are kept in the cache, so that an interrupted
+            audit goes on.
+    """
+    records, info = list(dataset.records()), dataset.info
+    facts = Facts(info.labels, info.label_kind == "multiclass")
+    found = audit_lists(listings_of(records), facts)
+    if not images:
+        return found
+    key = dataset.fingerprint()
+    store = PrintStore(cache_root(cache) / "audit" / f"{key}.jsonl")
+    prints = store.of(
+        [record.id for record in records],
+        lambda i: check_sample(dataset, records[i], SIZE).image,
+        progress,
+    )
+    labels = np.array(
+        [
+            [np.nan if v is None else v for v in (record.labels or (None,) * len(info.labels))]
+            for record in records
+        ],
+        float,
+    ).reshape(len(records), -1)
+    found += audit_images(
+        [record.id for record in records],
+        [record.split for record in records],
+        [record.patient for record in records],
+        labels,
+        info.labels,
+        prints,
+    )
+    order = {"leak": 0, "error": 1, "note": 2}
+    return sorted(found, key=lambda f: order[f.severity])

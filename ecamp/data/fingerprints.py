@@ -1,0 +1,160 @@
+"""What an audit keeps of an image: its pixels' hash, a perceptual hash, a thumbnail, its border.
+
+Read once and appended to a file, so that an audit of a large set resumes where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import fft
+
+from ecamp.errors import EcampError
+
+THUMB = 32  # side of the thumbnail
+BITS = 8  # side of the perceptual hash
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """One image.
+
+    Attributes:
+        pixels: SHA-256 of size and pixels, 16 hex digits. width, height: As stored.
+        perceptual: 64 bits of the lowest frequencies (pHash), equal for the same film at another
+            size or compression.
+        thumb: uint8 (32, 32). constant: All pixels are equal.
+    """
+
+    pixels: str
+    width: int
+    height: int
+    perceptual: int
+    thumb: np.ndarray
+    constant: bool
+
+
+def fingerprint(image: np.ndarray) -> Fingerprint:
+    """Of a uint8 image (height, width) or (height, width, channels)."""
+    grey = image if image.ndim == 2 else image[..., 0] if image.shape[2] == 1 else _grey(image)
+    height, width = grey.shape
+    digest = hashlib.sha256(f"{width}x{height}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    small = Image.fromarray(np.ascontiguousarray(grey)).resize((THUMB, THUMB), Image.Resampling.BOX)
+    thumb = np.asarray(small)
+    low = fft.dctn(thumb.astype(np.float32), norm="ortho")[:BITS, :BITS].ravel()
+    above = low > np.median(low[1:])
+    above[0] = False  # the mean brightness says nothing
+    bits = int.from_bytes(np.packbits(above).tobytes(), "big")
+    return Fingerprint(
+        digest.hexdigest()[:16], width, height, bits, thumb, bool(grey.min() == grey.max())
+    )
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image[..., :3])).convert("L"))
+
+
+def near_duplicates(
+    prints: Sequence[Fingerprint], bits: int = 6, likeness: float = 0.995
+) -> Iterator[tuple[int, int]]:
+    """Pairs that show the same film: hashes differ in few bits and thumbnails agree.
+
+    Two hashes that differ in at most `bits` bits agree in one of `bits + 1` parts, so only images
+    with an equal part are compared. Chest films resemble each other: what the hash proposes, the
+    correlation of the thumbnails must confirm.
+
+    Yields:
+        (i, j), i < j, each pair once.
+    """
+    hashes = np.array([p.perceptual for p in prints], np.uint64)
+    edges = np.linspace(0, 64, bits + 2).round().astype(int)
+    seen: set[tuple[int, int]] = set()
+    for low, high in itertools.pairwise(edges):
+        part = (hashes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(part, kind="stable")
+        bounds = np.flatnonzero(np.r_[True, np.diff(part[order]) != 0, True])
+        for start, end in itertools.pairwise(bounds):
+            group = order[start:end]
+            for k, i in enumerate(group[:-1]):
+                others = group[k + 1 :]
+                far = np.bitwise_count(hashes[others] ^ hashes[i])
+                for j in others[far <= bits]:
+                    pair = (int(min(i, j)), int(max(i, j)))
+                    if pair not in seen:
+                        seen.add(pair)
+                        if _alike(prints[pair[0]].thumb, prints[pair[1]].thumb) >= likeness:
+                            yield pair
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of two thumbnails; 0 where one is constant."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    x, y = x - x.mean(), y - y.mean()
+    spread = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / spread) if spread > 0 else 0.0
+
+
+class PrintStore:
+    """Fingerprints on disk by key, a line each, so that an interrupted audit goes on.
+
+    Args:
+        path: JSON lines; None keeps them in memory only.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.known: dict[str, Fingerprint] = {}
+        if path is None or not path.exists():
+            return
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                value = json.loads(line)
+                thumb = np.frombuffer(bytes.fromhex(value.pop("thumb")), np.uint8)
+                key = value.pop("key")
+                self.known[key] = Fingerprint(thumb=thumb.reshape(THUMB, THUMB), **value)
+            except (ValueError, KeyError, TypeError):  # a line that a kill cut short
+                continue
+
+    def of(
+        self, keys: Sequence[str], read: Callable[[int], np.ndarray],
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Fingerprint | str]:  # fmt: skip
+        """Fingerprints of many images; those known are not read again.
+
+        Args:
+            keys: What an image is known by (path, size and time; or id).
+            read: Index -> uint8 image; raises `EcampError` for a bad one.
+
+        Returns:
+            One an image; the message of the error where it cannot be read.
+        """
+        out: list[Fingerprint | str] = []
+        with contextlib.ExitStack() as stack:
+            file = None
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(self.path.open("a", encoding="utf-8"))
+            for i, key in enumerate(keys):
+                if key not in self.known:
+                    try:
+                        self.known[key] = fingerprint(read(i))
+                    except EcampError as error:
+                        out.append(error.message)
+                        continue
+                    if file is not None:
+                        row = asdict(self.known[key])
+                        row["thumb"] = row["thumb"].tobytes().hex()
+                        file.write(json.dumps({"key": key, **row}) + "\n")
+                out.append(self.known[key])
+                if (i + 1) % 200 == 0:
+                    progress(i + 1, len(keys))
+        return out

@@ -1,0 +1,279 @@
+"""The published list files as they are: one reader for those of ECAMP, MRM, MGCA, BenchX and LoVT.
+
+A folder holds one file a split and fraction (`train_list_10.txt`, `val_list.csv`, ...); the form of a
+file is seen from its first lines:
+
+| form | row |
+| --- | --- |
+| labels | `images_006/00011997_000.png 0 0 1 ...`: path and integers, any white space |
+| ids | `00011997_000.png`, alone on its line |
+| covidx | `patient file class source`, four words without integers behind the path |
+| boxes | csv `image_path,bbox`: `"[[x1, y1, x2, y2], ...]"`, all zeros = none |
+| rle | csv `ImageId,EncodedPixels` (any spaces), several rows an image, `-1` = none |
+| pairs | csv `img_path,mask_path` |
+| chexpert | csv with `Path` and 14 findings |
+| table | any other csv with an id or path column |
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ecamp.data.audit import Item, Listing
+from ecamp.errors import DataError, MissingError
+
+# File name -> list name; the number is the percentage of a label fraction.
+_NAME = re.compile(
+    r"(?P<split>train(?:ing)?|val(?:id(?:ation)?)?|test|dev)"
+    r"(?:_?(?:list|split))?(?:_0*(?P<percent>1|5|10|100))?(?P<rest>_\d{3,})?", re.IGNORECASE
+)  # fmt: skip
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+           "dev": "val", "test": "test"}  # fmt: skip
+_INTEGER = re.compile(r"-?\d+")
+ID_COLUMNS = ("image_path", "img_path", "path", "imageid", "image index", "image_name", "id",
+              "patientid", "id_code", "filename", "new_filename", "image")  # fmt: skip
+PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "patient id", "subject_id")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a list.
+
+    Attributes:
+        image: The path or id, as written.
+        patient: Who is on it, where the name or a column tells; else None.
+        labels: Integers, or None. boxes: (x1, y1, x2, y2), or None where the form has none.
+        rle: Encoded runs, or None; "" = an image known to be empty.
+        line: Line in the file, from 1.
+    """
+
+    image: str
+    patient: str | None
+    labels: tuple[int, ...] | None
+    boxes: tuple[tuple[float, float, float, float], ...] | None
+    rle: str | None
+    line: int
+
+
+@dataclass(frozen=True)
+class PublishedList:
+    """One file.
+
+    Attributes:
+        split: train, val or test. percent: Of a training fraction; 100 for the whole.
+        form: As in the table above.
+    """
+
+    path: Path
+    split: str
+    percent: int
+    form: str
+    rows: tuple[Row, ...]
+
+    @property
+    def name(self) -> str:
+        """`train_10`, `val` ..."""
+        return self.split if self.percent == 100 else f"{self.split}_{self.percent}"
+
+
+def read_lists(folder: Path) -> list[PublishedList]:
+    """Read all lists of a folder, training first, small fractions first.
+
+    Raises:
+        MissingError: No folder, or no list in it; says what was looked for and what is there.
+        DataError: Names file and line.
+    """
+    if not folder.is_dir():
+        raise MissingError(f"{folder}: no such folder.", "Name the folder that holds the lists.")
+    found = []
+    for path in sorted(folder.iterdir()):
+        if (name := _list_name(path)) is not None:
+            found.append(read_list(path, *name))
+    if not found:
+        there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise MissingError(
+            f"{folder}: no list.",
+            f"Looked for train_list.txt, val_list.csv, test.csv and the like; found {there}.",
+        )
+    order = {"train": 0, "val": 1, "test": 2}
+    return sorted(found, key=lambda lst: (order[lst.split], lst.percent, lst.path.name))
+
+
+def _list_name(path: Path) -> tuple[str, int] | None:
+    """Split and percentage that a file name tells; None for a file that is no list."""
+    match = _NAME.fullmatch(path.stem)
+    if not path.is_file() or path.suffix.lower() not in (".txt", ".csv", ".tsv") or match is None:
+        return None
+    if match["rest"]:  # test_list_600.txt: another list, which nothing uses
+        return None
+    return _SPLITS[match["split"].lower()], int(match["percent"] or 100)
+
+
+def read_list(path: Path, split: str, percent: int = 100) -> PublishedList:
+    """Read one list, whatever its form.
+
+    Raises:
+        DataError: Names file and line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8.", "Save it as UTF-8.") from error
+    if path.suffix.lower() == ".txt":
+        form, rows = _plain(path, text)
+    else:
+        form, rows = _table(path, text)
+    if not rows:
+        raise DataError(f"{path}: no rows.", "An empty list; download it again.")
+    return PublishedList(path, split, percent, form, tuple(rows))
+
+
+def _plain(path: Path, text: str) -> tuple[str, list[Row]]:
+    lines = [(n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        return "ids", []
+    first = lines[0][1]
+    if len(first) == 1:
+        form = "ids"
+    elif all(_INTEGER.fullmatch(word) for word in first[1:]):
+        form = "labels"
+    elif len(first) >= 4:
+        form = "covidx"
+    else:
+        raise DataError(f"{path} line {lines[0][0]}: no known form: {' '.join(first)[:80]}")
+    rows = []
+    for number, words in lines:
+        if form == "covidx":
+            if len(words) < 4:
+                raise DataError(
+                    f"{path} line {number}: {len(words)} words, expected patient file class source."
+                )
+            # A file name may hold spaces; patient, class and source do not.
+            rows.append(Row(" ".join(words[1:-2]), words[0], None, None, None, number))
+            continue
+        if len(words) != len(first) or not all(_INTEGER.fullmatch(w) for w in words[1:]):
+            raise DataError(
+                f"{path} line {number}: {len(words) - 1} labels, line {lines[0][0]} has {len(first) - 1}: "
+                f"{' '.join(words)[:80]}",
+                "Every row: a path, then as many integers as there are classes.",
+            )
+        labels = tuple(int(word) for word in words[1:]) or None
+        rows.append(Row(words[0], patient_of(words[0]), labels, None, None, number))
+    return form, rows
+
+
+def _table(path: Path, text: str) -> tuple[str, list[Row]]:
+    reader = csv.reader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+    header = [name.strip() for name in next(reader, [])]
+    lower = [name.lower() for name in header]
+
+    def column(*names: str) -> int | None:
+        return next((lower.index(name) for name in names if name in lower), None)
+
+    image = column(*ID_COLUMNS)
+    if image is None:
+        raise DataError(
+            f"{path}: no column that names an image.",
+            f"Looked for {', '.join(ID_COLUMNS)}; it has {', '.join(header)[:200] or 'none'}.",
+        )
+    box, rle = column("bbox", "boxes"), column("encodedpixels")
+    form = "boxes" if box is not None else "rle" if rle is not None else "table"
+    if column("mask_path") is not None:
+        form = "pairs"
+    if "path" in lower and "atelectasis" in lower:
+        form = "chexpert"
+    # RSNA's patientId names the image: then every image is a patient of its own.
+    person = column(*PATIENT_COLUMNS)
+    rows: list[Row] = []
+    for values in reader:
+        if not values:
+            continue
+        where = f"{path} line {reader.line_num}"
+        if len(values) < len(header):
+            raise DataError(f"{where}: {len(values)} fields, the header has {len(header)}.")
+        name = values[image].strip()
+        patient = values[person].strip() if person is not None else patient_of(name)
+        boxes = None if box is None else _boxes(values[box], where)
+        runs = None
+        if rle is not None:
+            runs = values[rle].strip()
+            runs = "" if runs == "-1" else runs
+        rows.append(Row(name, patient or None, None, boxes, runs, reader.line_num))
+    return form, rows
+
+
+def _boxes(text: str, where: str) -> tuple[tuple[float, float, float, float], ...]:
+    """`[[x1, y1, x2, y2], ...]`; a box of zeros (or nothing) means none."""
+    if not text.strip():
+        return ()
+    try:
+        value = ast.literal_eval(text)
+        boxes = [tuple(float(v) for v in box) for box in value]
+        if any(len(box) != 4 for box in boxes):
+            raise ValueError("not four numbers")
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise DataError(
+            f"{where}: no boxes: {text[:60]}: {error}", "Write [[x1, y1, x2, y2], ...]."
+        ) from error
+    return tuple((b[0], b[1], b[2], b[3]) for b in boxes if any(b))
+
+
+_PATIENTS = (
+    re.compile(r"(?:^|/)(?P<p>\d{8})_\d{3}\.\w+$"),  # ChestX-ray14
+    re.compile(r"(?:^|/)(?P<p>patient\d+)/"),  # CheXpert
+    re.compile(r"(?:^|/)(?P<p>\d+)_(?:left|right)\.\w+$", re.IGNORECASE),  # ODIR
+    re.compile(r"(?:^|/)p\d\d/(?P<p>p\d{8})/"),  # MIMIC
+)
+
+
+def patient_of(image: str) -> str | None:
+    """The patient that a published file name tells; None where it tells none."""
+    for pattern in _PATIENTS:
+        if match := pattern.search(image):
+            return match["p"]
+    return None
+
+
+def by_image(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Rows of each image together, in order of first appearance (run lengths take several)."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.image, []).append(row)
+    yield from grouped.items()
+
+
+def as_listings(lists: Sequence[PublishedList]) -> tuple[list[Listing], bool]:
+    """Lists as the audit takes them: one item an image, a class index spread to one column a class.
+
+    Returns:
+        Listings; whether the labels exclude each other (a single column with values beyond 1).
+    """
+    single = [
+        row.labels[0] for lst in lists for row in lst.rows if row.labels and len(row.labels) == 1
+    ]
+    classes = max(single, default=0) + 1
+    exclusive = classes > 2
+    out = []
+    for lst in lists:
+        items = []
+        if lst.form == "rle":  # a row a run: one item an image
+            for image, rows in by_image(lst.rows):
+                found = int(any(row.rle for row in rows))
+                items.append(Item(image, rows[0].patient, (found,), None, _where(lst, rows[0])))
+        else:
+            for row in lst.rows:
+                labels: tuple[int | None, ...] | None = row.labels
+                if exclusive and row.labels is not None:
+                    labels = tuple(int(k == row.labels[0]) for k in range(classes))
+                items.append(Item(row.image, row.patient, labels, row.boxes, _where(lst, row)))
+        out.append(Listing(lst.split, tuple(items), lst.percent))
+    return out, exclusive
+
+
+def _where(lst: PublishedList, row: Row) -> str:
+    return f"{lst.path.name} line {row.line}"

@@ -1,0 +1,189 @@
+"""Copies, near copies, bad files and shortcuts; planted in phantom films and in pooled real ones."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecamp.cli import run
+from ecamp.data.audit_images import audit_images
+from ecamp.data.fingerprints import Fingerprint, PrintStore, fingerprint, near_duplicates
+from ecamp.datasets.phantom.study import render_study
+from ecamp.errors import DataError
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def films() -> list[np.ndarray]:
+    return [render_study(3, i, 160).image for i in range(COUNT)]
+
+
+def recompressed(image: np.ndarray, size: int = 128, quality: int = 60) -> np.ndarray:
+    """The same film as another archive keeps it: smaller, JPEG, a little brighter."""
+    small = Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS)
+    small = small.point(lambda v: min(255, int(v * 1.04 + 3)))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def audit(films: list[np.ndarray | str], splits: list[str], **more: object) -> dict[str, list]:
+    prints = [f if isinstance(f, str) else fingerprint(f) for f in films]
+    n = len(films)
+    labels = more.get("labels", np.zeros((n, 0)))
+    classes = more.get("classes", [])
+    patients = more.get("patients", [f"p{i}" for i in range(n)])
+    out: dict[str, list] = {}
+    for f in audit_images([f"i{i}" for i in range(n)], splits, patients, labels, classes, prints):  # type: ignore[arg-type]
+        out.setdefault(f.check, []).append((f.severity, f.count))
+    return out
+
+
+def halves(n: int) -> list[str]:
+    return ["train" if i < n // 2 else "test" for i in range(n)]
+
+
+def test_clean_films_give_nothing(films: list[np.ndarray]) -> None:
+    assert audit(list(films), halves(COUNT)) == {}
+
+
+def test_copies_across_splits(films: list[np.ndarray]) -> None:
+    changed = list(films)
+    changed[40], changed[41] = films[0], films[1]
+    changed[50] = recompressed(films[2])
+    changed[51] = recompressed(films[3], 200, 40)
+    assert audit(changed, halves(COUNT)) == {
+        "same-pixels": [("leak", 2)], "near-duplicate": [("leak", 2)],
+    }  # fmt: skip
+
+
+def test_copies_within_a_split_count_only_under_another_name(films: list[np.ndarray]) -> None:
+    changed = list(films)
+    changed[5] = films[4]
+    patients = [f"p{i}" for i in range(COUNT)]
+    assert audit(changed, halves(COUNT)) == {"same-pixels": [("note", 1)]}
+    patients[5] = patients[4]
+    assert audit(changed, halves(COUNT), patients=patients) == {}
+
+
+def test_bad_and_empty_images(films: list[np.ndarray]) -> None:
+    changed: list[np.ndarray | str] = list(films)
+    changed[7] = "x.png: unreadable image"
+    changed[8], changed[45] = np.full((64, 64), 9, np.uint8), np.full((64, 64), 9, np.uint8)
+    assert audit(changed, halves(COUNT)) == {
+        "unreadable": [("error", 1)], "constant": [("error", 2)],
+    }  # fmt: skip
+
+
+def test_every_pair_is_found_whatever_the_bits() -> None:
+    """All pairs within the distance, against a double loop; thumbnails equal so that they pass."""
+    rng = np.random.default_rng(0)
+    thumb = rng.integers(0, 255, (32, 32), dtype=np.uint8)
+    base = [int(v) for v in rng.integers(0, 2**63, 12)]
+    hashes = [
+        b ^ sum(1 << int(k) for k in rng.choice(64, n, replace=False))
+        for b in base
+        for n in (0, 3, 6, 9)
+    ]
+    prints = [Fingerprint("", 1, 1, h, thumb, False) for h in hashes]
+    want = {
+        (i, j)
+        for i in range(len(hashes))
+        for j in range(i + 1, len(hashes))
+        if (hashes[i] ^ hashes[j]).bit_count() <= 6
+    }
+    got = list(near_duplicates(prints))
+    assert len(got) == len(set(got))
+    assert set(got) == want
+
+
+def test_shortcuts_are_named(films: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    many = [films[i % COUNT] for i in range(240)]
+    sick = rng.random(240) < 0.5
+    marked = []
+    for image, label in zip(many, sick, strict=True):
+        image = image.copy()
+        if label:
+            image[:6] = 255  # a burnt-in bar
+        marked.append(image)
+    labels = sick[:, None].astype(float)
+    told = audit(marked, ["train"] * 240, labels=labels, classes=["sick"],
+                 patients=[f"p{i}" for i in range(240)])  # fmt: skip
+    assert ("note", 240) in told["shortcut"]
+    fair = audit(many, ["train"] * 240, labels=labels, classes=["sick"],
+                 patients=[f"p{i % COUNT}" for i in range(240)])  # fmt: skip
+    assert "shortcut" not in fair
+
+
+def test_an_interrupted_audit_goes_on(tmp_path: Path, films: list[np.ndarray]) -> None:
+    path, keys = tmp_path / "prints.jsonl", [str(i) for i in range(10)]
+    read: list[int] = []
+
+    def reader(i: int) -> np.ndarray:
+        read.append(i)
+        if i == 6 and len(read) == 7:
+            raise KeyboardInterrupt
+        if i == 8:
+            raise DataError("8.png: unreadable")
+        return films[i]
+
+    with pytest.raises(KeyboardInterrupt):
+        PrintStore(path).of(keys, reader)
+    path.write_text(path.read_text() + '{"key": "6", "pix')  # the line that a kill cut
+    again = PrintStore(path).of(keys, reader)
+    assert read == [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
+    assert again[8] == "8.png: unreadable"
+    plain = PrintStore(None).of(keys[:8], lambda i: films[i])
+    for a, b in zip(again[:8], plain, strict=True):
+        assert isinstance(a, Fingerprint)
+        assert isinstance(b, Fingerprint)
+        assert (a.pixels, a.perceptual, a.width) == (b.pixels, b.perceptual, b.width)
+        assert np.array_equal(a.thumb, b.thumb)
+
+
+POOLED = """
+name: pooled
+version: 1
+table: pooled.csv
+root: {root}
+id: id
+image: image
+patient: patient
+split: {{hash: {{train: 0.6, val: 0.15, test: 0.25}}}}
+labels: {{multilabel: [covid]}}
+licence: test
+"""
+
+
+@pytest.mark.real
+def test_pooled_sites_are_a_shortcut(
+    tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """COVID from one archive, normal from another: what the pandemic's first papers did."""
+    import csv
+
+    rows = []
+    for name, want, label in (
+        ("covid_cxr", ("covid19", "1"), 1),
+        ("kermany_cxr", ("label", "normal"), 0),
+    ):
+        with (shared_data / name / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row[want[0]] == want[1] and not row.get("duplicate_of"):
+                    rows.append((f"{name}-{row['id']}", f"{name}/{row['image']}",
+                                 f"{name}-{row['patient_id']}", label))  # fmt: skip
+    with (tmp_path / "pooled.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "image", "patient", "covid"), *rows])
+    (tmp_path / "pooled.yaml").write_text(POOLED.format(root=shared_data))
+    code = run(["data", "audit", str(tmp_path / "pooled.yaml"), "--cache", str(tmp_path / "cache")])
+    out = capsys.readouterr().out
+    assert code == 0, out
+    for kind in ("image size", "grey of the border"):
+        assert re.search(rf"'covid' can be told from the {kind} alone: AUROC (0\.9|1\.0)", out)
