@@ -347,7 +347,7 @@ def subset_arrays(arrays: Arrays, rows: np.ndarray) -> Arrays:
 
 def warnings_of(task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray]) -> list[str]:
     """What a reader of the number must know: classes absent from train, images left out."""
-    out = []
+    out = [f"{arrays.info.protocol}: {flaw}" for flaw in arrays.info.flaws]
     if task.needs == "labels":
         for k, name in enumerate(arrays.info.labels):
             for split in EVAL_SPLITS:

@@ -92,6 +92,8 @@ class DatasetInfo:
         has_reports: Whether records carry report text.
         colour: `grey` or `rgb`.
         mean, std: Per-channel normalisation of pixels scaled to 0..1.
+        flaws: What is known to be wrong with this protocol's splits, a sentence each; every result
+            on it carries them as warnings.
     """
 
     name: str
@@ -104,6 +106,7 @@ class DatasetInfo:
     colour: str = "grey"
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
+    flaws: tuple[str, ...] = ()
 
     @property
     def protocol(self) -> str:

@@ -1,0 +1,70 @@
+"""Run-length masks of SIIM-ACR Pneumothorax and of Kaggle: column by column, top to bottom.
+
+A mask is a list of pairs `start length`. SIIM counts each start from the end of the run before
+(`relative`); Kaggle's other competitions count from the first pixel, from 1 (`absolute`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ecamp.errors import DataError
+
+
+def decode_rle(
+    text: str, height: int, width: int, *, relative: bool, where: str = ""
+) -> np.ndarray:
+    """Decode.
+
+    Args:
+        text: Numbers with white space between; empty or `-1` = nothing.
+        relative: SIIM's form.
+        where: File and row, for the message.
+
+    Returns:
+        bool (height, width).
+
+    Raises:
+        DataError: Not pairs of whole numbers, or a run that leaves the image.
+    """
+    words = text.split()
+    if words in ([], ["-1"]):
+        return np.zeros((height, width), bool)
+    try:
+        numbers = np.array([int(word) for word in words], np.int64)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{where}: run lengths are no whole numbers: {text[:60]}") from error
+    if len(numbers) % 2:
+        raise DataError(f"{where}: {len(numbers)} numbers are no pairs of start and length.")
+    starts, lengths = numbers[::2], numbers[1::2]
+    if relative:
+        starts = np.cumsum(starts) + np.r_[0, np.cumsum(lengths)[:-1]]
+    else:
+        starts = starts - 1
+    size = height * width
+    if (lengths < 0).any() or (starts < 0).any() or (starts + lengths > size).any():
+        raise DataError(
+            f"{where}: a run leaves the image of {width}x{height}.",
+            f"Are these {'absolute' if relative else 'relative'} starts, or another image size?",
+        )
+    flat = np.zeros(size, bool)
+    for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        flat[start : start + length] = True
+    return flat.reshape(width, height).T
+
+
+def encode_rle(mask: np.ndarray, *, relative: bool) -> str:
+    """The inverse, `-1` for an empty mask; the shortest runs.
+
+    Args:
+        mask: bool (height, width).
+    """
+    flat = np.ascontiguousarray(mask.T).ravel()
+    edges = np.flatnonzero(np.diff(np.r_[False, flat, False].astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    if not len(starts):
+        return "-1"
+    shown = starts - np.r_[0, ends[:-1]] if relative else starts + 1
+    return " ".join(
+        f"{s} {n}" for s, n in zip(shown.tolist(), (ends - starts).tolist(), strict=True)
+    )
