@@ -1,4 +1,4 @@
-"""`ecamp data list | info | audit`."""
+"""`ecamp data list | info | check | show | split | audit`."""
 
 from __future__ import annotations
 
@@ -76,6 +76,136 @@ def info(name: str) -> None:
             line(title, [sum(bool(has(r)) for r in p) for p in parts])
     for k, label in enumerate(facts.labels):
         line(label, [sum(r.labels is not None and r.labels[k] == 1 for r in p) for p in parts])
+
+
+@data.command()
+@click.argument("name")
+@click.option("--limit", type=click.IntRange(min=1), help="look at so many images only")
+def check(name: str, limit: int | None) -> int:
+    """Load every image with its masks and boxes; say which cannot be used. Exit 1 if some cannot.
+
+    Whether the splits can be trusted is another question: ecamp data audit.
+    """
+    from ecamp.config import PluginRef
+    from ecamp.data.arrays import check_records, check_sample
+    from ecamp.errors import EcampError
+    from ecamp.plugin.host import make_plugin
+
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    records = list(dataset.records())
+    check_records(records, dataset.info)
+    some = records[:limit]
+    bad: list[str] = []
+    for done, record in enumerate(some, 1):
+        try:
+            check_sample(dataset, record, 224)
+        except EcampError as error:
+            bad.append(error.message)
+        if done % 500 == 0:
+            click.echo(f"  {done:,} of {len(some):,}, {len(bad)} bad", err=True)
+    for text in bad[:20]:
+        click.echo(text)
+    rest = f" ({len(bad) - 20} more)" if len(bad) > 20 else ""
+    click.echo(
+        f"{dataset.info.protocol}: {len(some):,} of {len(records):,} images read, {len(bad)} bad{rest}"
+    )
+    return 1 if bad else 0
+
+
+@data.command()
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("sheet.png"),
+              show_default=True, help="PNG to write")  # fmt: skip
+@click.option("--split", help="of this split only")
+@click.option("--count", type=click.IntRange(min=1, max=200), default=24, show_default=True)
+@click.option("--size", type=click.IntRange(min=32), default=256, show_default=True,
+              help="side at which a procedural data set draws")  # fmt: skip
+def show(name: str, output: Path, split: str | None, count: int, size: int) -> None:
+    """Write a contact sheet: images with masks and boxes drawn, those with truth first."""
+    import io
+
+    from ecamp.config import PluginRef
+    from ecamp.data.arrays import check_sample
+    from ecamp.data.store import write_bytes
+    from ecamp.errors import MissingError
+    from ecamp.plugin.host import make_plugin
+    from ecamp.report.sheet import Tile, contact_sheet
+
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    facts = dataset.info
+    records = [r for r in dataset.records() if split is None or r.split == split]
+    if not records:
+        raise MissingError(f"{name}: no image in split '{split}'.", "See ecamp data info.")
+    records.sort(key=lambda r: 1 not in r.labels if r.labels else not (r.has_mask or r.has_boxes))
+    # One colour a name: masks and boxes of one class share theirs.
+    names = list(dict.fromkeys([*facts.mask_classes, *facts.box_classes]))
+    colour = [names.index(name) for name in facts.box_classes]
+    tiles = []
+    for record in records[:count]:
+        sample = check_sample(dataset, record, size)
+        boxes = [] if sample.boxes is None else sample.boxes.tolist()
+        kinds = [] if sample.box_classes is None else sample.box_classes.tolist()
+        told = [n for n, v in zip(facts.labels, record.labels or (), strict=False) if v == 1]
+        tiles.append(
+            Tile(
+                sample.image, (f"{record.id}  {record.split}", ", ".join(told)), sample.mask,
+                tuple(
+                    (x1, y1, x2, y2, colour[k])
+                    for (x1, y1, x2, y2), k in zip(boxes, kinds, strict=True)
+                ),
+            )
+        )  # fmt: skip
+    sheet = contact_sheet(tiles, names)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    write_bytes(output, buffer.getvalue())
+    click.echo(f"{output}: {len(tiles)} images")
+
+
+@data.command()
+@click.argument("name")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="folder to write"
+)
+@click.option(
+    "--fractions", default="1,10", show_default=True, help="per cent of the training images"
+)
+@click.option("--draws", type=click.IntRange(min=1), default=3, show_default=True,
+              help="nested families of fractions")  # fmt: skip
+def split(name: str, output: Path, fractions: str, draws: int) -> None:
+    """Write the splits and label fractions that `ecamp bench` uses, as id lists with their hash.
+
+    A fraction of a draw is what the seed of that number trains on: whole patients, nested.
+    """
+    from ecamp.config import PluginRef
+    from ecamp.data.arrays import check_records
+    from ecamp.data.splits import fraction_index, split_hash
+    from ecamp.data.store import write_bytes
+    from ecamp.errors import UsageError
+    from ecamp.plugin.host import make_plugin
+
+    try:
+        shares = [float(part) for part in fractions.split(",") if part]
+    except ValueError:
+        raise UsageError(f"--fractions '{fractions}': write per cents, such as 1,10.") from None
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    records = list(dataset.records())
+    check_records(records, dataset.info)
+    written: dict[str, list[str]] = {}
+    for part in dict.fromkeys(r.split for r in records):
+        written[part] = [r.id for r in records if r.split == part]
+    train = [r for r in records if r.split == "train"]
+    for draw in range(draws):
+        for share in shares:
+            at = fraction_index([r.patient for r in train], share / 100, draw)
+            written[f"train_{share:g}_draw{draw}"] = [train[i].id for i in at]
+    for title, ids in written.items():
+        write_bytes(output / f"{title}.txt", ("\n".join(ids) + "\n").encode())
+    digest = split_hash([r.id for r in records], [r.split for r in records])
+    write_bytes(output / "PROTOCOL.txt", f"{dataset.info.protocol} split {digest}\n".encode())
+    click.echo(
+        f"{output}: {', '.join(f'{t} {len(i):,}' for t, i in written.items())}; split {digest}"
+    )
 
 
 @data.command()

@@ -37,10 +37,7 @@ def decode_rle(
     if len(numbers) % 2:
         raise DataError(f"{where}: {len(numbers)} numbers are no pairs of start and length.")
     starts, lengths = numbers[::2], numbers[1::2]
-    if relative:
-        starts = np.cumsum(starts) + np.r_[0, np.cumsum(lengths)[:-1]]
-    else:
-        starts = starts - 1
+    starts = np.cumsum(starts) + np.r_[0, np.cumsum(lengths)[:-1]] if relative else starts - 1
     size = height * width
     if (lengths < 0).any() or (starts < 0).any() or (starts + lengths > size).any():
         raise DataError(

@@ -1,0 +1,81 @@
+"""A contact sheet: images with their masks and boxes drawn, to see that truth lies where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ecamp.report.pictures import PALETTE
+
+TILE, LINE, COLUMNS = 256, 15, 6
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture.
+
+    Attributes:
+        image: uint8 (height, width, channels). caption: Lines below it.
+        masks: bool (classes, height, width) or None.
+        boxes: (x1, y1, x2, y2, class) in pixels of the image.
+    """
+
+    image: np.ndarray
+    caption: tuple[str, ...]
+    masks: np.ndarray | None = None
+    boxes: tuple[tuple[float, float, float, float, int], ...] = ()
+
+
+def contact_sheet(tiles: Sequence[Tile], classes: Sequence[str]) -> Image.Image:
+    """Lay tiles out in rows, with a legend of the classes on top."""
+    columns = min(COLUMNS, max(1, len(tiles)))
+    lines = max((len(tile.caption) for tile in tiles), default=0)
+    height, rows = TILE + LINE * lines + 8, -(-len(tiles) // columns)
+    legend = LINE + 10 if classes else 0
+    sheet = Image.new("RGB", (columns * (TILE + 6) + 6, rows * height + legend + 6), "white")
+    draw = ImageDraw.Draw(sheet)
+    x = 8
+    for k, name in enumerate(classes):
+        draw.rectangle((x, 7, x + 10, 17), fill=PALETTE[k % len(PALETTE)])
+        draw.text((x + 15, 6), name, fill="#1d2433")
+        x += 15 + int(draw.textlength(name)) + 18
+    for i, tile in enumerate(tiles):
+        left, top = 6 + i % columns * (TILE + 6), legend + 6 + i // columns * height
+        sheet.paste(_picture(tile), (left, top))
+        for n, line in enumerate(tile.caption):
+            draw.text((left + 2, top + TILE + 2 + n * LINE), _fit(draw, line), fill="#1d2433")
+    return sheet
+
+
+def _picture(tile: Tile) -> Image.Image:
+    pixels = tile.image if tile.image.shape[2] == 3 else np.repeat(tile.image[..., :1], 3, 2)
+    out = pixels.astype(np.float32)
+    for k, mask in enumerate(tile.masks if tile.masks is not None else ()):
+        colour = np.array(_rgb(PALETTE[k % len(PALETTE)]), np.float32)
+        out[mask] = 0.55 * out[mask] + 0.45 * colour
+    scale = TILE / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    small = Image.fromarray(out.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
+    picture = Image.new("RGB", (TILE, TILE), "#20242c")
+    at = ((TILE - size[0]) // 2, (TILE - size[1]) // 2)
+    picture.paste(small, at)
+    draw = ImageDraw.Draw(picture)
+    for x1, y1, x2, y2, kind in tile.boxes:
+        corners = [at[0] + x1 * scale, at[1] + y1 * scale, at[0] + x2 * scale, at[1] + y2 * scale]
+        draw.rectangle(corners, outline=PALETTE[kind % len(PALETTE)], width=2)
+    return picture
+
+
+def _rgb(text: str) -> tuple[int, int, int]:
+    return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str) -> str:
+    """As much of a line as a tile is wide; latin letters only, for the built-in font."""
+    text = text.encode("latin-1", "replace").decode("latin-1")
+    while text and draw.textlength(text) > TILE - 4:
+        text = text[:-2]
+    return text
