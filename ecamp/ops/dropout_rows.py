@@ -104,8 +104,9 @@ def _fake(x: Tensor, *_: object) -> Tensor:
 
 
 define(
-    "dropout_rows(Tensor x, Tensor samples, Tensor positions, int limit, float scale, int seed,"
-    " int step) -> Tensor",
+    # SymInt: a step that changes does not compile the model again.
+    "dropout_rows(Tensor x, Tensor samples, Tensor positions, int limit, float scale, SymInt seed,"
+    " SymInt step) -> Tensor",
     _reference,
     _fake,
 )

@@ -278,7 +278,7 @@ def _fake(ids: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 define(
     "mask_tokens(Tensor ids, Tensor? starts, SymInt window, Tensor lengths, Tensor sample_ids,"
-    " int step, int seed, Tensor flags, Tensor patterns, Tensor pattern_start, int mask_id,"
+    " SymInt step, SymInt seed, Tensor flags, Tensor patterns, Tensor pattern_start, int mask_id,"
     " int t_entity, int t_other, int t_plain, int descriptor_words, float template_weight)"
     " -> (Tensor, Tensor, Tensor, Tensor)",
     _reference,

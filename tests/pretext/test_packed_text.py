@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import BertConfig
 
 from ecamp.pretext.ecamp.fusion import MODES
@@ -102,3 +103,30 @@ def test_bf16_stays_near_float() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough = run(model, fields, patches, True)
     assert (rough.float() - exact).abs().max() < 0.1
+
+
+def test_the_text_branch_compiles_whole_and_once_for_all_lengths() -> None:
+    """One graph from rows to loss; batches of other lengths and other numbers of rows reuse it."""
+    frames = CompileCounterWithBackend("aot_eager")
+    model = tower(dropout=0.2)
+
+    def loss(rows: TextRows, patches: Tensor, step: int) -> Tensor:
+        hidden = model.forward_rows(rows, patches, 5, step)
+        at = rows.predicted
+        return model.loss(hidden[at], rows.labels[at], rows.weights[at])
+
+    compiled = torch.compile(loss, fullgraph=True, backend=frames, dynamic=True)
+    for step, lengths in enumerate([[12, 9, 30, 7], [5, 31, 2, 14], [20, 20, 21, 8]]):
+        source = torch.Generator().manual_seed(step)
+        length = torch.tensor(lengths)
+        ids = torch.randint(5, 90, (int(length.sum()),), generator=source)
+        predicted = torch.rand(len(ids), generator=source) < 0.4
+        rows = TextRows.of(
+            ids, ids, predicted, torch.rand(len(ids), generator=source), length,
+            torch.tensor([4, 9, 2, 7]),
+        )  # fmt: skip
+        patches = torch.randn(4, 9, 24, generator=source)
+        got = compiled(rows, patches, step)
+        torch.testing.assert_close(got, loss(rows, patches, step), rtol=1e-5, atol=1e-6)
+        got.backward()
+    assert frames.frame_count <= 2, frames.frame_count
