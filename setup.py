@@ -45,10 +45,15 @@ ENTRY_POINTS = {
         "seg = ecamp.tasks.segmentation:Segmentation",
         "det = ecamp.tasks.detection:Detection",
     ],
+    "ecamp.distillers": [
+        "llm = ecamp.text.distill.llm:LLMDistiller",
+        "transformers = ecamp.text.distill.local:LocalDistiller",
+    ],
 }
 
 REQUIRES = [
     "click>=8.1",
+    "httpx2>=2.10",
     "jinja2>=3.1",
     "joblib>=1.4",
     "matplotlib>=3.9",
