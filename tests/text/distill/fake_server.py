@@ -39,6 +39,9 @@ class Turn:
     fault: str = ""
 
 
+Script = Callable[[str, int], Turn]  # (report, how often it was asked, from 1)
+
+
 def no_statements(report: str) -> str:
     """The answer of a model that finds nothing."""
     return '{"statements": []}'
@@ -50,27 +53,29 @@ class FakeServer:
 
     Attributes:
         answer: Report text -> content of the model's message.
-        script: (report, how often it was asked, from 1) -> what to do; answers at once without one.
+        script: What to do with each request; answers at once without one.
         asked: Requests by report text.
         answered: Whole answers of status 200 that were written, by report text.
-        bodies, heads: What was received.
+        bodies, heads, times: What was received, and when.
         most: Most requests in flight at one time.
     """
 
     answer: Callable[[str], str] = no_statements
-    script: Callable[[str, int], Turn] | None = None
+    script: Script | None = None
     latency: float = 0.0
     usage: bool = True
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
     bodies: list[bytes] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     most: int = 0
     keep: bool = True  # whether to keep bodies and heads
 
     def __enter__(self) -> FakeServer:
         self._loop = asyncio.new_event_loop()
         self._now, self._since, self._area = 0, time.perf_counter(), 0.0
+        self._full = self._last = (0.0, 0.0)
         self._held = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -110,18 +115,22 @@ class FakeServer:
         now = time.perf_counter()
         self._area += self._now * (now - self._since)
         self._since, self._now = now, self._now + change
-        self.most = max(self.most, self._now)
+        if self._now > self.most:
+            self.most, self._full = self._now, (now, self._area)
+        if change > 0:
+            self._last = (now, self._area)
 
     @property
-    def in_flight_seconds(self) -> float:
-        """The number in flight, summed over time."""
-        return self._area
+    def mean_when_full(self) -> float:
+        """Mean number in flight, from when the most were so to the last request's arrival."""
+        return (self._last[1] - self._full[1]) / (self._last[0] - self._full[0])
 
     def serve(self, connection: _Connection, head: bytes, body: bytes) -> None:
         """Begin with one request."""
         if self.keep:
             self.heads.append(head)
             self.bodies.append(body)
+            self.times.append(time.monotonic())
         self.count(1)
         report = json.loads(body)["messages"][-1]["content"].rpartition("Report:\n")[2]
         self.asked[report] += 1
@@ -207,4 +216,5 @@ if __name__ == "__main__":
     with FakeServer(latency=float(sys.argv[1]), keep=False) as running:
         print(running.port, flush=True)
         sys.stdin.read()
-        print(json.dumps({"most": running.most, "area": running.in_flight_seconds}), flush=True)
+        mean = running.mean_when_full if running.most else 0.0
+        print(json.dumps({"most": running.most, "mean_when_full": mean}), flush=True)

@@ -186,7 +186,8 @@ class ChatClient:
         try:
             value = json.loads(body)
             choice = value["choices"][0]
-            text = choice["message"]["content"] or ""
+            text = choice["message"].get("content")
+            text = "" if text is None else text
             finish = choice.get("finish_reason") or "stop"
             if not isinstance(text, str) or not isinstance(finish, str):
                 raise TypeError
