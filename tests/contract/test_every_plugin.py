@@ -41,8 +41,8 @@ EXAMPLES = {
     "ecamp.tasks": {"cls": ["cls"], "seg": ["seg"], "det": ["det"]},
 }  # fmt: skip
 
-# These need a folder in their layout: their own tests make one and run the contract there.
-ELSEWHERE = {"mimic-cxr"}
+# These need a folder in their layout, an endpoint or a model: their own tests make one.
+ELSEWHERE = {"mimic-cxr", "llm", "transformers"}
 OURS = [
     (e.group, e.name)
     for g in GROUPS

@@ -251,7 +251,7 @@ def load_model(folder: Path, device: str, dtype: str) -> LocalModel:
             dtype=dtype,
         )  # fmt: skip
         model = model.to(where).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:  # the libraries raise all kinds
         reason = " ".join(str(error).split())[:300]
         raise UsageError(
             f"{folder}: the model cannot be loaded on {where}: {reason}",

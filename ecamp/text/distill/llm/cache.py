@@ -23,6 +23,7 @@ from ecamp.errors import CorruptFileError, EcampError
 FILE, CLAIMS = "answers.sqlite", "claims.lock"
 _SCHEME = b"ecamp-answers-1\n"
 _WAIT = 60.0  # seconds for another process's write
+_ALONE = 1 << 60  # a byte of the claims that no key points to
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class AnswerCache:
                 f"{folder}: the cache of answers cannot be written: {error.strerror}.",
                 "Name another folder: cache=FOLDER.",
             ) from error
-        with self._said():
+        with self._said(), self._alone():
             self._base = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.execute("PRAGMA synchronous=NORMAL")  # safe against kill, not power loss
@@ -73,7 +74,8 @@ class AnswerCache:
 
     def close(self) -> None:
         """Give back files and claims."""
-        self._base.close()
+        with self._alone():
+            self._base.close()
         os.close(self._claims)
 
     def get(self, key: bytes) -> Reply | None:
@@ -103,6 +105,15 @@ class AnswerCache:
     def release(self, key: bytes) -> None:
         """Take back a claim."""
         fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _offset(key))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time opens or closes: SQLite does not wait when two change to WAL at once."""
+        fcntl.lockf(self._claims, fcntl.LOCK_EX, 1, _ALONE)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _ALONE)
 
     @contextlib.contextmanager
     def _said(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST_BACKOFF, LONGEST_WAIT = 60.0, 600.0  # seconds
 GIVE_UP = 20  # requests that fail in a row, each after all its attempts
+_ABOUT_REPORT = ("status 400", "status 413", "status 422")  # other failures are the endpoint's
 _AGAIN = frozenset((408, 409, 425, 429))  # beside all 5xx
 _BYTES_PER_TOKEN = 3  # where the endpoint does not count; on the high side of English
 
@@ -152,7 +153,7 @@ class ChatClient:
         return max(failed.wait, backoff * (0.5 + random.random() / 2))
 
     def _refusal(self, failed: _Failed, attempt: int) -> Refused:
-        if failed.kind != "status 400":  # that is about the report, the rest about the endpoint
+        if failed.kind not in _ABOUT_REPORT:
             self._failures += 1
         tries = f" ({attempt} attempts)" if attempt > 1 else ""
         return Refused(failed.kind, f"{self._endpoint.base}: {failed.message}{tries}")

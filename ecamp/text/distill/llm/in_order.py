@@ -93,6 +93,7 @@ class _Line(Generic[Item, Result]):
         self._inbox.append((self._fed, item))
         self._fed += 1
         if self._hungry:
+            self._hungry = False
             self._loop.call_soon_threadsafe(self._food.set)
 
     def wait(self) -> None:
@@ -134,7 +135,6 @@ class _Line(Generic[Item, Result]):
                 self._hungry = True
                 if not self._inbox:  # it may have been fed just before it said so
                     await self._food.wait()
-                self._hungry = False
             number, item = self._inbox.popleft()
             try:
                 self._finished[number] = _Outcome(await work(item))
