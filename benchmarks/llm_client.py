@@ -1,11 +1,12 @@
 """Throughput of the `llm` distiller beside that of its endpoint, 64 requests in flight.
 
-    python -m benchmarks.llm_client [LATENCY_MS] [REQUESTS]
+    python -m benchmarks.llm_client [LATENCY_MS] [REQUESTS] [JITTER]
 
-The endpoint is the tests' fake server in a process of its own, answering after a fixed time. Its own
-throughput is what bare sockets get: 64 connections that send the same bytes and read the answer, without
-cache, checks or library. The two take turns, the ratio is that of the medians. Each request of the distiller
-is another report, is looked up in the cache, asked, stored, validated and yielded.
+The endpoint is the tests' fake server in a process of its own, answering after a fixed time, or after one that
+varies by JITTER (0.2: 20 % both ways). Its own throughput is what bare sockets get: 64 connections that send
+the same bytes and read the answer, without cache, checks or library. `httpx` is its client in a plain loop. All
+take turns, ratios are those of medians. Each request of the distiller is another report, is looked up in the
+cache, asked, stored, validated and yielded.
 """
 
 from __future__ import annotations
@@ -58,6 +59,25 @@ async def bare(port: int, request: bytes, count: int) -> float:
     return count / (time.perf_counter() - start)
 
 
+async def httpx(port: int, request: bytes, count: int) -> float:
+    """Answers a second that the library's client gets."""
+    import httpx2
+
+    url, left = f"http://127.0.0.1:{port}/v1/chat/completions", count
+    limits = httpx2.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
+    async with httpx2.AsyncClient(limits=limits, timeout=None, trust_env=False) as client:
+
+        async def worker() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                await client.post(url, content=request)
+
+        start = time.perf_counter()
+        await asyncio.gather(*[worker() for _ in range(IN_FLIGHT)])
+        return count / (time.perf_counter() - start)
+
+
 def distiller(port: int, count: int, round_: int, folder: str) -> float:
     """Answers a second of the distiller."""
     config = LLMDistiller.Config(
@@ -73,8 +93,9 @@ def main() -> None:
     """Print both rates and their ratio."""
     latency = float(sys.argv[1]) / 1000 if len(sys.argv) > 1 else 0.05
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 6000
+    jitter = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
     server = subprocess.Popen(
-        [sys.executable, str(SERVER), str(latency)],
+        [sys.executable, str(SERVER), str(latency), str(jitter)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert server.stdin is not None
@@ -82,10 +103,11 @@ def main() -> None:
     port = int(server.stdout.readline())
     config = LLMDistiller.Config(model="fake", endpoint=f"http://127.0.0.1:{port}/v1")
     request = LLMDistiller(config).request(next(reports(1, 0)).text)
-    rates: dict[str, list[float]] = {"endpoint": [], "distiller": []}
+    rates: dict[str, list[float]] = {"endpoint": [], "httpx": [], "distiller": []}
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(ROUNDS):
             rates["endpoint"].append(asyncio.run(bare(port, request, count)))
+            rates["httpx"].append(asyncio.run(httpx(port, request, count)))
             rates["distiller"].append(distiller(port, count, round_, folder))
     server.stdin.close()
     server.wait()
@@ -94,8 +116,10 @@ def main() -> None:
         json.dumps(
             {
                 "latency_ms": latency * 1000,
+                "jitter": jitter,
                 "most_possible": round(IN_FLIGHT / latency, 1),
                 **{name: [round(rate, 1) for rate in values] for name, values in rates.items()},
+                "httpx_ratio": round(middle["httpx"] / middle["endpoint"], 3),
                 "ratio": round(middle["distiller"] / middle["endpoint"], 3),
             },
             indent=1,

@@ -1,12 +1,13 @@
 """A chat endpoint for tests: latency and faults by script, every request counted by its report.
 
-In a thread of the test, or as a process of its own: `python fake_server.py LATENCY` prints its port.
+In a thread of the test, or as a process of its own: `python fake_server.py LATENCY [JITTER]` prints its port.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import sys
 import threading
@@ -63,6 +64,7 @@ class FakeServer:
     answer: Callable[[str], str] = no_statements
     script: Script | None = None
     latency: float = 0.0
+    jitter: float = 0.0  # latency varies by this fraction, both ways, evenly
     usage: bool = True
     asked: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
@@ -136,7 +138,7 @@ class FakeServer:
         self.asked[report] += 1
         turn = self.script(report, self.asked[report]) if self.script else Turn()
         if not turn.fault and turn.status == 200 and turn.body is None:
-            delay = self.latency + turn.delay
+            delay = self.latency * (1 + random.uniform(-self.jitter, self.jitter)) + turn.delay
             self._loop.call_later(delay, self._finish, connection, report, turn)
         else:
             task = self._loop.create_task(self._act(connection, report, turn))
@@ -213,7 +215,8 @@ class _Connection(asyncio.Protocol):
 
 
 if __name__ == "__main__":
-    with FakeServer(latency=float(sys.argv[1]), keep=False) as running:
+    how = [float(argument) for argument in [*sys.argv[1:], 0.0]]
+    with FakeServer(latency=how[0], jitter=how[1], keep=False) as running:
         print(running.port, flush=True)
         sys.stdin.read()
         mean = running.mean_when_full if running.most else 0.0

@@ -137,6 +137,25 @@ def test_what_cannot_help_is_not_repeated(status: int, hint: str, tmp_path: Path
     assert counts[f"error: status {status}"] == 3
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error": {"message": "too\\nlong"}}', "status 400: too long"),
+        (b'{"error": "too long"}', "status 400: too long"),
+        (b'{"detail": "too long"}', "status 400: too long"),
+        (b"too long", "status 400: too long"),
+        (b"[1]", "status 400: [1]"),
+        (b"\xff", "status 400: \ufffd"),
+        (b"", "status 400;"),
+        (b"x" * 5000, "status 400: " + "x" * 200 + ";"),
+    ],
+)
+def test_what_the_endpoint_says_is_passed_on(body: bytes, words: str, tmp_path: Path) -> None:
+    with FakeServer(good, always(Turn(status=400, body=body))) as server:
+        (row,), _ = run(tmp_path, server, [one(0)])
+    assert words in row.error
+
+
 def test_a_refused_key_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "wrong")
     with FakeServer(good, where("3.", Turn(status=401))) as server:

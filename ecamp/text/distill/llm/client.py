@@ -226,7 +226,9 @@ def _message(body: bytes) -> str:
     try:
         value: Any = json.loads(text)
         error = value.get("error", value)
-        text = str(error.get("message", "") if isinstance(error, dict) else error)
+        if isinstance(error, dict):
+            error = error.get("message") or error.get("detail") or ""
+        text = str(error)
     except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(text.split())
