@@ -177,13 +177,21 @@ class LocalModel:
 
     def encode(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a chat: by the model's own template, else the texts one after the other."""
-        if self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        text = "\n\n".join(message["content"] for message in messages) + "\n\nAnswer:\n"
-        return list(self.tokenizer(text)["input_ids"])
+        from jinja2 import TemplateError
+
+        together = "\n\n".join(message["content"] for message in messages)
+        if not self.tokenizer.chat_template:
+            return list(self.tokenizer(together + "\n\nAnswer:\n")["input_ids"])
+        try:
+            text = self._chat(messages)
+        except TemplateError:  # some templates refuse a system message
+            text = self._chat([{"role": "user", "content": together}])
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _chat(self, messages: list[dict[str, str]]) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
 
     def generate(self, prompts: Sequence[list[int]], length: int, most: int) -> list[Answer]:
         """Greedy answers.

@@ -169,6 +169,13 @@ def test_a_refused_key_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [bool(row.error) for row in rows] == [False, False, False, True]
 
 
+def test_a_missing_key_stops_the_run(tmp_path: Path) -> None:
+    with FakeServer(good, always(Turn(status=401))) as server:
+        with pytest.raises(StoppedRun, match=r"wants a key.*\n.*key_env=NAME"):
+            run(tmp_path, server, map(one, range(50)), concurrency=4)
+        assert sum(server.asked.values()) <= 4
+
+
 def test_an_endpoint_that_always_fails_is_given_up(tmp_path: Path) -> None:
     with FakeServer(good, always(Turn(status=500))) as server:
         rows, counts = run(tmp_path, server, map(one, range(60)), attempts=2, concurrency=1)
@@ -370,7 +377,7 @@ def test_a_cost_budget_counts_both_prices(tmp_path: Path) -> None:
             budget_cost=0.0008, price_prompt=1.0, price_answer=10.0,
         )  # fmt: skip
     assert counts["requests"] == 4
-    assert "budget spent: 0.00 of 0.00" in rows[4].error
+    assert "budget spent: 0.0008 of 0.0008" in rows[4].error
 
 
 def test_tokens_are_estimated_where_the_endpoint_counts_none(tmp_path: Path) -> None:

@@ -136,6 +136,12 @@ def test_a_chat_template_is_used(folder: Path) -> None:
     )
     ids = model.encode([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
     assert model.tokenizer.decode(ids) == "<system>a<user>b<go>"
+    model.tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + model.tokenizer.chat_template
+    )
+    ids = model.encode([{"role": "system", "content": "a"}, {"role": "user", "content": "b"}])
+    assert model.tokenizer.decode(ids) == "<user>a\n\nb<go>"
 
 
 def test_streams_in_order_and_asks_equal_reports_once(folder: Path) -> None:

@@ -60,7 +60,7 @@ class Limits:
             )
         if self.cost and self.spent >= self.cost:
             raise Refused(
-                "budget spent", f"budget spent: {self.spent:.2f} of {self.cost:.2f}; not asked"
+                "budget spent", f"budget spent: {self.spent:.4g} of {self.cost:.4g}; not asked"
             )
 
     async def turn(self) -> None:
