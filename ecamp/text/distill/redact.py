@@ -169,27 +169,27 @@ def cover(text: str, spans: Sequence[Span], start: int = 0, end: int | None = No
 
 
 def private_spans(text: str) -> list[Span]:
-    """What must not leave the machine: spans of a text in order, none touching another's inside.
+    """What must not leave the machine: spans of a text in order, none within another.
 
-    Looks again at its own result until nothing more is found: a mark changes what stands beside it.
+    Looks again at its own result until nothing more is found: a mark changes what stands beside it. Names
+    come last, when the rest is hidden: an address may hold one as if it were a common word.
     """
     spans: list[Span] = []
     while True:
         seen = cover(text, spans)
-        found = [(*seen.widened_span(start, end), kind) for start, end, kind in _found(seen.text)]
-        more = _merged([*spans, *found])
+        found = list(_matches(seen.text)) or [(*s, "NAME") for s in name_spans(seen.text)]
+        places = [(*seen.widened_span(start, end), kind) for start, end, kind in found]
+        more = _merged([*spans, *places])
         if more == spans:
             return spans
         spans = more
 
 
-def _found(text: str) -> Iterator[Span]:
+def _matches(text: str) -> Iterator[Span]:
     for kind, pattern in _PATTERNS:
         group = "hide" if "hide" in pattern.groupindex else 0
         for match in pattern.finditer(text):
             yield (*match.span(group), kind)
-    for start, end in name_spans(text):
-        yield start, end, "NAME"
 
 
 def _merged(spans: list[Span]) -> list[Span]:

@@ -185,6 +185,16 @@ def test_an_endpoint_that_always_fails_is_given_up(tmp_path: Path) -> None:
     assert "Run again later" in rows[-1].error
 
 
+def test_failures_here_and_there_are_no_reason_to_give_up(tmp_path: Path) -> None:
+    def script(report: str, _: int) -> Turn:
+        return Turn(status=404 if int(report.split()[-1][:-1]) % 2 else 200)
+
+    with FakeServer(good, script) as server:
+        rows, counts = run(tmp_path, server, map(one, range(3 * GIVE_UP)), concurrency=1)
+    assert counts["error: status 404"] == 3 * GIVE_UP // 2
+    assert [bool(row.error) for row in rows] == [False, True] * (3 * GIVE_UP // 2)
+
+
 def test_nobody_listens(tmp_path: Path) -> None:
     with FakeServer() as server:
         url = server.url
@@ -193,14 +203,16 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 
 def test_all_wait_as_long_as_the_endpoint_asks(tmp_path: Path) -> None:
+    """Two are in flight when one is told to wait; nobody asks before the time is over."""
     busy = Turn(status=429, headers=(("retry-after", "0.5"),))
-    script = where("case 0.", busy)
-    with FakeServer(
-        good, lambda report, time: script(report, time) if time == 1 else Turn()
-    ) as server:
-        rows, _ = run(tmp_path, server, map(one, range(6)), concurrency=1)
+
+    def script(report: str, time: int) -> Turn:
+        return busy if "case 0." in report and time == 1 else Turn(delay=0.1)
+
+    with FakeServer(good, script) as server:
+        rows, _ = run(tmp_path, server, map(one, range(6)), concurrency=2)
         assert len(server.times) == 7
-        assert server.times[1] - server.times[0] >= 0.5
+        assert server.times[2] - server.times[0] >= 0.5
     assert not any(row.error for row in rows)
 
 

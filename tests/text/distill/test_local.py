@@ -88,6 +88,27 @@ def test_answers_depend_on_the_report_alone(folder: Path) -> None:
     assert all(answer.tokens for answer in alone.values())
 
 
+def test_a_report_is_always_computed_in_the_same_shape(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels may choose another order of sums for another shape, and greedy answers may then differ."""
+    shapes: dict[str, set[tuple[int, int]]] = {}
+
+    def generate(
+        self: LocalModel, prompts: Sequence[list[int]], length: int, most: int
+    ) -> list[Answer]:
+        for ids in prompts:
+            shapes.setdefault(self.tokenizer.decode(ids), set()).add((len(prompts), length))
+        return [Answer("None.", 1)] * len(prompts)
+
+    monkeypatch.setattr(LocalModel, "generate", generate)
+    for reports in (REPORTS, REPORTS[::-1], REPORTS[:1], REPORTS[1:3]):
+        list(make(folder, batch_size=3).distill(reports))
+    assert len(shapes) == len(REPORTS)
+    assert all(len(seen) == 1 for seen in shapes.values())
+    assert {count for seen in shapes.values() for count, _ in seen} == {3}
+
+
 def test_greedy_as_transformers_itself(folder: Path) -> None:
     """One prompt without padding, decoded step by step with the model's own logits."""
     import torch

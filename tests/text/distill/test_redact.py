@@ -85,6 +85,8 @@ HIDDEN = [
     ("reported to Jane Doe by phone", "reported to [NAME] by phone"),
     ("Dr. Smith was called. Smith agrees, Smith's note.",
      "Dr. [NAME] was called. [NAME] agrees, [NAME]'s note."),
+    ("Dr. J. Smith agrees. J point.", "Dr. [NAME] agrees. J point."),
+    ("Dr. Smith (smith@x.org). Smith agrees.", "Dr. [NAME] ([EMAIL]). [NAME] agrees."),
     ("Dr. Ünal \u00c7elik agrees.", "Dr. [NAME] agrees."),
 ]  # fmt: skip
 

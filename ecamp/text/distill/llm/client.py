@@ -125,7 +125,9 @@ class ChatClient:
             except _Failed as failed:
                 if not failed.again or attempt == self._attempts:
                     raise self._refusal(failed, attempt) from None
-                await asyncio.sleep(self._wait(failed, attempt))
+                self._limits.pause(failed.wait)  # for all: it is the endpoint that is busy
+                backoff = min(LONGEST_BACKOFF, self._backoff * 2 ** (attempt - 1))
+                await asyncio.sleep(backoff * (0.5 + random.random() / 2))
             else:
                 self._failures = 0
                 return reply
@@ -146,12 +148,6 @@ class ChatClient:
             "Put the right key into an environment variable, and its name into key_env=NAME. Run again: it"
             " resumes.",
         )
-
-    def _wait(self, failed: _Failed, attempt: int) -> float:
-        backoff = min(LONGEST_BACKOFF, self._backoff * 2 ** (attempt - 1))
-        if failed.wait:
-            self._limits.pause(failed.wait)  # for all: it is the endpoint that is busy
-        return max(failed.wait, backoff * (0.5 + random.random() / 2))
 
     def _refusal(self, failed: _Failed, attempt: int) -> Refused:
         if failed.kind not in _ABOUT_REPORT:
