@@ -49,11 +49,14 @@ ENTRY_POINTS = {
         "consensus = ecamp.text.distill.consensus:Consensus",
         "published = ecamp.text.distill.published:Published",
         "rules = ecamp.text.distill.rules:RulesDistiller",
+        "llm = ecamp.text.distill.llm:LLMDistiller",
+        "transformers = ecamp.text.distill.local:LocalDistiller",
     ],
 }
 
 REQUIRES = [
     "click>=8.1",
+    "httpx2>=2.10",
     "jinja2>=3.1",
     "joblib>=1.4",
     "matplotlib>=3.9",

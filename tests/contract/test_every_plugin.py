@@ -42,8 +42,9 @@ EXAMPLES = {
     "ecamp.distillers": {"rules": ["rules", "rules?lexicon=fundus&remember=0"]},
 }  # fmt: skip
 
-# These need a folder, a file or other plugins: their own tests make them and run the contract there.
-ELSEWHERE = {"mimic-cxr", "published", "consensus"}
+# These need a folder, a file, other plugins, an endpoint or a model: their own tests make them and
+# run the contract there.
+ELSEWHERE = {"mimic-cxr", "published", "consensus", "llm", "transformers"}
 OURS = [
     (e.group, e.name)
     for g in GROUPS
