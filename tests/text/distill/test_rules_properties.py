@@ -148,8 +148,9 @@ def test_a_megabyte_takes_linear_time(unit: str) -> None:
         assert all(0 <= s.start < s.end <= len(text) for s in found.statements)
         return spent
 
-    short = seconds(100_000)
-    assert seconds(1_000_000) < 40 * max(short, 0.02)  # 10 when linear, 100 when quadratic
+    # 10 when linear, 100 when quadratic; the machine may be busy, so the best of a few tries counts.
+    growth = (seconds(1_000_000) / max(seconds(100_000), 0.02) for _ in range(4))
+    assert any(ratio < 40 for ratio in growth)
 
 
 def test_memory_is_bounded() -> None:
