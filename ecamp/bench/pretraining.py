@@ -12,6 +12,7 @@ import torch
 
 from ecamp.config import BenchSpec, PluginRef, identity, validate
 from ecamp.data.arrays import materialise
+from ecamp.data.cache import write_meta
 from ecamp.data.store import atomic_path, cache_root, content_hash, locked
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
@@ -182,13 +183,14 @@ def run_pretraining(
     Returns:
         The folder with `weights.safetensors`, `pretrain.json`, `metrics.jsonl`.
     """
-    folder = cache_root(cache) / "pretrain" / plan.key
+    folder = cache_folder(plan, cache)
     with locked(folder.with_suffix(".lock")):
-        if (folder / "weights.safetensors").exists() and (folder / "pretrain.json").exists():
+        if is_trained(plan, cache):
             return folder
         size = make_plugin("ecamp.encoders", plan.encoder).image_size * plan.recipe.scale
         source = read_source(plan, size, on_bad_image, cache, say)
         total = plan.recipe.total_steps(len(source))
+        write_meta(folder, _describe(plan), [])
         say(
             f"pre-training {plan.encoder} with {plan.pretext}: {total} steps on {len(source)} pairs"
         )
@@ -203,7 +205,24 @@ def run_pretraining(
             say,
             **extra,
         )
+        write_meta(folder, _describe(plan), ["weights.safetensors", "pretrain.json"])
     return folder
+
+
+def cache_folder(plan: Pretraining, cache: Path | None) -> Path:
+    """Where a pre-training is kept."""
+    return cache_root(cache) / "pretrain" / plan.key
+
+
+def is_trained(plan: Pretraining, cache: Path | None) -> bool:
+    """Whether a pre-training is done."""
+    folder = cache_folder(plan, cache)
+    return (folder / "weights.safetensors").exists() and (folder / "pretrain.json").exists()
+
+
+def _describe(plan: Pretraining) -> str:
+    data = ", ".join(str(ref) for ref in plan.data)
+    return f"{plan.encoder} {plan.label} on {data}, seed {plan.recipe.seed}"
 
 
 def copy_pretraining(folder: Path, out: Path) -> None:

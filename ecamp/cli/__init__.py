@@ -25,6 +25,7 @@ COMMANDS = {
     "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),
     "kernels": ("ecamp.cli.kernels:kernels", "Which kernels are native here, and how fast."),
     "plugins": ("ecamp.cli.plugins:plugins", "List and describe plugins."),
+    "cache": ("ecamp.cli.cache:cache", "What is kept between runs: list, collect, verify."),
     "doctor": ("ecamp.cli.doctor:doctor", "Say whether this installation works."),
 }
 
