@@ -113,7 +113,7 @@ class FeatureCache:
     def holds(self, key: str, reads: Reads) -> bool:
         """Whether an entry is there with all that is needed (it may still prove damaged)."""
         try:
-            return reads <= set(read_json(self.root / key / META)["reads"])
+            return limit_bytes() > 0 and reads <= set(read_json(self.root / key / META)["reads"])
         except (OSError, EcampError, KeyError, TypeError):
             return False
 

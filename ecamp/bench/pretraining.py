@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ecamp.data.store import atomic_path, cache_root, content_hash, locked
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin
+from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin, Record
 from ecamp.pretext.base import Objective
 from ecamp.train.pretrain import pretrain, pretrain_key
 from ecamp.train.recipe import PretrainRecipe
@@ -132,8 +132,7 @@ def read_source(
     parts = []
     for ref in plan.data:
         data = make_plugin("ecamp.datasets", ref)
-        splits = {record.split for record in data.records()}
-        split = "pretrain" if "pretrain" in splits else "train"
+        split = pretrain_split(data.records())
         arrays = materialise(
             data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, log=say
         )
@@ -153,6 +152,11 @@ def read_source(
             "Set `colour` in their dataset.yaml to the same value.",
         )
     return Source(parts)
+
+
+def pretrain_split(records: Sequence[Record]) -> str:
+    """The split of a data set that is pre-trained on."""
+    return "pretrain" if any(record.split == "pretrain" for record in records) else "train"
 
 
 def build_objective(plan: Pretraining, source: Source) -> Objective:

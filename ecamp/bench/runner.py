@@ -24,7 +24,7 @@ from ecamp.bench.features import (
     weights_name,
 )
 from ecamp.bench.floors import floor_prediction
-from ecamp.bench.plan import Cell, Plan
+from ecamp.bench.plan import EVAL_SPLITS, Cell, Plan
 from ecamp.bench.pretraining import (
     Pretraining,
     Watch,
@@ -46,8 +46,6 @@ from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import TaskSplit
 from ecamp.train.memory import keep_heap, on_halving, peak_bytes, reset_peak
 from ecamp.train.recipe import PretrainRecipe
-
-EVAL_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class Runner:
 
     def _note_reads(self, cell: Cell) -> None:
         """What all cells that share features read of them, so that they are computed once."""
-        task = make_plugin("ecamp.tasks", _task_ref(cell.task, self.plan.spec.task_options))
+        task = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
         name = f"{cell.dataset}|{weights_name(cell)}"
         self._reads[name] = self._reads.get(name, frozenset()) | task.reads
 
@@ -159,9 +157,7 @@ class Runner:
         self.budget.check(self._timings, [cell_kind(cell)])
         began = time.monotonic()
         reset_peak()
-        task: TaskPlugin = make_plugin(
-            "ecamp.tasks", _task_ref(cell.task, self.plan.spec.task_options)
-        )
+        task: TaskPlugin = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
         rows = self._rows(cell, task, arrays)
         if cell.floor:
             predicted = floor_prediction(
@@ -399,12 +395,6 @@ class Runner:
         )
         with atomic_path(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
-
-
-def _task_ref(name: str, options: dict[str, dict[str, Any]]) -> Any:
-    from ecamp.config import PluginRef
-
-    return PluginRef(name=name, options=options.get(name, {}))
 
 
 def subset_arrays(arrays: Arrays, rows: np.ndarray) -> Arrays:

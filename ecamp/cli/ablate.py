@@ -34,7 +34,9 @@ PARTS = (
 @click.option("--cache", type=click.Path(path_type=Path), help="decoded images and weights")
 @click.option("--budget", metavar="TIME", help="start nothing that would end later: 90s, 30m, 2h")
 @click.option("--dry-run", is_flag=True, help="show the cells and what they may cost; run none")
-@click.option("--no-estimate", is_flag=True, help="with --dry-run: only the cells, nothing measured")
+@click.option(
+    "--no-estimate", is_flag=True, help="with --dry-run: only the cells, nothing measured"
+)
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json", "csv", "md"]),
               default="table", show_default=True)  # fmt: skip
 def ablate(**options: Any) -> None:

@@ -23,7 +23,9 @@ def cache() -> None:
 
 _root = click.option("--cache", "root", type=click.Path(path_type=Path),
                      help="cache folder; default $ECAMP_CACHE or ~/.cache/ecamp")  # fmt: skip
-_kind = click.option("--kind", type=click.Choice(KINDS), multiple=True, help="only this; repeatable")
+_kind = click.option(
+    "--kind", type=click.Choice(KINDS), multiple=True, help="only this; repeatable"
+)
 
 
 @cache.command("ls")
@@ -128,7 +130,9 @@ def _plain(entry: Entry) -> dict[str, Any]:
 
 
 def _line(entry: Entry) -> str:
-    used = "in use now" if entry.busy else time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+    used = (
+        "in use now" if entry.busy else time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+    )
     return f"{entry.kind:8} {entry.key} {_size(entry.bytes)}  {used:16}  {entry.label}"
 
 
