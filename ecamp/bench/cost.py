@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,16 +94,21 @@ class Budget:
     ) -> None:
         self.seconds, self._clock, self._began = seconds, clock, clock()
 
-    def check(self, timings: Timings, kinds: Iterable[str]) -> None:
-        """Pass when work of these kinds may be started, one after the other.
+    def check(self, timings: Timings, kind: str) -> None:
+        """Pass when work of a kind may be started.
 
         A kind that was never measured counts as nothing: something has to be started once.
 
         Raises:
-            OutOfTime: The time is spent, or their expected time does not fit.
+            OutOfTime: The time is spent, or the expected time does not fit.
         """
         if self.seconds is None:
             return
         left = self.seconds - (self._clock() - self._began)
-        if left <= 0 or sum(timings.expected(kind) or 0.0 for kind in kinds) > left:
-            raise OutOfTime
+        expected = timings.expected(kind) or 0.0
+        if left <= 0:
+            raise OutOfTime("the budget is spent")
+        if expected > left:
+            raise OutOfTime(
+                f"{kind} takes about {expected:.0f} s, the budget has {left:.0f} s left"
+            )

@@ -137,12 +137,20 @@ class _Estimator:
     def _glimpse(self, cell: Cell) -> Glimpse:
         """Images that a cell is evaluated on."""
         size = make_plugin("ecamp.encoders", cell.encoder or self.plan.spec.encoders[0]).image_size
-        name = f"{cell.dataset}@{size}"
+        return self._look(cell.dataset, size, EVAL_SPLITS, False, None)
+
+    def _look(
+        self, ref: PluginRef, size: int, splits: Sequence[str], told: bool, most: int | None
+    ) -> Glimpse:
+        """A look at each data set, once; `told` wants reports."""
+        name = f"{ref}@{size} {splits} {told}"
         if name not in self.glimpses:
-            dataset, records = self._dataset(cell.dataset)
-            seen = glimpse(dataset, records, size, splits=EVAL_SPLITS, on_bad_image=self.bad)
-            self.glimpses[name] = seen
-            self._note_decoding(str(cell.dataset), seen, size)
+            dataset, records = self._dataset(ref)
+            self.glimpses[name] = glimpse(
+                dataset, records, size, splits=splits, on_bad_image=self.bad, most=most,
+                keep=lambda record: not told or bool((record.report or "").strip()),
+            )  # fmt: skip
+            self._note_decoding(str(ref), self.glimpses[name], size)
         return self.glimpses[name]
 
     def _pretraining(self) -> list[Line]:
@@ -173,16 +181,11 @@ class _Estimator:
     def _source(self, plan: Pretraining) -> tuple[Source, int]:
         """A few of the pairs, and how many there are."""
         size = make_plugin("ecamp.encoders", plan.encoder).image_size * plan.recipe.scale
-        needs = make_plugin("ecamp.pretext", plan.pretext).needs
+        told = "report" in make_plugin("ecamp.pretext", plan.pretext).needs
         parts, count = [], 0
         for ref in plan.data:
-            data, records = self._dataset(ref)
-            seen = glimpse(
-                data, records, size, splits=[pretrain_split(records)], on_bad_image=self.bad,
-                most=RECORDS,
-                keep=lambda record: "report" not in needs or bool((record.report or "").strip()),
-            )  # fmt: skip
-            self._note_decoding(str(ref), seen, size)
+            split = pretrain_split(self._dataset(ref)[1])
+            seen = self._look(ref, size, [split], told, RECORDS)
             parts.append(Part(seen.arrays, np.arange(len(seen.arrays))))
             count += seen.count
         return Source(parts), count
@@ -193,7 +196,8 @@ class _Estimator:
         if not (folder / "checkpoint.pt").exists():
             return 0
         try:
-            return len((folder / "metrics.jsonl").read_text().splitlines()) * 10
+            # A line at step 0 and at every tenth.
+            return max(len((folder / "metrics.jsonl").read_text().splitlines()) - 1, 0) * 10
         except OSError:
             return 0
 

@@ -124,7 +124,8 @@ class Runner:
             try:
                 with on_halving(self._note_halving):
                     self._run_cell(cell, count, len(todo))
-            except OutOfTime:
+            except OutOfTime as reason:
+                self.say(f"stopped: {reason}")
                 left = len(todo) - count + 1
                 return Outcome(count - 1 - len(failed), reused, failed, left)
             except Exception as error:
@@ -154,7 +155,7 @@ class Runner:
         self._told = {}
         weights = self._pretrained(cell)
         arrays = self._arrays_of(cell)
-        self.budget.check(self._timings, [cell_kind(cell)])
+        self.budget.check(self._timings, cell_kind(cell))
         began = time.monotonic()
         reset_peak()
         task: TaskPlugin = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
@@ -189,7 +190,7 @@ class Runner:
             known = is_trained(plan, self.cache)
             begun = (cache_folder(plan, self.cache) / "checkpoint.pt").exists()
             if not known:
-                self.budget.check(self._timings, [pretrain_kind(plan)])
+                self.budget.check(self._timings, pretrain_kind(plan))
             began = time.monotonic()
             try:
                 watch = None if self.watch is None else self.watch(plan.recipe)
@@ -298,11 +299,13 @@ class Runner:
                 arrays,
                 self._reads[f"{cell.dataset}|{weights_name(cell)}"],
                 f"{weights_label(cell)} on {arrays.info.protocol}",
-                lambda: self.budget.check(self._timings, [feature_kind(cell), cell_kind(cell)]),
+                lambda: self.budget.check(self._timings, feature_kind(cell)),
             )
             self._features, origin = (name, frozen), frozen.origin
             if origin == "computed":
                 self._told["timings"] = {feature_kind(cell): round(frozen.seconds, 3)}
+                self._note_times(self._told["timings"])
+                self.budget.check(self._timings, cell_kind(cell))
         frozen = self._features[1]
         self._told |= {
             "features": origin,
@@ -366,7 +369,7 @@ class Runner:
         seconds = time.monotonic() - began
         took: dict[str, float] = self._told.pop("timings", {})
         took[cell_kind(cell)] = round(seconds - sum(took.values()), 3)
-        self._note_times(took)
+        self._timings.add(cell_kind(cell), took[cell_kind(cell)])
         cost = {**self._told, **peak_bytes(), "timings": took}
         self.run.write_cell(
             cell.key,

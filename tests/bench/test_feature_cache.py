@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from ecamp.bench import feature_cache, features
 from ecamp.bench.feature_cache import FeatureCache, Frozen, feature_key, weights_digest
 from ecamp.bench.features import feature_specs, fill_features, take
+from ecamp.cli import run
 from ecamp.config import PluginRef
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.cache import list_entries, remove
@@ -354,3 +355,35 @@ def test_warm_features_are_mapped_not_read(arrays: Arrays, tmp_path: Path) -> No
     with open("/proc/self/smaps") as maps:
         assert str(entry(tmp_path) / "features.safetensors") in maps.read()
     assert found.features.pooled.shape[0] == len(arrays)
+
+
+def test_a_bench_gives_the_same_bytes_cold_warm_and_without_a_cache(
+    tmp_path: Path, small_bench: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("task_options: {seg: {steps: 4}, det: {steps: 4}}")
+    whole = ("-c", str(recipe), "--tasks", "cls,seg,det")
+
+    def bench(name: str, cache: str, *more: str) -> dict[str, bytes]:
+        out = tmp_path / name
+        args = ["--pretext", "none,mae", "--run", str(out), "--cache", str(tmp_path / cache)]
+        assert run([*small_bench, *args, *more]) == 0
+        files = [*out.glob("cells/*/result.json"), *out.glob("cells/*/head.safetensors")]
+        return {str(f.relative_to(out)): f.read_bytes() for f in files}
+
+    def origins(name: str) -> set[str]:
+        told = [json.loads(f.read_text()) for f in (tmp_path / name).glob("cells/*/run.json")]
+        return {t["features"] for t in told if "features" in t}
+
+    cold = bench("cold", "cache", *whole)
+    warm = bench("warm", "cache", *whole)
+    # A cache that a bench of classification alone began: its entries are made again whole.
+    bench("small", "small", "--tasks", "cls")
+    grown = bench("grown", "small", *whole)
+    monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", "0")
+    none = bench("none", "none", *whole)
+    assert origins("cold") == origins("grown") == origins("none") == {"computed", "memory"}
+    assert origins("warm") == {"disk", "memory"}
+    assert not (tmp_path / "none" / "features").exists()
+    assert len(cold) > 12
+    assert cold == warm == grown == none
