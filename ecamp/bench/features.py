@@ -1,23 +1,29 @@
-"""Encoders with their weights, and the frozen features of a data set, computed once."""
+"""Encoders with their weights, and the frozen features of a data set."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ecamp.bench.plan import Cell
 from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
+from ecamp.data.tensor_file import Specs
 from ecamp.encoders.base import Encoder, Features
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import CorruptFileError
 from ecamp.plugin.host import make_plugin
 from ecamp.tasks.base import Inputs
+from ecamp.train.memory import in_parts
 from ecamp.train.pretrain import load_weights
 
 BATCH = 256
+Reads = frozenset[str]  # of TaskPlugin.reads
 
 
 def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
@@ -42,24 +48,64 @@ def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
     return encoder.eval()
 
 
-def frozen_features(encoder: Encoder, arrays: Arrays, rows: np.ndarray) -> Features:
-    """Features of some images in eval mode (no drop-path, the encoder's own final norm kept).
+def feature_specs(encoder: Encoder, arrays: Arrays, reads: Reads) -> tuple[Specs, tuple[int, int]]:
+    """What the features of all images take: dtype and shape by name; and the grid.
 
     The pyramid is kept in bfloat16: half the memory, and far finer than what heads resolve.
+
+    Args:
+        reads: `pooled` is always there, the pyramid where it is named.
+    """
+    with torch.no_grad():
+        one = encoder.eval()(normaliser(arrays.info)(arrays.images[:1]))
+    specs = {"pooled": (torch.float32, (len(arrays), *one.pooled.shape[1:]))}
+    if "pyramid" in reads:
+        for at, level in enumerate(one.pyramid):
+            specs[f"pyramid.{at}"] = (torch.bfloat16, (len(arrays), *level.shape[1:]))
+    return specs, one.grid
+
+
+def fill_features(
+    encoder: Encoder, arrays: Arrays, out: Mapping[str, Tensor], batch: int = BATCH
+) -> float:
+    """Encode all images in eval mode (no drop-path, the encoder's own final norm kept).
+
+    Args:
+        out: Tensors of `feature_specs`, filled.
+
+    Returns:
+        Images a second.
     """
     normalise = normaliser(arrays.info)
-    pooled, tokens, levels = [], [], []
-    grid = (0, 0)
+    seconds = 0.0
+
+    def encode(index: np.ndarray) -> Features:
+        nonlocal seconds
+        began = time.monotonic()
+        seen: Features = encoder(normalise(arrays.images[index]))
+        seconds += time.monotonic() - began
+        return seen
+
     encoder.eval()
     with torch.no_grad():
-        for start in range(0, len(rows), BATCH):
-            out = encoder(normalise(arrays.images[rows[start : start + BATCH]]))
-            pooled.append(out.pooled)
-            tokens.append(out.tokens[:, :0])  # heads use the pyramid; tokens would double it
-            levels.append([level.bfloat16() for level in out.pyramid])
-            grid = out.grid
-    pyramid = tuple(torch.cat(parts) for parts in zip(*levels, strict=True))
-    return Features(torch.cat(pooled), torch.cat(tokens), grid, pyramid)
+        for index, seen in in_parts(encode, len(arrays), batch, "features"):
+            here = slice(int(index[0]), int(index[-1]) + 1)
+            out["pooled"][here] = seen.pooled
+            for at, level in enumerate(seen.pyramid):
+                if f"pyramid.{at}" in out:
+                    out[f"pyramid.{at}"][here] = level
+    return len(arrays) / max(seconds, 1e-9)
+
+
+def features_from(tensors: Mapping[str, Tensor], grid: tuple[int, int]) -> Features:
+    """Put stored tensors together; heads use the pyramid, `tokens` (n, 0, width) would double it."""
+    pooled = tensors["pooled"]
+    levels = [tensors[name] for name in sorted(tensors, key=_level) if name != "pooled"]
+    return Features(pooled, pooled.new_empty(len(pooled), 0, pooled.shape[1]), grid, tuple(levels))
+
+
+def _level(name: str) -> int:
+    return int(name.rpartition(".")[2]) if "." in name else -1
 
 
 def inputs_of(arrays: Arrays, rows: np.ndarray, features: Features | None) -> Inputs:
@@ -68,8 +114,9 @@ def inputs_of(arrays: Arrays, rows: np.ndarray, features: Features | None) -> In
 
 
 def take(features: Features, at: np.ndarray) -> Features:
-    """Features of some positions."""
-    rows = torch.from_numpy(at)
+    """Features of some positions; a run of neighbours is not copied."""
+    run = len(at) and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all()
+    rows = slice(int(at[0]), int(at[-1]) + 1) if run else torch.from_numpy(at)
     return Features(
         features.pooled[rows],
         features.tokens[rows],
@@ -84,3 +131,12 @@ def weights_name(cell: Cell) -> str:
         return "-"
     which = cell.pretraining.key if cell.pretraining else f"random-{cell.seed}"
     return f"{cell.encoder}|{which}"
+
+
+def weights_label(cell: Cell) -> str:
+    """The same for people: encoder, pretext, and the seed that its weights hang on."""
+    plan = cell.pretraining
+    label = f"{cell.encoder} {cell.pretext}"
+    if plan is not None and plan.file is not None:
+        return label
+    return f"{label} seed {cell.seed if plan is None else plan.recipe.seed}"

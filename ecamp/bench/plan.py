@@ -14,6 +14,8 @@ from ecamp.plugin.protocols import Dataset, EncoderPlugin, TaskPlugin
 # Bump when a change of code changes results for the same recipe: old cells are then not reused.
 RESULTS_VERSION = 1
 
+EVAL_SPLITS = ("train", "val", "test")
+
 FLOORS = {
     "cls": ("constant", "pixel-statistics"),
     "seg": ("all-empty", "prior-mask"),
@@ -61,6 +63,10 @@ class Plan:
     cells: tuple[Cell, ...]
     pretrainings: tuple[Pretraining, ...]
     notes: tuple[str, ...]
+
+    def task_ref(self, name: str) -> PluginRef:
+        """A task with the recipe's options."""
+        return PluginRef(name=name, options=self.spec.task_options.get(name, {}))
 
     def as_json(self) -> dict[str, Any]:
         """Plain form for `plan.json` and `--dry-run`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import torch
 
 from ecamp.config import BenchSpec, PluginRef, identity, validate
 from ecamp.data.arrays import materialise
+from ecamp.data.cache import write_meta
 from ecamp.data.store import atomic_path, cache_root, content_hash, locked
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin
+from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin, Record
 from ecamp.pretext.base import Objective
 from ecamp.train.pretrain import pretrain, pretrain_key
 from ecamp.train.recipe import PretrainRecipe
@@ -131,8 +132,7 @@ def read_source(
     parts = []
     for ref in plan.data:
         data = make_plugin("ecamp.datasets", ref)
-        splits = {record.split for record in data.records()}
-        split = "pretrain" if "pretrain" in splits else "train"
+        split = pretrain_split(data.records())
         arrays = materialise(
             data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, log=say
         )
@@ -152,6 +152,11 @@ def read_source(
             "Set `colour` in their dataset.yaml to the same value.",
         )
     return Source(parts)
+
+
+def pretrain_split(records: Sequence[Record]) -> str:
+    """The split of a data set that is pre-trained on."""
+    return "pretrain" if any(record.split == "pretrain" for record in records) else "train"
 
 
 def build_objective(plan: Pretraining, source: Source) -> Objective:
@@ -182,13 +187,14 @@ def run_pretraining(
     Returns:
         The folder with `weights.safetensors`, `pretrain.json`, `metrics.jsonl`.
     """
-    folder = cache_root(cache) / "pretrain" / plan.key
+    folder = cache_folder(plan, cache)
     with locked(folder.with_suffix(".lock")):
-        if (folder / "weights.safetensors").exists() and (folder / "pretrain.json").exists():
+        if is_trained(plan, cache):
             return folder
         size = make_plugin("ecamp.encoders", plan.encoder).image_size * plan.recipe.scale
         source = read_source(plan, size, on_bad_image, cache, say)
         total = plan.recipe.total_steps(len(source))
+        write_meta(folder, _describe(plan), [])
         say(
             f"pre-training {plan.encoder} with {plan.pretext}: {total} steps on {len(source)} pairs"
         )
@@ -203,7 +209,24 @@ def run_pretraining(
             say,
             **extra,
         )
+        write_meta(folder, _describe(plan), ["weights.safetensors", "pretrain.json"])
     return folder
+
+
+def cache_folder(plan: Pretraining, cache: Path | None) -> Path:
+    """Where a pre-training is kept."""
+    return cache_root(cache) / "pretrain" / plan.key
+
+
+def is_trained(plan: Pretraining, cache: Path | None) -> bool:
+    """Whether a pre-training is done."""
+    folder = cache_folder(plan, cache)
+    return (folder / "weights.safetensors").exists() and (folder / "pretrain.json").exists()
+
+
+def _describe(plan: Pretraining) -> str:
+    data = ", ".join(str(ref) for ref in plan.data)
+    return f"{plan.encoder} {plan.label} on {data}, seed {plan.recipe.seed}"
 
 
 def copy_pretraining(folder: Path, out: Path) -> None:

@@ -13,40 +13,53 @@ from typing import Any
 import numpy as np
 import torch
 
+from ecamp.bench.cost import Budget, OutOfTime, Timings, cell_kind, feature_kind, pretrain_kind
+from ecamp.bench.feature_cache import FeatureCache, Frozen, count_parameters
 from ecamp.bench.features import (
+    Reads,
     build_encoder,
-    frozen_features,
     inputs_of,
     take,
+    weights_label,
     weights_name,
 )
 from ecamp.bench.floors import floor_prediction
-from ecamp.bench.plan import Cell, Plan
-from ecamp.bench.pretraining import Pretraining, Watch, copy_pretraining, run_pretraining
+from ecamp.bench.plan import EVAL_SPLITS, Cell, Plan
+from ecamp.bench.pretraining import (
+    Pretraining,
+    Watch,
+    cache_folder,
+    copy_pretraining,
+    is_trained,
+    run_pretraining,
+)
 from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack
 from ecamp.data.arrays import Arrays, materialise
+from ecamp.data.cache import Use
 from ecamp.data.splits import fraction_index
-from ecamp.data.store import atomic_path, write_json
-from ecamp.encoders.base import Features
+from ecamp.data.store import atomic_path, locked, write_json
 from ecamp.encoders.checkpoints import inspect
 from ecamp.errors import DataError, EcampError
 from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import TaskSplit
-from ecamp.train.memory import keep_heap
+from ecamp.train.memory import keep_heap, on_halving, peak_bytes, reset_peak
 from ecamp.train.recipe import PretrainRecipe
-
-EVAL_SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run."""
+    """What became of a run.
+
+    Attributes:
+        left: Cells that the budget left to the next time.
+    """
 
     done: int
     reused: int
     failed: dict[str, str]
+    left: int = 0
 
 
 class Runner:
@@ -56,6 +69,7 @@ class Runner:
         say: Gets one line per event, for stderr.
         progress: Gets (step, total, losses) while pre-training.
         watch: Makes the observer of a pre-training from its recipe (pictures).
+        budget: Time in which cells may be started; by default all of it.
     """
 
     def __init__(
@@ -64,16 +78,24 @@ class Runner:
         run: RunFolder,
         *,
         cache: Path | None = None,
+        budget: Budget | None = None,
         say: Callable[[str], None] = lambda text: None,
         progress: Callable[[int, int, dict[str, float]], None] = lambda step, total, losses: None,
         watch: Callable[[PretrainRecipe], Watch] | None = None,
     ) -> None:
         self.plan, self.run, self.cache = plan, run, cache
         self.say, self.progress, self.watch = say, progress, watch
+        self.budget = budget or Budget()
+        self._timings = Timings.of_run(run.path)
         self._arrays: dict[str, Arrays] = {}
-        self._features: tuple[str, Features] | None = None
+        self._cache = FeatureCache(cache, say)
+        self._reads: dict[str, Reads] = {}
+        self._features: tuple[str, Frozen] | None = None
         self._weights: dict[str, Path] = {}
+        self._uses: list[Use] = []
         self._broken: dict[str, str] = {}
+        self._halved: dict[str, int] = {}
+        self._told: dict[str, Any] = {}  # of the current cell, for run.json
 
     def execute(self) -> Outcome:
         """Run all cells that are not done.
@@ -89,6 +111,9 @@ class Runner:
         for folder in self.run.damaged:
             self.say(f"{folder}: damaged; this cell is made again")
         failed: dict[str, str] = {}
+        for cell in todo:
+            if cell.kind != "floor" and cell.protocol != "finetune":
+                self._note_reads(cell)
         # Cells that share features stand together, so that features are computed once.
         order = sorted(
             range(len(todo)),
@@ -97,10 +122,27 @@ class Runner:
         for count, index in enumerate(order, 1):
             cell = todo[index]
             try:
-                self._run_cell(cell, count, len(todo))
+                with on_halving(self._note_halving):
+                    self._run_cell(cell, count, len(todo))
+            except OutOfTime as reason:
+                self.say(f"stopped: {reason}")
+                left = len(todo) - count + 1
+                return Outcome(count - 1 - len(failed), reused, failed, left)
             except Exception as error:
                 failed[cell.key] = self._note_failure(cell, error)
         return Outcome(len(todo) - len(failed), reused, failed)
+
+    def _note_reads(self, cell: Cell) -> None:
+        """What all cells that share features read of them, so that they are computed once."""
+        task = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
+        name = f"{cell.dataset}|{weights_name(cell)}"
+        self._reads[name] = self._reads.get(name, frozenset()) | task.reads
+
+    def _note_halving(self, what: str, batch: int) -> None:
+        if what not in self._halved:
+            self.say(f"{what}: out of memory; going on with smaller batches (see run.json)")
+        self._halved[what] = batch
+        self._told.setdefault("halved_batches", {})[what] = batch
 
     def _note_failure(self, cell: Cell, error: Exception) -> str:
         text = str(error) if isinstance(error, EcampError) else f"{type(error).__name__}: {error}"
@@ -110,12 +152,13 @@ class Runner:
         return text
 
     def _run_cell(self, cell: Cell, count: int, total: int) -> None:
+        self._told = {}
         weights = self._pretrained(cell)
         arrays = self._arrays_of(cell)
+        self.budget.check(self._timings, cell_kind(cell))
         began = time.monotonic()
-        task: TaskPlugin = make_plugin(
-            "ecamp.tasks", _task_ref(cell.task, self.plan.spec.task_options)
-        )
+        reset_peak()
+        task: TaskPlugin = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
         rows = self._rows(cell, task, arrays)
         if cell.floor:
             predicted = floor_prediction(
@@ -144,6 +187,11 @@ class Runner:
         if plan.file is not None:
             return self._imported(plan, plan.file)
         if plan.key not in self._weights:
+            known = is_trained(plan, self.cache)
+            begun = (cache_folder(plan, self.cache) / "checkpoint.pt").exists()
+            if not known:
+                self.budget.check(self._timings, pretrain_kind(plan))
+            began = time.monotonic()
             try:
                 watch = None if self.watch is None else self.watch(plan.recipe)
                 folder = run_pretraining(
@@ -152,9 +200,20 @@ class Runner:
             except Exception as error:
                 self._broken[plan.key] = str(error)
                 raise
-            copy_pretraining(folder, self.run.path / "pretrain" / plan.key)
+            with locked(folder.with_suffix(".lock")):
+                self._uses.append(Use(folder))
+            copy = self.run.path / "pretrain" / plan.key
+            copy_pretraining(folder, copy)
+            if not known and not begun:
+                took = {pretrain_kind(plan): round(time.monotonic() - began, 3)}
+                self._note_times(took)
+                write_json(copy / "run.json", {"timings": took})
             self._weights[plan.key] = folder / "weights.safetensors"
         return self._weights[plan.key]
+
+    def _note_times(self, took: dict[str, float]) -> None:
+        for kind, seconds in took.items():
+            self._timings.add(kind, seconds)
 
     def _imported(self, plan: Pretraining, file: Path) -> Path:
         """Weights that are there already; the run keeps what they are, not a copy."""
@@ -209,10 +268,10 @@ class Runner:
     ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, torch.Tensor]]:
         assert cell.encoder is not None
         frozen = cell.protocol != "finetune"
-        features = self._frozen(cell, arrays, weights) if frozen else None
+        shared = self._frozen(cell, arrays, weights) if frozen else None
 
         def inputs(split: str) -> Any:
-            part = None if features is None else take(features, rows[split])
+            part = None if shared is None else take(shared.features, rows[split])
             return inputs_of(arrays, rows[split], part)
 
         train = TaskSplit(inputs("train"), task.targets(subset_arrays(arrays, rows["train"])))
@@ -221,18 +280,39 @@ class Runner:
         torch.manual_seed(cell.seed)
         channels = arrays.images.shape[-1]
         encoder = None if frozen else build_encoder(cell, channels, weights)
+        if encoder is not None:
+            self._told["encoder_parameters"] = count_parameters(encoder)
         torch.manual_seed(cell.seed)
         head = task.fit(encoder, train, val, protocol=cell.protocol, seed=cell.seed)
         return head.predict(inputs("test")), dict(head.selected), head.state_dict()
 
-    def _frozen(self, cell: Cell, arrays: Arrays, weights: Path | None) -> Features:
+    def _frozen(self, cell: Cell, arrays: Arrays, weights: Path | None) -> Frozen:
         name = f"{cell.dataset}|{arrays.key}|{weights_name(cell)}"
+        origin = "memory"
         if self._features is None or self._features[0] != name:
             assert cell.encoder is not None
+            self._features = None  # two sets of features at once may not fit
             encoder = build_encoder(cell, arrays.images.shape[-1], weights)
-            every = np.arange(len(arrays))
-            self._features = (name, frozen_features(encoder, arrays, every))
-        return self._features[1]
+            frozen = self._cache.get(
+                encoder,
+                cell.encoder,
+                arrays,
+                self._reads[f"{cell.dataset}|{weights_name(cell)}"],
+                f"{weights_label(cell)} on {arrays.info.protocol}",
+                lambda: self.budget.check(self._timings, feature_kind(cell)),
+            )
+            self._features, origin = (name, frozen), frozen.origin
+            if origin == "computed":
+                self._told["timings"] = {feature_kind(cell): round(frozen.seconds, 3)}
+                self._note_times(self._told["timings"])
+                self.budget.check(self._timings, cell_kind(cell))
+        frozen = self._features[1]
+        self._told |= {
+            "features": origin,
+            "encoder_parameters": frozen.parameters,
+            "embed_images_per_second": round(frozen.images_per_second, 2),
+        }
+        return frozen
 
     def _write(
         self,
@@ -287,11 +367,15 @@ class Runner:
             with atomic_path(self.run.cell(cell.key) / "head.safetensors") as temporary:
                 save_file({k: v.contiguous() for k, v in head.items()}, temporary)
         seconds = time.monotonic() - began
+        took: dict[str, float] = self._told.pop("timings", {})
+        took[cell_kind(cell)] = round(seconds - sum(took.values()), 3)
+        self._timings.add(cell_kind(cell), took[cell_kind(cell)])
+        cost = {**self._told, **peak_bytes(), "timings": took}
         self.run.write_cell(
             cell.key,
             result,
             stored,
-            {"seconds": round(seconds, 3), "finished": time.time()},
+            {"seconds": round(seconds, 3), "finished": time.time(), **cost},
             f"{cell.label}\n{seconds:.1f} s\n",
         )
         self._write_gallery(arrays)
@@ -314,12 +398,6 @@ class Runner:
         )
         with atomic_path(path) as temporary:
             temporary.write_bytes(buffer.getvalue())
-
-
-def _task_ref(name: str, options: dict[str, dict[str, Any]]) -> Any:
-    from ecamp.config import PluginRef
-
-    return PluginRef(name=name, options=options.get(name, {}))
 
 
 def subset_arrays(arrays: Arrays, rows: np.ndarray) -> Arrays:

@@ -26,6 +26,7 @@ COMMANDS = {
     "kernels": ("ecamp.cli.kernels:kernels", "Which kernels are native here, and how fast."),
     "data": ("ecamp.cli.data:data", "Data sets, and the audit of their splits."),
     "plugins": ("ecamp.cli.plugins:plugins", "List and describe plugins."),
+    "cache": ("ecamp.cli.cache:cache", "What is kept between runs: list, collect, verify."),
     "doctor": ("ecamp.cli.doctor:doctor", "Say whether this installation works."),
 }
 

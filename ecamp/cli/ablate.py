@@ -32,7 +32,11 @@ PARTS = (
 @click.option("--run", "run_path", type=click.Path(path_type=Path), default=Path("runs/ablate"),
               show_default=True, help="run folder; an interrupted run resumes")  # fmt: skip
 @click.option("--cache", type=click.Path(path_type=Path), help="decoded images and weights")
-@click.option("--dry-run", is_flag=True, help="show the cells, compute nothing")
+@click.option("--budget", metavar="TIME", help="start nothing that would end later: 90s, 30m, 2h")
+@click.option("--dry-run", is_flag=True, help="show the cells and what they may cost; run none")
+@click.option(
+    "--no-estimate", is_flag=True, help="with --dry-run: only the cells, nothing measured"
+)
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json", "csv", "md"]),
               default="table", show_default=True)  # fmt: skip
 def ablate(**options: Any) -> None:

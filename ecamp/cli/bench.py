@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ecamp.bench.plan import Plan
     from ecamp.config import BenchSpec
 
 
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 @click.option("--run", "run_path", type=click.Path(path_type=Path), default=Path("runs/bench"),
               show_default=True, help="run folder; an interrupted run resumes")  # fmt: skip
 @click.option("--cache", type=click.Path(path_type=Path), help="decoded images and weights")
-@click.option("--dry-run", is_flag=True, help="show the cells, compute nothing")
+@click.option("--budget", metavar="TIME", help="start nothing that would end later: 90s, 30m, 2h")
+@click.option("--dry-run", is_flag=True, help="show the cells and what they may cost; run none")
+@click.option(
+    "--no-estimate", is_flag=True, help="with --dry-run: only the cells, nothing measured"
+)
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json", "csv", "md"]),
               default="table", show_default=True)  # fmt: skip
 def bench(**options: Any) -> None:
@@ -41,24 +46,26 @@ def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
     """Plan, run and summarise a recipe; the first pretext is the baseline.
 
     Args:
-        options: `dry_run`, `format`, `run_path`, `cache` of the command line.
+        options: `dry_run`, `no_estimate`, `budget`, `format`, `run_path`, `cache` of the command line.
     """
+    from ecamp.bench.cost import Budget, parse_duration
     from ecamp.bench.plan import make_plan
     from ecamp.bench.runner import Runner
     from ecamp.bench.store import RunFolder, command_line
     from ecamp.cli.previews import watcher
 
+    budget = Budget(parse_duration(options["budget"]) if options["budget"] else None)
     plan = make_plan(spec)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     if options["dry_run"]:
-        _show(plan, options["form"])
+        _show(plan, options)
         return
     run = RunFolder(options["run_path"])
     run.open(spec, {**plan.as_json(), "command": command_line()})
     began = time.monotonic()
     runner = Runner(
-        plan, run, cache=options["cache"],
+        plan, run, cache=options["cache"], budget=budget,
         say=lambda text: click.echo(f"{time.monotonic() - began:6.0f}s  {text}", err=True),
         progress=Progress(), watch=lambda recipe: watcher(recipe, 4, only_last=True),
     )  # fmt: skip
@@ -66,7 +73,10 @@ def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
     _summarise(run.path, options["form"], spec.pretext[0])
     click.echo(f"{outcome.done} cells done, {outcome.reused} reused, {len(outcome.failed)} failed "
                f"in {time.monotonic() - began:.0f} s", err=True)  # fmt: skip
-    if outcome.failed:
+    if outcome.left:
+        click.echo(f"the budget of {options['budget']} is spent: {outcome.left} of {len(plan.cells)} "
+                   "cells are left; the same command goes on", err=True)  # fmt: skip
+    if outcome.failed or outcome.left:
         sys.exit(3)
 
 
@@ -97,17 +107,25 @@ def numbers(kind: type, name: str, text: str) -> list[Any]:
         raise UsageError(f"--{name}: '{text}' is no list of numbers.") from None
 
 
-def _show(plan: Any, form: str) -> None:
+def _show(plan: Plan, options: dict[str, Any]) -> None:
     import json
 
-    if form == "json":
-        click.echo(json.dumps(plan.as_json(), indent=2))
-        return
-    for pretraining in plan.pretrainings:
-        click.echo(f"pretrain {pretraining.key}  {pretraining.encoder} {pretraining.pretext} "
-                   f"seed {pretraining.recipe.seed}")  # fmt: skip
-    for cell in plan.cells:
-        click.echo(f"{cell.kind:8} {cell.key}  {cell.label}")
+    from ecamp.bench.estimate import estimate_cost, format_cost
+
+    known = plan.as_json()
+    if options["form"] != "json":
+        for pretraining in plan.pretrainings:
+            click.echo(f"pretrain {pretraining.key}  {pretraining.encoder} {pretraining.pretext} "
+                       f"seed {pretraining.recipe.seed}")  # fmt: skip
+        for cell in plan.cells:
+            click.echo(f"{cell.kind:8} {cell.key}  {cell.label}")
+    if not options["no_estimate"]:
+        cost = estimate_cost(plan, options["run_path"], options["cache"])
+        known["estimate"] = cost.as_json()
+        if options["form"] != "json":
+            click.echo("\n" + "\n".join(format_cost(cost)))
+    if options["form"] == "json":
+        click.echo(json.dumps(known, indent=2))
     click.echo(f"{len(plan.cells)} cells, {len(plan.pretrainings)} pre-trainings", err=True)
 
 

@@ -16,6 +16,7 @@ import click
 def report(run: Path, form: str, baseline: str, no_html: bool) -> None:
     """Print the table of a run and write its HTML page."""
     from ecamp.errors import MissingError
+    from ecamp.report.costs import format_costs, read_costs
     from ecamp.report.page import write_page
     from ecamp.report.ranks import format_ranks, rank_models
     from ecamp.report.summary import format_rows, read_run, summarise
@@ -28,7 +29,8 @@ def report(run: Path, form: str, baseline: str, no_html: bool) -> None:
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(format_rows(summarise(cells, baseline=baseline), form))
-    if form == "table" and (lines := format_ranks(*rank_models(cells))):
-        click.echo("\n" + "\n".join(lines))
+    for lines in (format_ranks(*rank_models(cells)), format_costs(read_costs(cells))):
+        if form == "table" and lines:
+            click.echo("\n" + "\n".join(lines))
     if not no_html:
         click.echo(f"report: {write_page(run, baseline=baseline)}", err=True)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
 
 from ecamp.config import identity
+from ecamp.data.cache import Use, write_meta
 from ecamp.data.fit import fit_square
 from ecamp.data.splits import split_hash
-from ecamp.data.store import cache_root, locked
+from ecamp.data.store import atomic_folder, cache_root, locked
 from ecamp.errors import DataError, EcampError, MissingError
 from ecamp.plugin.protocols import Dataset, DatasetInfo, Record, Sample
 
@@ -46,6 +46,7 @@ class Arrays:
         skipped: `row: reason` of images left out under `--on-bad-image skip`.
         split_hash: Hash of all ids and splits of the whole data set.
         key: Identity of the arrays.
+        use: Keeps the mapped cache entry from being collected; None where nothing is mapped.
     """
 
     info: DatasetInfo
@@ -65,6 +66,7 @@ class Arrays:
     skipped: tuple[str, ...]
     split_hash: str
     key: str
+    use: Use | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -108,15 +110,21 @@ def materialise(
             f"{dataset.info.name}: no image in split {' or '.join(splits)}.",
             f"It has: {', '.join(sorted({r.split for r in records}))}.",
         )
-    key = identity(
-        [FORMAT, dataset.fingerprint(), size, sorted(splits), on_bad_image, dataset.info.colour]
-    )
+    key = arrays_key(dataset, size, splits, on_bad_image)
     folder = cache_root(cache) / "arrays" / key
     with locked(folder.with_suffix(".lock")):
         if not (folder / "meta.json").exists():
             log(f"decoding {len(wanted)} images of {dataset.info.name} at {size} px")
             _decode(dataset, wanted, size, on_bad_image, folder, workers or os.cpu_count() or 1)
-    return _open(folder, dataset.info, wanted, whole, key)
+        use = Use(folder)
+    return _open(folder, dataset.info, wanted, whole, key, use)
+
+
+def arrays_key(dataset: Dataset, size: int, splits: Sequence[str], on_bad_image: str) -> str:
+    """Identity of what `materialise` gives; the name of its cache folder."""
+    return identity(
+        [FORMAT, dataset.fingerprint(), size, sorted(splits), on_bad_image, dataset.info.colour]
+    )
 
 
 def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
@@ -185,19 +193,14 @@ def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
 def _decode(
     dataset: Dataset, records: list[Record], size: int, on_bad: str, folder: Path, workers: int
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _decode_into(work, dataset, records, size, on_bad, workers)
-        shutil.rmtree(folder, ignore_errors=True)
-        work.replace(folder)
+        with atomic_folder(folder) as work:
+            _decode_into(work, dataset, records, size, on_bad, workers)
     except OSError as error:
         raise EcampError(
             f"{folder}: cannot be written: {error.strerror or error}.",
-            "Make room, or choose another cache folder with --cache.",
+            "Make room (`ecamp cache gc`), or choose another cache folder with --cache.",
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _decode_into(
@@ -243,32 +246,55 @@ def _decode_into(
         classes=np.concatenate([*classes, np.zeros(0, np.int64)]),
         starts=starts,
     )
-    (work / "meta.json").write_text(json.dumps({"skipped": skipped, "size": size}))
+    label = f"{dataset.info.protocol}, {len(kept)} images of {size} px"
+    files = ("images.npy", "masks.npy", "truth.npz")
+    write_meta(work, label, files, skipped=skipped, size=size)
 
 
 def _load_chunk(dataset: Dataset, chunk: list[Record], size: int) -> list[tuple[object, ...] | str]:
     return [_load(dataset, record, size) for record in chunk]
 
 
-def _open(folder: Path, info: DatasetInfo, records: list[Record], whole: str, key: str) -> Arrays:
+def _open(
+    folder: Path, info: DatasetInfo, records: list[Record], whole: str, key: str, use: Use
+) -> Arrays:
     try:
         truth = np.load(folder / "truth.npz")
         images = np.load(folder / "images.npy", mmap_mode="r")
         masks = np.load(folder / "masks.npy", mmap_mode="r")
         skipped = json.loads((folder / "meta.json").read_text())["skipped"]
-    except (OSError, ValueError, KeyError) as error:
-        raise EcampError(f"{folder}: damaged cache: {error}.", "Delete that folder.") from error
-    kept = truth["kept"]
-    rows = [records[i] for i in kept]
+        boxes = truth["boxes"], truth["classes"], truth["starts"]
+        rows = [records[i] for i in truth["kept"]]
+    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+        raise EcampError(
+            f"{folder}: damaged cache: {error}.",
+            "Remove it: ecamp cache verify --kind arrays --delete",
+        ) from error
+    images, masks = images[: len(rows)], masks[: len(rows)]
+    return assemble(info, rows, images, masks, boxes, tuple(skipped), whole, key, use)
+
+
+def assemble(
+    info: DatasetInfo,
+    rows: Sequence[Record],
+    images: np.ndarray,
+    masks: np.ndarray,
+    boxes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    skipped: tuple[str, ...],
+    whole: str,
+    key: str,
+    use: Use | None = None,
+) -> Arrays:
+    """Arrays from records and their pixels.
+
+    Args:
+        images, masks: One a record, as in `Arrays`.
+        boxes: `boxes`, `box_classes`, `box_start` of `Arrays`.
+        whole: Split hash of the whole data set.
+    """
+    unknown = [None] * len(info.labels)
     labels = np.array(
-        [
-            [
-                np.nan if value is None else value
-                for value in row.labels or [None] * len(info.labels)
-            ]
-            for row in rows
-        ],
-        np.float32,
+        [[np.nan if v is None else v for v in row.labels or unknown] for row in rows], np.float32
     ).reshape(len(rows), len(info.labels))
     return Arrays(
         info=info,
@@ -277,15 +303,16 @@ def _open(folder: Path, info: DatasetInfo, records: list[Record], whole: str, ke
         splits=tuple(row.split for row in rows),
         reports=tuple(row.report or "" for row in rows),
         distilled=tuple(row.distilled or "" for row in rows),
-        images=images[: len(rows)],
+        images=images,
         labels=labels,
-        masks=masks[: len(rows)],
+        masks=masks,
         has_mask=np.array([row.has_mask for row in rows], bool),
         has_boxes=np.array([row.has_boxes for row in rows], bool),
-        boxes=truth["boxes"],
-        box_classes=truth["classes"],
-        box_start=truth["starts"],
-        skipped=tuple(skipped),
+        boxes=boxes[0],
+        box_classes=boxes[1],
+        box_start=boxes[2],
+        skipped=skipped,
         split_hash=whole,
         key=key,
+        use=use,
     )

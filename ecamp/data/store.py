@@ -7,16 +7,17 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ecamp.errors import CorruptFileError, EcampError, MissingError
 
 
 def cache_root(override: Path | None = None) -> Path:
-    """Where decoded pixels and pre-trained weights are kept.
+    """Where decoded pixels, pre-trained weights and features are kept.
 
     `--cache`, else `$ECAMP_CACHE`, else `~/.cache/ecamp`.
     """
@@ -113,16 +114,55 @@ def content_hash(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file for the block; waits for another process to finish."""
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on success it takes its place, on failure it goes.
+
+    Raises:
+        OSError: The folder cannot be written or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield work
+        shutil.rmtree(path, ignore_errors=True)
+        work.replace(path)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on a file for the block; waits for another process to finish.
+
+    Yields:
+        Whether the lock is held: always, unless `wait` is False and somebody else holds it.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = _lock(path, wait)
     except OSError as error:
         raise EcampError(
             f"{path.parent}: cannot be written: {error.strerror}.",
             "Choose another folder with --run or --cache.",
         ) from error
+    if file is None:
+        yield False
+        return
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield True
+
+
+def _lock(path: Path, wait: bool) -> IO[str] | None:
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.close()
+            return None
+        # Garbage collection may have removed the file while we waited: a lock on a file that has
+        # no name any more keeps nobody out.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()

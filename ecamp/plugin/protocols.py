@@ -246,11 +246,15 @@ class TaskPlugin(Plugin):
 
     A task is fitted on train and validation only; it predicts from test inputs without their
     targets, so a head cannot peek. Scoring happens outside, on stored predictions.
+
+    `reads` says which frozen features the heads look at, `pooled` and `pyramid`; a pyramid that no
+    task of a bench reads is neither kept nor stored.
     """
 
     needs: ClassVar[str] = "labels"  # labels | mask | boxes
     primary: ClassVar[str] = ""
     protocols: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[frozenset[str]] = frozenset({"pooled", "pyramid"})
 
     @abstractmethod
     def fit(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ecamp.data.store import write_bytes
+from ecamp.report.costs import read_costs
 from ecamp.report.pictures import bars, galleries
 from ecamp.report.ranks import rank_models
 from ecamp.report.summary import COLUMNS, Row, display, read_run, summarise
@@ -47,6 +48,7 @@ def write_page(run: Path, baseline: str = "none") -> Path:
         rows=[_table_row(row, rows[i - 1] if i else None) for i, row in enumerate(rows)],
         ranks=ranks,
         places=places,
+        costs=[cost.display() for cost in read_costs(cells)],
         galleries=galleries(run, cells),
         protocol=_protocol(rows),
         command=_command(run),

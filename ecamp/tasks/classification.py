@@ -35,6 +35,7 @@ class Classification(TaskPlugin):
     needs = "labels"
     primary = "auroc"
     protocols = ("linear", "finetune")
+    reads = frozenset({"pooled"})
 
     class Config(HeadRecipe):
         """Recipe of `finetune`; `linear` has no free setting."""

@@ -9,6 +9,7 @@ import torch
 
 from ecamp.encoders.base import Encoder, Features
 from ecamp.tasks.base import Inputs
+from ecamp.train.memory import in_parts
 
 BATCH = 256
 EXAMPLES = 256  # training images that a neck takes its statistics from
@@ -29,9 +30,6 @@ def _rank(index: np.ndarray) -> np.ndarray:
 def in_batches(
     encoder: Encoder | None, inputs: Inputs, batch: int = BATCH
 ) -> Iterator[tuple[np.ndarray, Features]]:
-    """Yield all images' indices and features in order, without gradients."""
-    features_of = features_by(encoder, inputs)
+    """Yield all images' indices and features in order, without gradients; less where memory ends."""
     with torch.no_grad():
-        for start in range(0, len(inputs), batch):
-            index = np.arange(start, min(start + batch, len(inputs)))
-            yield index, features_of(index)
+        yield from in_parts(features_by(encoder, inputs), len(inputs), batch, "prediction")

@@ -88,10 +88,13 @@ def test_bench_then_report_in_every_format(
         assert row["below_floor"] == (row["value"] <= row["floor"])
         assert row["split_hash"]
     page = (run_path / "report" / "index.html").read_text()
+    assert "<h2>Cost</h2>" in page
     assert "<script src" not in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     code, out, _ = _go(capsys, "report", str(run_path), "-f", "csv")
     assert [r["pretext"] for r in csv.DictReader(io.StringIO(out))] == [r["pretext"] for r in rows]
+    code, out, _ = _go(capsys, "report", str(run_path), "--no-html")
+    assert "images/s" in out.split("cost, as measured")[1]
     # A second time: nothing is computed, the page is the same.
     _, _, err = _go(capsys, *small_bench, "--run", str(run_path))
     assert "0 cells done" in err

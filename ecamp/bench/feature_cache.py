@@ -1,0 +1,258 @@
+"""Frozen features on disk: computed once for all heads, fractions, seeds, tasks and runs.
+
+The key is the hash of all that decides them: weights (their bytes, wherever they come from), encoder,
+preprocessing, images, library versions. So nothing is ever stale, and one entry serves every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ecamp.bench.features import Reads, feature_specs, features_from, fill_features
+from ecamp.bench.plan import RESULTS_VERSION
+from ecamp.config import PluginRef, identity
+from ecamp.data.arrays import Arrays
+from ecamp.data.cache import META, Use, damage, write_meta
+from ecamp.data.normalise import normaliser
+from ecamp.data.store import atomic_folder, cache_root, locked, read_json
+from ecamp.data.tensor_file import Specs, create_tensors, map_tensors, sync, total_bytes
+from ecamp.encoders.base import Encoder, Features
+from ecamp.errors import EcampError, UsageError
+from ecamp.plugin.host import make_plugin
+
+FORMAT = 1  # bump when the file's layout or what stands in it changes
+FILE = "features.safetensors"
+LIMIT = "ECAMP_FEATURE_CACHE_GB"
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Features of all images of a data set, and what they cost.
+
+    Attributes:
+        images_per_second: Speed of the encoder when they were computed.
+        parameters: Of the encoder.
+        origin: `computed` just now, or read from `disk`.
+        seconds: Time that it took to compute them now; 0 when they were read.
+        use: Keeps the cache entry while the features are used.
+    """
+
+    features: Features
+    images_per_second: float
+    parameters: int
+    origin: str
+    seconds: float
+    use: Use | None = None
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def feature_key(encoder: Encoder, ref: PluginRef, arrays: Arrays) -> str:
+    """Identity of an encoder's features of a data set; the name of the cache folder."""
+    import timm
+
+    info = arrays.info
+    return identity(
+        {
+            "features": FORMAT,
+            "results": RESULTS_VERSION,
+            "versions": [torch.__version__, timm.__version__],
+            "weights": weights_digest(encoder),
+            "encoder": [ref.name, ref.variant, make_plugin("ecamp.encoders", ref).decisive()],
+            "preprocessing": [info.mean, info.std, info.colour, encoder.image_size],
+            "data": arrays.key,
+        }
+    )
+
+
+def limit_bytes() -> float:
+    """The largest entry that is stored.
+
+    Raises:
+        UsageError: The environment variable is no number.
+    """
+    text = os.environ.get(LIMIT, "8")
+    try:
+        limit = float(text) * 1e9
+    except ValueError:
+        limit = -1.0
+    if not limit >= 0:
+        raise UsageError(f"{LIMIT}='{text}' is no size in GB.", "Set e.g. 8; 0 stores nothing.")
+    return limit
+
+
+class FeatureCache:
+    """Features by content.
+
+    Args:
+        root: The cache's folder; None for the default.
+        say: Gets a line when something needs one.
+    """
+
+    def __init__(self, root: Path | None, say: Callable[[str], None] = lambda text: None) -> None:
+        self.root = cache_root(root) / "features"
+        self.say = say
+        self._said: set[str] = set()
+
+    def holds(self, key: str, reads: Reads) -> bool:
+        """Whether an entry is there with all that is needed (it may still prove damaged)."""
+        try:
+            return limit_bytes() > 0 and reads <= set(read_json(self.root / key / META)["reads"])
+        except (OSError, EcampError, KeyError, TypeError):
+            return False
+
+    def get(
+        self,
+        encoder: Encoder,
+        ref: PluginRef,
+        arrays: Arrays,
+        reads: Reads,
+        label: str,
+        before: Callable[[], None] = lambda: None,
+    ) -> Frozen:
+        """Features of all images, from disk or computed (by one process, the others wait).
+
+        Args:
+            reads: What is needed; more may come.
+            label: For people who look at the cache.
+            before: Called before anything is computed; may raise.
+        """
+        limit = limit_bytes()
+        if limit == 0:
+            before()
+            return _compute_in_memory(encoder, arrays, reads)
+        folder = self.root / feature_key(encoder, ref, arrays)
+        with locked(folder.with_suffix(".lock")):
+            found = self._read(folder, encoder, arrays, reads)
+            if found is not None:
+                return found
+            before()
+            specs, grid = feature_specs(encoder, arrays, reads)
+            size = total_bytes(specs)
+            if size > limit:
+                self._say_once(
+                    f"features of {label} take {size / 1e9:.1f} GB and stay in memory "
+                    f"({LIMIT}={limit / 1e9:g})"
+                )
+                return _compute_in_memory(encoder, arrays, reads)
+            return self._make(folder, encoder, arrays, specs, grid, label)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
+
+    def _make(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        arrays: Arrays,
+        specs: Specs,
+        grid: tuple[int, int],
+        label: str,
+    ) -> Frozen:
+        began, parameters = time.monotonic(), count_parameters(encoder)
+        tensors: dict[str, Tensor] = {}
+        speed, use = 0.0, None
+        try:
+            with atomic_folder(folder) as work:
+                tensors = create_tensors(work / FILE, specs, {"grid": f"{grid[0]} {grid[1]}"})
+                speed = fill_features(encoder, arrays, tensors)
+                sync(work / FILE)
+                write_meta(
+                    work, label, [FILE], reads=sorted(_reads(specs)),
+                    images_per_second=speed, parameters=parameters,
+                )  # fmt: skip
+            features, use = _open(folder), Use(folder)
+        except (OSError, EcampError) as error:
+            if not speed and isinstance(error, EcampError):
+                raise
+            # A full disk must not stop a bench that fits into memory, nor lose what is computed.
+            text = str(error).splitlines()[0]
+            self._say_once(f"{folder}: cannot be written ({text}); features stay in memory")
+            if not speed:
+                return _compute_in_memory(encoder, arrays, _reads(specs))
+            features = features_from(tensors, grid)
+        return Frozen(features, speed, parameters, "computed", time.monotonic() - began, use)
+
+    def _read(self, folder: Path, encoder: Encoder, arrays: Arrays, reads: Reads) -> Frozen | None:
+        """The stored features; None when there are none, too few, damaged ones, or other ones."""
+        if not (folder / META).exists():
+            return None
+        try:
+            meta = read_json(folder / META)
+            if not reads <= set(meta["reads"]):
+                return None
+            problem = damage(folder, meta)
+            if problem is None:
+                features = _open(folder)
+                if not _same(encoder, arrays, features):
+                    problem = "the encoder gives others now (its code has changed)"
+            speed, parameters = float(meta["images_per_second"]), int(meta["parameters"])
+        except Exception as error:  # json, safetensors and torch raise many kinds on a torn file
+            problem = str(error).splitlines()[0]
+        if problem is not None:
+            self.say(f"{folder}: damaged: {problem}; these features are computed again")
+            return None
+        return Frozen(features, speed, parameters, "disk", 0.0, Use(folder))
+
+
+def _open(folder: Path) -> Features:
+    tensors, metadata = map_tensors(folder / FILE)
+    rows, columns = metadata["grid"].split()
+    return features_from(tensors, (int(rows), int(columns)))
+
+
+def _same(encoder: Encoder, arrays: Arrays, features: Features) -> bool:
+    """Whether the encoder still gives the stored vector of one image, up to rounding.
+
+    The key knows weights and configuration, not the code of an encoder that somebody is writing.
+    """
+    at = np.array([len(arrays) // 2])
+    with torch.no_grad():
+        fresh = encoder.eval()(normaliser(arrays.info)(arrays.images[at])).pooled
+    stored = features.pooled[at]
+    slack = 1e-3 * float(stored.nan_to_num().abs().max())
+    return torch.allclose(fresh, stored, rtol=1e-3, atol=slack, equal_nan=True)
+
+
+def _reads(specs: Specs) -> Reads:
+    """What `feature_specs` was asked for."""
+    return frozenset(name.partition(".")[0] for name in specs)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers that training can change."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _compute_in_memory(encoder: Encoder, arrays: Arrays, reads: Reads) -> Frozen:
+    began = time.monotonic()
+    specs, grid = feature_specs(encoder, arrays, reads)
+    try:
+        tensors = {name: torch.empty(shape, dtype=dtype) for name, (dtype, shape) in specs.items()}
+    except (RuntimeError, MemoryError) as error:
+        raise EcampError(
+            f"features of {len(arrays)} images take {total_bytes(specs) / 1e9:.1f} GB of memory.",
+            f"Let them go to disk: {LIMIT}={total_bytes(specs) / 1e9 + 1:.0f}.",
+        ) from error
+    speed = fill_features(encoder, arrays, tensors)
+    features = features_from(tensors, grid)
+    seconds = time.monotonic() - began
+    return Frozen(features, speed, count_parameters(encoder), "computed", seconds)
