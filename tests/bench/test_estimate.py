@@ -178,7 +178,8 @@ def test_how_it_is_shown() -> None:
 @pytest.mark.slow
 def test_the_estimate_is_of_the_right_size(tmp_path: Path) -> None:
     """Interleaved with the run itself. Left alone a machine keeps to a factor of two; four, as others may
-    come and go on it between the two."""
+    come and go on it between the two.
+    """
     data = "phantom?pretrain=256&train=600&val=200&test=400"
     plan = plan_of(
         datasets=data, pretrain_data=data, pretext="none,mae,ecamp", seeds=[0], tasks=["cls"],
