@@ -1,7 +1,7 @@
 """Errors that a user can act on. The command line prints them; it never shows a traceback for one.
 
-Exit codes (docs/index.md): 0 ok, 1 error, 2 usage, 3 some cells failed, 4 missing data or plugin,
-5 threshold not met, 130 interrupted.
+Exit codes (docs/index.md): 0 ok, 1 error, 2 usage, 3 some cells failed or are left, 4 missing data
+or plugin, 5 threshold not met, 130 interrupted.
 """
 
 from __future__ import annotations

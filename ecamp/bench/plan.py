@@ -9,7 +9,7 @@ from ecamp.bench.pretraining import Pretraining, plan_pretraining
 from ecamp.config import BenchSpec, PluginRef, identity
 from ecamp.errors import UsageError, did_you_mean
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset, EncoderPlugin, TaskPlugin
+from ecamp.plugin.protocols import FEATURES, Dataset, EncoderPlugin, TaskPlugin
 
 # Bump when a change of code changes results for the same recipe: old cells are then not reused.
 RESULTS_VERSION = 1
@@ -92,17 +92,24 @@ def resolve_tasks(names: list[str], options: dict[str, dict[str, Any]]) -> dict[
     """Make the tasks by name.
 
     Raises:
-        MissingError, UsageError: Unknown task, or options for a task that does not run.
+        MissingError, UsageError: Unknown task, options for a task that does not run, or a task that
+            reads features which there are not.
     """
     for name in options:
         if name not in names:
             raise UsageError(
                 f"task_options names '{name}', which does not run.", did_you_mean(name, names)
             )
-    return {
+    tasks: dict[str, TaskPlugin] = {
         name: make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
         for name in names
     }
+    for name, task in tasks.items():
+        if unknown := sorted(task.reads - FEATURES):
+            raise UsageError(
+                f"task '{name}' reads '{unknown[0]}'.", did_you_mean(unknown[0], FEATURES)
+            )
+    return tasks
 
 
 def make_plan(spec: BenchSpec) -> Plan:

@@ -12,7 +12,7 @@ import torch
 
 from ecamp.config import BenchSpec, PluginRef, identity, validate
 from ecamp.data.arrays import materialise
-from ecamp.data.cache import write_meta
+from ecamp.data.cache import Use, write_meta
 from ecamp.data.store import atomic_path, cache_root, content_hash, locked
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
@@ -190,6 +190,7 @@ def run_pretraining(
     folder = cache_folder(plan, cache)
     with locked(folder.with_suffix(".lock")):
         if is_trained(plan, cache):
+            Use(folder).close()
             return folder
         size = make_plugin("ecamp.encoders", plan.encoder).image_size * plan.recipe.scale
         source = read_source(plan, size, on_bad_image, cache, say)
@@ -210,6 +211,7 @@ def run_pretraining(
             **extra,
         )
         write_meta(folder, _describe(plan), ["weights.safetensors", "pretrain.json"])
+        Use(folder).close()
     return folder
 
 

@@ -65,7 +65,12 @@ def _checks() -> list[dict[str, Any]]:
     near = next(p for p in (root, *root.parents) if p.exists())
     free = shutil.disk_usage(near).free / 2**30
     checks.append(
-        _check("cache", free > 2, f"{root}, {free:.0f} GiB free", "" if free > 2 else "make room")
+        _check(
+            "cache",
+            free > 2,
+            f"{root}, {free:.0f} GiB free",
+            "" if free > 2 else "make room: ecamp cache gc",
+        )
     )
     return checks
 

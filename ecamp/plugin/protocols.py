@@ -240,6 +240,8 @@ class PretextPlugin(Plugin):
 
 # --- tasks --------------------------------------------------------------------------------------
 
+FEATURES = frozenset({"pooled", "pyramid"})  # kinds of frozen features
+
 
 class TaskPlugin(Plugin):
     """Head, loss, prediction and score for one kind of truth.
@@ -247,14 +249,14 @@ class TaskPlugin(Plugin):
     A task is fitted on train and validation only; it predicts from test inputs without their
     targets, so a head cannot peek. Scoring happens outside, on stored predictions.
 
-    `reads` says which frozen features the heads look at, `pooled` and `pyramid`; a pyramid that no
-    task of a bench reads is neither kept nor stored.
+    `reads` says which frozen features the heads look at, of `FEATURES`; a pyramid that no task of a
+    bench reads is neither kept nor stored.
     """
 
     needs: ClassVar[str] = "labels"  # labels | mask | boxes
     primary: ClassVar[str] = ""
     protocols: ClassVar[tuple[str, ...]] = ()
-    reads: ClassVar[frozenset[str]] = frozenset({"pooled", "pyramid"})
+    reads: ClassVar[frozenset[str]] = FEATURES
 
     @abstractmethod
     def fit(

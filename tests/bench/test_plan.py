@@ -98,6 +98,14 @@ def test_impossible_requests_are_refused_while_planning(
     assert text in str(caught.value)
 
 
+def test_a_task_cannot_read_features_that_there_are_not(monkeypatch: pytest.MonkeyPatch):
+    from ecamp.tasks.segmentation import Segmentation
+
+    monkeypatch.setattr(Segmentation, "reads", frozenset({"pyramids"}))
+    with pytest.raises(UsageError, match="reads 'pyramids'.\n  Did you mean 'pyramid'"):
+        make_plan(_spec())
+
+
 def test_reports_are_needed_by_name(tmp_path: Path):
     (tmp_path / "t.csv").write_text("id,image,patient,y\na,a.png,p,1\n")
     (tmp_path / "dataset.yaml").write_text(
