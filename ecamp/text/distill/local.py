@@ -90,9 +90,7 @@ class LocalDistiller(Distiller):
         Raises:
             UsageError: The folder's model cannot be loaded.
         """
-        size = self.config.batch_size
-        source = iter(reports)
-        while window := list(islice(source, _HELD * size)):
+        for window in _windows(reports, _HELD * self.config.batch_size):
             yield from self._distill_window(window)
 
     def _distill_window(self, window: Sequence[Report]) -> list[Distilled]:
@@ -142,6 +140,24 @@ class LocalDistiller(Distiller):
                 self._counts["prompt tokens"] += sum(len(prompts[t]) for t in batch)
                 self._counts["answer tokens"] += sum(a.tokens for a in new[: len(batch)])
         return [answers[text] for text in texts]
+
+
+def _windows(reports: Iterable[Report], size: int) -> Iterator[list[Report]]:
+    """Reports in lists; where the source fails, what it has given comes before the error."""
+    window: list[Report] = []
+    trouble = None
+    try:
+        for report in reports:
+            window.append(report)
+            if len(window) == size:
+                yield window
+                window = []
+    except Exception as error:
+        trouble = error
+    if window:
+        yield window
+    if trouble is not None:
+        raise trouble
 
 
 def _padded(length: int) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ecamp.errors import MissingError, UsageError
+from ecamp.errors import DataError, MissingError, UsageError
 from ecamp.text.distill.local import Answer, LocalDistiller, LocalModel, load_model
 from ecamp.text.distill.statements import Report, Section
 
@@ -181,6 +181,17 @@ def test_streams_in_order_and_asks_equal_reports_once(folder: Path) -> None:
     assert taken <= 2 * 8
     assert [row.id for row in iterator] == [str(number) for number in range(1, 40)]
     assert distiller.counts()["prompts"] == 3  # one in each window of 16
+
+
+def test_a_failing_source_loses_nothing(folder: Path) -> None:
+    def source() -> Iterator[Report]:
+        yield from REPORTS[:3]
+        raise DataError("row 4: no text")
+
+    seen: list[str] = []
+    with pytest.raises(DataError, match="row 4"):
+        seen.extend(row.id for row in make(folder, batch_size=1).distill(source()))
+    assert seen == ["0", "1", "2"]
 
 
 def test_too_long_a_report_is_a_row_that_says_so(folder: Path) -> None:
