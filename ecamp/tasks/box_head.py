@@ -18,10 +18,12 @@ class BoxHead(nn.Module):
     Attributes:
         image_size: Side of the encoder's input in pixels.
         classes: Number of classes.
+        lr: Peak learning rate that suits it.
     """
 
     image_size: int
     classes: int
+    lr: float
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
         """Raw outputs of a batch."""

@@ -57,10 +57,11 @@ def macro_auroc(scores: np.ndarray, targets: np.ndarray) -> float:
     values = []
     for k in range(scores.shape[1]):
         known = np.isfinite(targets[:, k])
-        one = np.ones((1, int(known.sum())))
-        values.append(auroc_replicates(scores[known, k], targets[known, k] > 0.5, one)[0])
-    defined = [value for value in values if np.isfinite(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+        truth = targets[known, k] > 0.5
+        if truth.any() and not truth.all():
+            one = np.ones((1, len(truth)))
+            values.append(auroc_replicates(scores[known, k], truth, one)[0])
+    return float(np.mean(values)) if values else float("nan")
 
 
 @dataclass(frozen=True)

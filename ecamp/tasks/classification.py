@@ -36,7 +36,9 @@ class Classification(TaskPlugin):
     class Config(HeadRecipe):
         """Recipe of `finetune`; `linear` and `knn` have no free setting."""
 
-        lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the head")
+        encoder_lr_scale: float = Field(
+            default=0.3, gt=0, description="encoder's rate / head's rate"
+        )
         sgd_steps: int = Field(default=1000, ge=1, description="steps of `linear-sgd`")
         prompts: Prompts = Field(default=Prompts(), description="sentences of `zero-shot`")
 

@@ -21,6 +21,8 @@ SCALES = (2.0, 1.0, 0.5)  # cells a side, relative to the neck's grid
 class DenseHead(BoxHead):
     """Three resolutions; each cell tells class scores, distances to the four sides, centredness."""
 
+    lr = 3e-3
+
     def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
         super().__init__()
         self.classes, self.image_size = classes, image_size

@@ -45,7 +45,6 @@ class Detection(TaskPlugin):
         )
         steps: int = Field(default=180, ge=1, description="optimiser steps")
         batch_size: int = Field(default=12, ge=1, description="images a step")
-        lr: float = Field(default=3e-3, gt=0, description="peak learning rate of the head")
         width: int = Field(default=48, ge=8, multiple_of=8, description="channels of `dense`")
         keep: int = Field(default=20, ge=1, le=100, description="boxes kept an image")
         nms_iou: float = Field(default=0.5, gt=0, lt=1, description="IoU that suppresses")
@@ -81,6 +80,7 @@ class Detection(TaskPlugin):
             lambda: self._validate(predictor, val),
             count=len(train.inputs),
             recipe=self.config,
+            lr=head.lr,
             seed=seed,
         )
         predictor.selected["step"] = fit.best_step

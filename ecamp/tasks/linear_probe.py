@@ -18,7 +18,7 @@ from torch import Tensor
 from ecamp.tasks.base import Inputs, TaskSplit
 from ecamp.tasks.class_scores import ScorePredictor, choose, is_softmax, pooled
 
-PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
+PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 """Inverse penalties C, strongest first: minimised is C * (sum of losses) + |weights|^2 / 2."""
 
 # Beyond this many features in all, products in float32: half the time and memory, and a gradient

@@ -32,7 +32,12 @@ class MaskHead(nn.Module):
         image_size: Side of the encoder's input and of the masks.
         classes: Mask classes.
         width: Channels of the head, a multiple of 8 (`linear` and `conv` have their own).
+
+    Attributes:
+        lr: Peak learning rate that suits it.
     """
+
+    lr = 8e-3
 
     def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
         super().__init__()
@@ -89,6 +94,8 @@ class Published(MaskHead):
     Linear layer, then four times convolution, batch norm, ReLU, doubling (METHOD section 6). The
     layers are the published ones; the level is standardised first, as for every head.
     """
+
+    lr = 1e-3
 
     def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
         super().__init__(example, image_size, classes, width)

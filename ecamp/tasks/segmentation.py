@@ -46,7 +46,6 @@ class Segmentation(TaskPlugin):
             default="dice", description="cross-entropy + Dice, or the published focal - log Dice"
         )
         batch_size: int = Field(default=24, ge=1, description="images a step")
-        lr: float = Field(default=8e-3, gt=0, description="peak learning rate of the head")
         width: int = Field(
             default=64, ge=8, multiple_of=8, description="channels of `subpixel` and `pyramid`"
         )
@@ -76,6 +75,7 @@ class Segmentation(TaskPlugin):
             lambda: predictor.choose_cuts(val),
             count=len(train.inputs),
             recipe=self.config,
+            lr=head.lr,
             seed=seed,
         )
         predictor.choose_cuts(val)

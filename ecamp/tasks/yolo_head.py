@@ -30,6 +30,8 @@ class YOLOv3(BoxHead):
         example: Features of some training images: shapes and statistics come from them.
     """
 
+    lr = 1e-3
+
     def __init__(self, example: Features, image_size: int, classes: int) -> None:
         super().__init__()
         self.image_size, self.classes = image_size, classes

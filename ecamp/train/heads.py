@@ -27,7 +27,9 @@ class HeadRecipe(PluginConfig):
 
     steps: int = Field(default=150, ge=1, description="optimiser steps")
     batch_size: int = Field(default=64, ge=1, description="images a step")
-    lr: float = Field(default=2e-3, gt=0, description="peak learning rate of the head")
+    lr: float | None = Field(
+        default=None, gt=0, description="peak learning rate of the head; by default the head's own"
+    )
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of steps with rising rate")
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")
     checks: int | None = Field(
@@ -73,7 +75,7 @@ class Fit:
     best_score: float
 
 
-def _optimizer(model: Model, recipe: HeadRecipe) -> torch.optim.AdamW:
+def _optimizer(model: Model, recipe: HeadRecipe, lr: float) -> torch.optim.AdamW:
     scale: dict[str, float] = {}
     if model.encoder is not None:
         layers = layer_scales(model.encoder, recipe.layer_decay, "encoder.")
@@ -81,9 +83,7 @@ def _optimizer(model: Model, recipe: HeadRecipe) -> torch.optim.AdamW:
             prefix: factor * recipe.encoder_lr_scale
             for prefix, factor in {"encoder.": 1.0, **layers}.items()
         }
-    return adamw(
-        model, lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.999), scale=scale
-    )
+    return adamw(model, lr=lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.999), scale=scale)
 
 
 def batches(count: int, size: int, seed: int) -> Callable[[], np.ndarray]:
@@ -112,7 +112,9 @@ def train_head(
     *,
     count: int,
     recipe: HeadRecipe,
+    lr: float,
     seed: int,
+    keep_start: bool = False,
 ) -> Fit:
     """Train, and keep the weights with the best validation score (the last ones for one check).
 
@@ -120,21 +122,38 @@ def train_head(
         loss_at: Loss of the training images named, at a step.
         validate: Score on validation, higher is better; undefined scores come as NaN.
         count: Number of training images.
+        lr: Peak learning rate of the head where the recipe names none.
         seed: Decides batch order, nothing else.
+        keep_start: Where validation is looked at, the weights before the first step are a candidate.
 
     Raises:
         EcampError: When the loss is not finite.
     """
-    optimizer = _optimizer(model, recipe)
+    lr = recipe.lr or lr
+    optimizer = _optimizer(model, recipe, lr)
     checks = recipe.checks or (1 if model.encoder is None else FINETUNE_CHECKS)
     following = batches(count, recipe.batch_size, seed)
     check_every = max(1, math.ceil(recipe.steps / checks))
     warmup = max(1, round(recipe.warmup * recipe.steps))
     best: dict[str, Tensor] = {}
     fit, worse = Fit(0, -math.inf), 0
+
+    def look(step: int) -> None:
+        nonlocal fit, worse, best
+        model.eval()
+        with torch.no_grad():
+            score = validate()
+        worse += 1
+        # NaN (undefined on this validation set) never wins, but the first weights are kept.
+        if not best or score > fit.best_score:
+            fit = Fit(step, score if math.isfinite(score) else -math.inf)
+            best, worse = copy.deepcopy(model.state_dict()), 0
+
+    if keep_start and checks > 1:
+        look(0)
     for step in range(recipe.steps):
         index = following()
-        set_lr(optimizer, recipe.lr * warmup_cosine(step, recipe.steps, warmup))
+        set_lr(optimizer, lr * warmup_cosine(step, recipe.steps, warmup))
         model.train()
         loss = loss_at(index, step)
         if not torch.isfinite(loss):
@@ -148,14 +167,7 @@ def train_head(
         optimizer.step()
         # A single check chooses nothing: the rate has fallen to zero, the last weights stand.
         if checks > 1 and ((step + 1) % check_every == 0 or step + 1 == recipe.steps):
-            model.eval()
-            with torch.no_grad():
-                score = validate()
-            worse += 1
-            # NaN (undefined on this validation set) never wins, but the first weights are kept.
-            if not best or score > fit.best_score:
-                fit = Fit(step + 1, score if math.isfinite(score) else -math.inf)
-                best, worse = copy.deepcopy(model.state_dict()), 0
+            look(step + 1)
             if recipe.patience and worse >= recipe.patience:
                 break
     model.eval()
