@@ -17,6 +17,7 @@ ENTRY_POINTS = {
     "ecamp.encoders": [
         "timm = ecamp.encoders.timm:TimmEncoder",
         "vit-micro = ecamp.encoders.timm:MicroViT",
+        "hf-clip = ecamp.encoders.hf_clip:CLIPFolder",
     ],
     "ecamp.pretext": [
         "none = ecamp.pretext.none:NoPretext",
@@ -44,6 +45,7 @@ ENTRY_POINTS = {
         "cls = ecamp.tasks.classification:Classification",
         "seg = ecamp.tasks.segmentation:Segmentation",
         "det = ecamp.tasks.detection:Detection",
+        "ret = ecamp.tasks.retrieval:Retrieval",
     ],
     "ecamp.distillers": [
         "consensus = ecamp.text.distill.consensus:Consensus",
@@ -68,6 +70,7 @@ REQUIRES = [
     "pyyaml>=6",
     "safetensors>=0.5",
     "scikit-learn>=1.6",
+    "scipy>=1.13",
     "stevedore>=5.4",
     "timm>=1.0.15",
     "tokenizers>=0.21",

@@ -12,7 +12,7 @@ from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import FEATURES, Dataset, EncoderPlugin, TaskPlugin
 
 # Bump when a change of code changes results for the same recipe: old cells are then not reused.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 EVAL_SPLITS = ("train", "val", "test")
 
@@ -145,7 +145,8 @@ def make_plan(spec: BenchSpec) -> Plan:
 
 def _has(dataset: Dataset, need: str) -> bool:
     info = dataset.info
-    return bool({"labels": info.labels, "mask": info.mask_classes, "boxes": info.box_classes}[need])
+    has = {"labels": info.labels, "mask": info.mask_classes, "boxes": info.box_classes}
+    return bool({**has, "report": info.has_reports}[need])
 
 
 def _cells(
@@ -168,8 +169,14 @@ def _cells(
             notes.append(
                 f"{name} knows the protocols {', '.join(task.protocols)}; none was asked for."
             )
+        provided = make_plugin("ecamp.encoders", encoder).provides
         for protocol in protocols:
-            for fraction in spec.fractions:
+            required = task.requires.get(protocol)
+            if required and required not in provided:
+                notes.append(f"{encoder} has no '{required}': {name} {protocol} is left out there.")
+                continue
+            # What learns from no label is the same at every share of them: it stands once.
+            for fraction in spec.fractions[-1:] if required else spec.fractions:
                 for seed in spec.seeds:
                     cells.append(
                         _cell(spec, dataset, task, ref, name, encoder, pretext, by_seed[seed],
@@ -211,18 +218,18 @@ def _cell(
     seed: int,
     floor: str | None,
 ) -> Cell:
-    size = int(make_plugin("ecamp.encoders", encoder or spec.encoders[0]).image_size)
+    made: EncoderPlugin = make_plugin("ecamp.encoders", encoder or spec.encoders[0])
     decisive = {
         "version": RESULTS_VERSION,
         "dataset": dataset.fingerprint(),
         "task": [name, task.decisive()],
-        "encoder": str(encoder) if encoder else None,
+        "encoder": [str(encoder), made.decisive()] if encoder else None,
         "weights": pretraining.key if pretraining else "random",
         "protocol": protocol,
         "fraction": fraction,
         "seed": seed,
         "floor": floor,
-        "size": size,
+        "size": int(made.image_size),
         "bootstrap": spec.bootstrap,
         "on_bad_image": spec.on_bad_image,
     }

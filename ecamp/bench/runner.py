@@ -43,7 +43,7 @@ from ecamp.errors import DataError, EcampError
 from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import TaskPlugin
-from ecamp.tasks.base import TaskSplit
+from ecamp.tasks.base import TaskSplit, distinct_texts
 from ecamp.train.memory import keep_heap, on_halving, peak_bytes, reset_peak
 from ecamp.train.recipe import PretrainRecipe
 
@@ -244,6 +244,7 @@ class Runner:
             "labels": np.isfinite(arrays.labels).any(1),
             "mask": arrays.has_mask,
             "boxes": arrays.has_boxes,
+            "report": np.array([bool(report.strip()) for report in arrays.reports], bool),
         }[task.needs]
         rows = {}
         for split in EVAL_SPLITS:
@@ -272,14 +273,18 @@ class Runner:
 
         def inputs(split: str) -> Any:
             part = None if shared is None else take(shared.features, rows[split])
-            return inputs_of(arrays, rows[split], part)
+            made = inputs_of(arrays, rows[split], part)
+            if task.needs != "report":
+                return made
+            return replace(made, texts=distinct_texts([arrays.reports[i] for i in rows[split]])[0])
 
         train = TaskSplit(inputs("train"), task.targets(subset_arrays(arrays, rows["train"])))
         val = TaskSplit(inputs("val"), task.targets(subset_arrays(arrays, rows["val"])))
         # Everything random below depends on the cell alone, not on which cells ran before.
         torch.manual_seed(cell.seed)
         channels = arrays.images.shape[-1]
-        encoder = None if frozen else build_encoder(cell, channels, weights)
+        needed = not frozen or cell.protocol in task.requires
+        encoder = build_encoder(cell, channels, weights) if needed else None
         if encoder is not None:
             self._told["encoder_parameters"] = count_parameters(encoder)
         torch.manual_seed(cell.seed)

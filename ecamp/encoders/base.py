@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -70,5 +71,36 @@ class PatchEncoder(Encoder):
 
         Returns:
             (batch, 1 + kept, width): the class token, then the kept patches in the order of `keep`.
+        """
+        raise NotImplementedError
+
+
+class DualEncoder(Encoder):
+    """An encoder with a text side in one space with its images (capability `text`).
+
+    Zero-shot classification and retrieval need it; both compare directions, so that lengths of
+    embeddings do not matter.
+
+    Attributes:
+        logit_scale: Factor of a cosine before the softmax, as the encoder was trained.
+    """
+
+    logit_scale: float = 100.0
+
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Embed sentences or reports; what is longer than the text side reads is cut.
+
+        A text's embedding does not depend on the texts beside it (tested by the contract).
+
+        Returns:
+            float32 (n, joint width).
+        """
+        raise NotImplementedError
+
+    def embed_image(self, features: Features) -> Tensor:
+        """Bring features into the same space, from `pooled` alone (tokens are not cached).
+
+        Returns:
+            float32 (batch, joint width).
         """
         raise NotImplementedError

@@ -75,19 +75,36 @@ class ViTEncoder(PatchEncoder):
 
 
 class CNNEncoder(Encoder):
-    """A timm model in `features_only` form; `pooled` is the mean of its coarsest map."""
+    """A timm model in `features_only` form; `pooled` is the mean of its coarsest map.
+
+    The pyramid starts at a quarter of the image side, as in FPN (Lin et al., CVPR 2017): a map at
+    half of it holds edges, and is three quarters of a ResNet's features in memory.
+    """
 
     def __init__(self, body: Any, image_size: int, channels: int) -> None:
         super().__init__()
         self.body = body
         self.image_size, self.channels = image_size, channels
         self.width = int(body.feature_info.channels()[-1])
+        fine = [at for at, shrink in enumerate(body.feature_info.reduction()) if shrink < 4]
+        self.first = min(len(fine), len(body.feature_info.reduction()) - 1)
 
     def forward(self, images: Tensor) -> Features:
-        maps = tuple(self.body(images))
+        maps = tuple(self.body(images))[self.first :]
         coarse = maps[-1]
         tokens = coarse.flatten(2).transpose(1, 2)
         return Features(tokens.mean(1), tokens, (coarse.shape[2], coarse.shape[3]), maps)
+
+    def layers(self) -> list[tuple[str, ...]]:
+        """Its parts in order (a ResNet: stem, four stages); a bare norm belongs to the part before."""
+        groups: list[tuple[str, ...]] = []
+        for name, part in self.body.named_children():
+            shapes = [parameter.ndim for parameter in part.parameters()]
+            if shapes and max(shapes) < 2 and groups:
+                groups[-1] += (f"body.{name}.",)
+            elif shapes:
+                groups.append((f"body.{name}.",))
+        return groups
 
 
 class TimmEncoder(EncoderPlugin):

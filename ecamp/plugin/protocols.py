@@ -198,7 +198,8 @@ class EncoderPlugin(Plugin):
     """Builds an image encoder.
 
     `provides` lists capabilities beyond plain features: `visible` = can encode a chosen subset of
-    patches (needed by masked image modelling).
+    patches (needed by masked image modelling), `text` = has a text side in one space with its
+    images (needed by zero-shot protocols).
     """
 
     @property
@@ -253,16 +254,22 @@ class TaskPlugin(Plugin):
     bench reads is neither kept nor stored.
     """
 
-    needs: ClassVar[str] = "labels"  # labels | mask | boxes
+    needs: ClassVar[str] = "labels"  # labels | mask | boxes | report
     primary: ClassVar[str] = ""
     protocols: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[frozenset[str]] = FEATURES
+    # Protocol -> encoder capability without which it is left out. Such a protocol learns nothing:
+    # it gets the encoder beside its cached features, and stands once, not at every label share.
+    requires: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def fit(
         self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
     ) -> Predictor:
-        """Train a head (and the encoder, under `finetune`); choose on `val` only."""
+        """Train a head (and the encoder, under `finetune`); choose on `val` only.
+
+        `encoder` is None where the features are frozen and the protocol requires no more of it.
+        """
 
     @abstractmethod
     def targets(self, split: Any) -> dict[str, np.ndarray]:

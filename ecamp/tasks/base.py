@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,12 +20,15 @@ class Inputs:
     Attributes:
         images: uint8 (n, size, size, channels), maybe memory-mapped.
         features: Frozen features of all images in order, or None under `finetune`.
-        normalise: Turns a uint8 batch (b, size, size, channels) into the encoder's float input.
+        normalise: Turns a batch (b, size, size, channels) in 0..255 into the encoder's float input.
+        texts: The distinct reports of the split for tasks that need them, in alphabetical order,
+            so that their order does not tell whose they are.
     """
 
     images: np.ndarray
     features: Features | None
     normalise: Callable[[np.ndarray], Tensor]
+    texts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -54,6 +57,17 @@ class TaskSplit:
 
     inputs: Inputs
     targets: dict[str, np.ndarray]
+
+
+def distinct_texts(reports: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """The distinct reports in alphabetical order, and int64 (n,) which of them each image has.
+
+    White space aside: a report is the same when its words are.
+    """
+    plain = [" ".join(report.split()) for report in reports]
+    known = sorted(set(plain))
+    place = {text: at for at, text in enumerate(known)}
+    return tuple(known), np.array([place[text] for text in plain], np.int64)
 
 
 class Predictor(Protocol):

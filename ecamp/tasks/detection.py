@@ -1,37 +1,38 @@
-"""Detection: an anchor-free one-stage head (after FCOS, Tian et al. 2019) on a simple pyramid."""
+"""Detection: boxes by a one-stage head on frozen features, or through the encoder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal_loss
+from torch import Tensor
+from torchvision.ops import batched_nms
 
 from ecamp.data.arrays import Arrays
+from ecamp.data.augment import Warp
 from ecamp.encoders.base import Encoder, Features
 from ecamp.metrics.detection import Boxes, score_detection
 from ecamp.metrics.stats import Metric
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import Inputs, TaskSplit
-from ecamp.tasks.neck import Neck, conv_block, output_conv
-from ecamp.tasks.running import EXAMPLES, features_by, in_batches
+from ecamp.tasks.box_head import BoxHead, Truth
+from ecamp.tasks.dense_head import DenseHead
+from ecamp.tasks.running import TrainingBatches, in_batches
+from ecamp.tasks.yolo_head import YOLOv3
 from ecamp.train.heads import HeadRecipe, Model, train_head
 
-SCALES = (2.0, 1.0, 0.5)  # cells a side, relative to the neck's grid
+CANDIDATES = 100  # best boxes of an image that suppression looks at
 
 
 class Detection(TaskPlugin):
     """Boxes with class and score."""
 
-    summary = "boxes: anchor-free one-stage head on a frozen or fine-tuned encoder"
+    summary = "boxes: anchor-free (dense) or YOLOv3 head on a frozen or fine-tuned encoder"
     licence = "Apache-2.0"
-    citation = "Tian et al., FCOS, ICCV 2019 (head); pycocotools (score)"
+    citation = "Tian et al., FCOS, ICCV 2019; Redmon and Farhadi, 2018; pycocotools (score)"
     needs = "boxes"
     primary = "map_40_75"
     protocols = ("frozen", "finetune")
@@ -39,10 +40,12 @@ class Detection(TaskPlugin):
     class Config(HeadRecipe):
         """Recipe and suppression."""
 
+        head: Literal["dense", "yolov3"] = Field(
+            default="dense", description="dense: anchor-free, light; yolov3: the published one"
+        )
         steps: int = Field(default=180, ge=1, description="optimiser steps")
         batch_size: int = Field(default=12, ge=1, description="images a step")
-        lr: float = Field(default=3e-3, gt=0, description="peak learning rate of the head")
-        width: int = Field(default=48, ge=8, multiple_of=8, description="channels of the head")
+        width: int = Field(default=48, ge=8, multiple_of=8, description="channels of `dense`")
         keep: int = Field(default=20, ge=1, le=100, description="boxes kept an image")
         nms_iou: float = Field(default=0.5, gt=0, lt=1, description="IoU that suppresses")
 
@@ -59,29 +62,34 @@ class Detection(TaskPlugin):
         self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
     ) -> DetectionPredictor:
         size, classes = train.inputs.images.shape[1], len(train.targets["classes"])
-        features_of = features_by(encoder, train.inputs)
-        with torch.no_grad():
-            example = features_of(np.arange(min(EXAMPLES, len(train.inputs))))
-        head = DenseHead(example, size, classes, self.config.width)
+        batch = TrainingBatches(encoder, train.inputs, self.config.augment, seed)
+        head = self._head(batch.example(), size, classes)
         model = Model(head, encoder)
-        predictor = DetectionPredictor(model, self.config, {})
+        predictor = DetectionPredictor(model, head, self.config, {})
         truth = _per_image(train.targets, len(train.inputs))
 
-        def loss_of(outputs: Tensor | tuple[Tensor, ...], index: np.ndarray) -> Tensor:
+        def loss_at(index: np.ndarray, step: int) -> Tensor:
+            features, warp = batch(index, step)
+            outputs = model(features)
             assert isinstance(outputs, tuple)
-            return head.loss(outputs, [truth[i] for i in index])
+            return head.loss(outputs, _moved([truth[i] for i in index], warp, size))
 
         fit = train_head(
             model,
-            features_of,
-            loss_of,
+            loss_at,
             lambda: self._validate(predictor, val),
             count=len(train.inputs),
             recipe=self.config,
+            lr=head.lr,
             seed=seed,
         )
         predictor.selected["step"] = fit.best_step
         return predictor
+
+    def _head(self, example: Features, size: int, classes: int) -> BoxHead:
+        if self.config.head == "yolov3":
+            return YOLOv3(example, size, classes)
+        return DenseHead(example, size, classes, self.config.width)
 
     def _validate(self, predictor: DetectionPredictor, val: TaskSplit) -> float:
         one = np.ones((1, len(val.inputs)), np.float32)
@@ -101,7 +109,7 @@ class Detection(TaskPlugin):
         return score_detection(predicted, truth, replicates, classes=classes)
 
 
-def _per_image(targets: dict[str, np.ndarray], count: int) -> list[tuple[Tensor, Tensor]]:
+def _per_image(targets: dict[str, np.ndarray], count: int) -> list[Truth]:
     """Split flat truth into (boxes (k, 4), labels (k,)) an image."""
     boxes = torch.from_numpy(np.asarray(targets["gt_boxes"], np.float32))
     labels = torch.from_numpy(np.asarray(targets["gt_labels"], np.int64))
@@ -110,108 +118,15 @@ def _per_image(targets: dict[str, np.ndarray], count: int) -> list[tuple[Tensor,
     return list(zip(boxes.split(sizes), labels.split(sizes), strict=True))
 
 
-class DenseHead(nn.Module):
-    """Three resolutions; each cell tells class scores, distances to the four sides, centredness."""
-
-    def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
-        super().__init__()
-        self.classes, self.image_size = classes, image_size
-        self.neck = Neck(example, image_size, width)
-        self.up = nn.ConvTranspose2d(width, width, 2, stride=2)
-        self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
-        self.tower = conv_block(width, width)  # shared: two would double the cost of a step
-        # Class scores, four sides, centredness. 1 % prior (focal loss, Lin et al. 2017)
-        self.out = output_conv(width, classes + 5, 3, bias=-4.6)
-        with torch.no_grad():
-            torch.as_tensor(self.out.bias)[classes:] = 0
-        self.level_scale = nn.Parameter(torch.zeros(len(SCALES)))
-        rows, columns = self.neck.grid
-        points, strides, reach = [], [], []
-        for level, scale in enumerate(SCALES):
-            r, c = max(1, int(rows * scale)), max(1, int(columns * scale))
-            stride = image_size / r
-            y, x = torch.meshgrid(torch.arange(r) + 0.5, torch.arange(c) + 0.5, indexing="ij")
-            points.append(torch.stack([x.flatten() * stride, y.flatten() * stride], 1))
-            strides.append(torch.full((r * c,), stride))
-            # Each resolution owns boxes whose longest side-distance fits it; the ends are open.
-            low = 0.0 if level == 0 else 2.0 * stride
-            high = float("inf") if level == len(SCALES) - 1 else 4.0 * stride
-            reach.append(torch.tensor([[low, high]]).expand(r * c, 2))
-        self.points: Tensor
-        self.strides: Tensor
-        self.reach: Tensor
-        self.register_buffer("points", torch.cat(points), persistent=False)
-        self.register_buffer("strides", torch.cat(strides), persistent=False)
-        self.register_buffer("reach", torch.cat(reach), persistent=False)
-
-    def forward(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
-        """Features -> class logits (b, cells, K), distances in pixels (b, cells, 4), centredness."""
-        base = self.neck(features.pyramid)
-        logits, sides, centred = [], [], []
-        for level, x in enumerate((self.up(base), base, self.down(base))):
-            x = self.tower(x)
-            kind, box, middle = (
-                self.out(x).flatten(2).transpose(1, 2).split([self.classes, 4, 1], dim=2)
-            )
-            stride = self.image_size / x.shape[2]
-            logits.append(kind)
-            sides.append((box + self.level_scale[level]).clamp(max=6).exp() * stride)
-            centred.append(middle.squeeze(2))
-        return torch.cat(logits, 1), torch.cat(sides, 1), torch.cat(centred, 1)
-
-    def assign(self, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Give each cell a box, or none (FCOS section 3, with centre sampling).
-
-        Args:
-            boxes: (batch, k, 4); labels: (batch, k), -1 where an image has fewer than k boxes.
-
-        Returns:
-            class index (batch, cells), K = background; distances (batch, cells, 4) left, top,
-            right, bottom.
-        """
-        x, y = self.points[None, :, :1], self.points[None, :, 1:]
-        x1, y1, x2, y2 = boxes[:, None].unbind(-1)
-        sides = torch.stack([x - x1, y - y1, x2 - x, y2 - y], -1)  # (batch, cells, k, 4)
-        radius = 1.5 * self.strides[:, None]
-        near = ((x - (x1 + x2) / 2).abs() < radius) & ((y - (y1 + y2) / 2).abs() < radius)
-        longest = sides.amax(-1)
-        fits = (longest >= self.reach[:, :1]) & (longest <= self.reach[:, 1:])
-        owns = (sides.amin(-1) > 0) & near & fits & (labels >= 0)[:, None]
-        area = ((x2 - x1) * (y2 - y1)).expand_as(longest).masked_fill(~owns, float("inf"))
-        smallest, which = area.min(-1)
-        kind = torch.where(smallest.isfinite(), labels.gather(1, which), self.classes)
-        return kind, sides.gather(2, which[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
-
-    def loss(self, outputs: tuple[Tensor, ...], truth: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Focal + GIoU + centredness, normalised by the number of positive cells."""
-        logits, sides, centred = outputs
-        # One empty slot more, so that a batch without any box needs no case of its own.
-        boxes = pad_sequence([F.pad(b, (0, 0, 0, 1)) for b, _ in truth], batch_first=True)
-        labels = pad_sequence([F.pad(k, (0, 1), value=-1) for _, k in truth], True, -1)
-        kind, want = self.assign(boxes, labels)
-        positive = kind < self.classes
-        count = positive.sum().clamp(min=1)
-        hot = F.one_hot(kind, self.classes + 1)[..., :-1].float()
-        total = sigmoid_focal_loss(logits, hot, reduction="sum") / count
-        if positive.any():
-            points = self.points.expand(len(truth), -1, -1)[positive]
-            got, true = _to_xyxy(points, sides[positive]), _to_xyxy(points, want[positive])
-            quality = centredness(want[positive])
-            weight = quality.sum().clamp(min=1e-6)
-            total = total + (generalized_box_iou_loss(got, true) * quality).sum() / weight
-            total = total + F.binary_cross_entropy_with_logits(centred[positive], quality)
-        return total
-
-
-def centredness(sides: Tensor) -> Tensor:
-    """FCOS eq. 3: 1 at the centre of the box, 0 at its edge. (n, 4) -> (n,)."""
-    across, down = sides[:, [0, 2]], sides[:, [1, 3]]
-    ratio = across.amin(1) / across.amax(1) * down.amin(1) / down.amax(1)
-    return ratio.clamp(min=0).sqrt()
-
-
-def _to_xyxy(points: Tensor, sides: Tensor) -> Tensor:
-    return torch.cat([points - sides[..., :2], points + sides[..., 2:]], -1)
+def _moved(truth: list[Truth], warp: Warp | None, side: int) -> list[Truth]:
+    """Truth of a batch, moved as its images were."""
+    if warp is None:
+        return truth
+    out = []
+    for at, (boxes, labels) in enumerate(truth):
+        moved, kept = warp.boxes(at, boxes, side)
+        out.append((moved, labels[kept]))
+    return out
 
 
 @dataclass
@@ -219,23 +134,20 @@ class DetectionPredictor:
     """Head with suppression."""
 
     model: Model
+    head: BoxHead
     config: Any
     selected: dict[str, object]
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        head = self.model.head
-        assert isinstance(head, DenseHead)
         boxes, scores, labels, image = [], [], [], []
         for index, features in in_batches(self.model.encoder, inputs):
             outputs = self.model(features)
             assert isinstance(outputs, tuple)
-            logits, sides, centred = outputs
-            score = (logits.sigmoid() * centred.sigmoid().unsqueeze(-1)).sqrt()
-            xyxy = _to_xyxy(head.points.expand(len(index), -1, -1), sides)
-            xyxy = xyxy.clamp(0, head.image_size)
+            xyxy, score = self.head.boxes(outputs)
+            xyxy = xyxy.clamp(0, self.head.image_size)
             for i, where in enumerate(index):
-                best, flat = score[i].flatten().topk(min(100, score[i].numel()))
-                box, kind = xyxy[i, flat // head.classes], flat % head.classes
+                best, flat = score[i].flatten().topk(min(CANDIDATES, score[i].numel()))
+                box, kind = xyxy[i, flat // self.head.classes], flat % self.head.classes
                 kept = batched_nms(box, best, kind, self.config.nms_iou)[: self.config.keep]
                 boxes.append(box[kept])
                 scores.append(best[kept])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,12 +12,49 @@ from torch import Tensor, nn
 from ecamp.encoders.base import Features
 
 
+class Standardise(nn.Module):
+    """Channels of each pyramid level to mean 0 and spread 1, by statistics of training images.
+
+    As before a linear probe: the inner layers of a pre-trained ViT have a few channels of a
+    hundredfold size, and without this a head's steps go into undoing them and encoders are
+    compared by their scale.
+
+    Args:
+        pyramid: Levels (batch, width_i, rows_i, columns_i) of some training images.
+    """
+
+    def __init__(self, pyramid: Sequence[Tensor]) -> None:
+        super().__init__()
+        for at, level in enumerate(pyramid):
+            flat = level.detach().float().transpose(0, 1).flatten(1)
+            spread = flat.std(1, unbiased=False)
+            # A channel that is dead on a few training images must not blow up on others.
+            spread = spread.clamp(min=0.01 * float(spread.mean())) + 1e-5
+            self.register_buffer(f"mean_{at}", flat.mean(1)[:, None, None])
+            self.register_buffer(f"scale_{at}", 1 / spread[:, None, None])
+
+    def forward(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            (level - self.get_buffer(f"mean_{at}")) * self.get_buffer(f"scale_{at}")
+            for at, level in enumerate(pyramid)
+        ]
+
+
+def nearest_level(pyramid: Sequence[Tensor], rows: float) -> int:
+    """Which level's number of rows is nearest to `rows`, by ratio; the last of equals."""
+    far = [abs(math.log2(level.shape[2] / rows)) for level in pyramid]
+    return max(range(len(far)), key=lambda at: (-far[at], at))
+
+
+def resized(level: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear to (rows, columns); as it is when it has them."""
+    if level.shape[2:] == size:
+        return level
+    return F.interpolate(level, size, mode="bilinear", align_corners=False)
+
+
 class Neck(nn.Module):
     """Standardise and project each pyramid level, resize to one grid, add, normalise.
-
-    Channels are standardised with the statistics of training images, as before a linear probe:
-    the inner layers of a pre-trained ViT have a few channels of a hundredfold size, and without
-    this a head's steps go into undoing them and encoders are compared by their scale.
 
     The grid is that of the level nearest to 1/8 of the image side: a patch-8 ViT keeps its own.
 
@@ -27,27 +67,17 @@ class Neck(nn.Module):
     def __init__(self, features: Features, image_size: int, width: int) -> None:
         super().__init__()
         levels = features.pyramid
-        wanted = image_size / 8
-        self.grid = min(
-            ((level.shape[2], level.shape[3]) for level in levels),
-            key=lambda grid: abs(torch.tensor(grid[0] / wanted).log2().item()),
-        )
+        nearest = levels[nearest_level(levels, image_size / 8)]
+        self.grid = (nearest.shape[2], nearest.shape[3])
+        self.standardise = Standardise(levels)
         self.projections = nn.ModuleList(nn.Conv2d(level.shape[1], width, 1) for level in levels)
         self.norm = nn.GroupNorm(8, width)
-        for at, level in enumerate(levels):
-            flat = level.detach().float().transpose(0, 1).flatten(1)
-            self.register_buffer(f"mean_{at}", flat.mean(1)[:, None, None])
-            self.register_buffer(f"scale_{at}", 1 / (flat.std(1)[:, None, None] + 1e-5))
 
-    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Levels (batch, width_i, rows_i, columns_i) -> (batch, width, *grid)."""
         total = torch.zeros(())
-        for at, (level, project) in enumerate(zip(pyramid, self.projections, strict=True)):
-            mean, scale = self.get_buffer(f"mean_{at}"), self.get_buffer(f"scale_{at}")
-            part = project((level - mean) * scale)
-            if part.shape[2:] != self.grid:
-                part = F.interpolate(part, self.grid, mode="bilinear", align_corners=False)
-            total = total + part
+        for level, project in zip(self.standardise(pyramid), self.projections, strict=True):
+            total = total + resized(project(level), self.grid)
         return self.norm(total)
 
 

@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from ecamp.data.augment import Augmentation, Warp, draw
 from ecamp.encoders.base import Encoder, Features
 from ecamp.tasks.base import Inputs
 from ecamp.train.memory import in_parts
 
-BATCH = 256
+BATCH = 256  # images predicted at once; decides memory, not results
 EXAMPLES = 256  # training images that a neck takes its statistics from
 
 
-def features_by(encoder: Encoder | None, inputs: Inputs) -> Callable[[np.ndarray], Features]:
-    """Return how features of chosen images are made: cached, or through a trainable encoder."""
+def features_of(encoder: Encoder | None, inputs: Inputs, index: np.ndarray) -> Features:
+    """Features of chosen images: cached, or through a trainable encoder."""
     if encoder is None:
-        return inputs.batch_features
-    return lambda index: encoder(inputs.normalise(inputs.images[np.sort(index)][_rank(index)]))
+        return inputs.batch_features(index)
+    return encoder(inputs.normalise(stored_images(inputs, index)))
 
 
-def _rank(index: np.ndarray) -> np.ndarray:
-    """Positions that undo a sort: memory-mapped images are read in file order."""
-    return np.argsort(np.argsort(index, kind="stable"), kind="stable")
+def stored_images(inputs: Inputs, index: np.ndarray) -> np.ndarray:
+    """uint8 images in the order of `index`; a memory-mapped file is read in its own order."""
+    order = np.argsort(index, kind="stable")
+    return np.asarray(inputs.images[index[order]])[np.argsort(order, kind="stable")]
+
+
+@dataclass(frozen=True)
+class TrainingBatches:
+    """Training images as features; augmented where the encoder trains, else from the cache.
+
+    What is drawn is a function of (seed, step), not of what ran before.
+    """
+
+    encoder: Encoder | None
+    inputs: Inputs
+    augment: Augmentation | None
+    seed: int
+
+    def example(self) -> Features:
+        """Features of the first training images as they are, without gradients."""
+        with torch.no_grad():
+            index = np.arange(min(EXAMPLES, len(self.inputs)))
+            return features_of(self.encoder, self.inputs, index)
+
+    def __call__(self, index: np.ndarray, step: int) -> tuple[Features, Warp | None]:
+        """Features of a batch, and how its images were moved (None: not at all)."""
+        if self.encoder is None or self.augment is None:
+            return features_of(self.encoder, self.inputs, index), None
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        warp = draw(len(index), self.augment, generator)
+        moved = warp.images(stored_images(self.inputs, index))
+        return self.encoder(self.inputs.normalise(moved)), warp
 
 
 def in_batches(
@@ -32,4 +63,6 @@ def in_batches(
 ) -> Iterator[tuple[np.ndarray, Features]]:
     """Yield all images' indices and features in order, without gradients; less where memory ends."""
     with torch.no_grad():
-        yield from in_parts(features_by(encoder, inputs), len(inputs), batch, "prediction")
+        yield from in_parts(
+            lambda index: features_of(encoder, inputs, index), len(inputs), batch, "prediction"
+        )

@@ -1,24 +1,26 @@
-"""Segmentation: a light convolutional decoder on frozen features, or through the encoder."""
+"""Segmentation: a head on frozen features, or through the encoder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ecamp.data.arrays import Arrays
-from ecamp.encoders.base import Encoder, Features
+from ecamp.encoders.base import Encoder
 from ecamp.metrics.segmentation import score_segmentation
 from ecamp.metrics.stats import Metric
 from ecamp.plugin.protocols import TaskPlugin
 from ecamp.tasks.base import Inputs, TaskSplit
-from ecamp.tasks.neck import Neck, conv_block, output_conv
-from ecamp.tasks.running import EXAMPLES, features_by, in_batches
+from ecamp.tasks.mask_heads import HEADS
+from ecamp.tasks.published.segmentation import mixed_loss
+from ecamp.tasks.running import TrainingBatches, in_batches
 from ecamp.train.heads import HeadRecipe, Model, train_head
 
 CUTS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
@@ -27,19 +29,26 @@ CUTS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 class Segmentation(TaskPlugin):
     """One mask a class and image."""
 
-    summary = "pixel masks: convolutional decoder on a frozen or fine-tuned encoder"
+    summary = "pixel masks: one of four heads on a frozen or fine-tuned encoder"
     licence = "Apache-2.0"
-    citation = "decoder after the published recipe, narrower; loss BCE + soft Dice"
+    citation = "Shi et al., CVPR 2016 (subpixel); Xiao et al., UPerNet, ECCV 2018 (pyramid)"
     needs = "mask"
     primary = "dice_pos"
     protocols = ("frozen", "finetune")
 
     class Config(HeadRecipe):
-        """Recipe."""
+        """Head and recipe."""
 
+        head: Literal["subpixel", "linear", "conv", "pyramid"] = Field(
+            default="subpixel", description="subpixel, linear, conv (published), pyramid (UPerNet)"
+        )
+        loss: Literal["dice", "published"] = Field(
+            default="dice", description="cross-entropy + Dice, or the published focal - log Dice"
+        )
         batch_size: int = Field(default=24, ge=1, description="images a step")
-        lr: float = Field(default=8e-3, gt=0, description="peak learning rate of the head")
-        width: int = Field(default=64, ge=8, multiple_of=8, description="channels of the head")
+        width: int = Field(
+            default=64, ge=8, multiple_of=8, description="channels of `subpixel` and `pyramid`"
+        )
 
     def targets(self, split: Arrays) -> dict[str, np.ndarray]:
         return {"target": split.masks, "classes": np.array(split.info.mask_classes)}
@@ -48,23 +57,25 @@ class Segmentation(TaskPlugin):
         self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
     ) -> SegmentationPredictor:
         masks, size = train.targets["target"], train.inputs.images.shape[1]
-        features_of = features_by(encoder, train.inputs)
-        with torch.no_grad():
-            example = features_of(np.arange(min(EXAMPLES, len(train.inputs))))
-        model = Model(Decoder(example, size, masks.shape[1], self.config.width), encoder)
+        batch = TrainingBatches(encoder, train.inputs, self.config.augment, seed)
+        head = HEADS[self.config.head](batch.example(), size, masks.shape[1], self.config.width)
+        model = Model(head, encoder)
         predictor = SegmentationPredictor(model, np.full(masks.shape[1], 0.5), {})
 
-        def loss_of(logits: Tensor | tuple[Tensor, ...], index: np.ndarray) -> Tensor:
+        def loss_at(index: np.ndarray, step: int) -> Tensor:
+            features, warp = batch(index, step)
+            truth = torch.from_numpy(masks[index]) if warp is None else warp.masks(masks[index])
+            logits = model(features)
             assert isinstance(logits, Tensor)
-            return mask_loss(logits, torch.from_numpy(masks[index]).float())
+            return LOSSES[self.config.loss](logits, truth.float())
 
         fit = train_head(
             model,
-            features_of,
-            loss_of,
+            loss_at,
             lambda: predictor.choose_cuts(val),
             count=len(train.inputs),
             recipe=self.config,
+            lr=head.lr,
             seed=seed,
         )
         predictor.choose_cuts(val)
@@ -83,32 +94,6 @@ class Segmentation(TaskPlugin):
         )
 
 
-class Decoder(nn.Module):
-    """Neck, one convolution, then every cell tells its own pixels (Shi et al., CVPR 2016, eq. 4).
-
-    All work is done on the coarse grid: a tenth of the time of stages that upsample, and patch
-    tokens hold the inside of their patch linearly after masked image modelling.
-    """
-
-    def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.neck = Neck(example, image_size, width)
-        self.factor = max(1, image_size // self.neck.grid[0])
-        self.block = conv_block(width, width)
-        # Findings are rare: start from about 2 % so that the first steps are not spent on that.
-        self.out = output_conv(width, classes * self.factor**2, 1, bias=-4.0)
-
-    def forward(self, features: Features) -> Tensor:
-        """Features -> logits (batch, classes, size, size)."""
-        x = self.neck(features.pyramid)
-        logits = F.pixel_shuffle(self.out(x + self.block(x)), self.factor)
-        if logits.shape[-1] == self.image_size:
-            return logits
-        size = (self.image_size, self.image_size)
-        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
-
-
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy plus soft Dice per class over the batch.
 
@@ -125,6 +110,12 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     overlap = (probability * target).sum(axes)
     dice = (2 * overlap + 1) / (probability.sum(axes) + target.sum(axes) + 1)
     return bce + (1 - dice).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "dice": mask_loss,
+    "published": mixed_loss,
+}
 
 
 @dataclass

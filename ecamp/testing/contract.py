@@ -17,7 +17,7 @@ import torch
 from ecamp.config import PluginRef
 from ecamp.data.arrays import check_records, check_sample, materialise
 from ecamp.datasets.phantom import PhantomDataset
-from ecamp.encoders.base import Encoder, Features, PatchEncoder
+from ecamp.encoders.base import DualEncoder, Encoder, Features, PatchEncoder
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import SPLITS
 from ecamp.text.distill.sources import as_report
@@ -91,6 +91,22 @@ def check_encoder(ref: PluginRef, cache: Path | None = None) -> None:
         with torch.no_grad():
             shape = encoder.encode_visible(images, keep).shape
         assert shape == (3, 4, encoder.width), f"{ref}: encode_visible gives {tuple(shape)}"
+    if "text" in plugin.provides:
+        _check_text_side(str(ref), encoder, images)
+
+
+def _check_text_side(name: str, encoder: Encoder, images: torch.Tensor) -> None:
+    assert isinstance(encoder, DualEncoder), f"{name}: `text` needs a DualEncoder"
+    texts = ["Effusion.", "There is no evidence of effusion, mass or nodule.", "", "Effusion."]
+    with torch.no_grad():
+        said = encoder.embed_text(texts)
+        alone = torch.cat([encoder.embed_text([text]) for text in texts])
+        seen = encoder.embed_image(encoder(images))
+    assert said.shape == (4, seen.shape[1]), f"{name}: texts and images are of different widths"
+    assert len(seen) == len(images), f"{name}: embed_image lost images"
+    assert torch.isfinite(said).all(), f"{name}: text embeddings are not finite"
+    assert torch.allclose(said, alone, atol=1e-4), f"{name}: a text's embedding depends on others"
+    assert not torch.allclose(said[0], said[1], atol=1e-4), f"{name}: all texts are embedded alike"
 
 
 def _check_features(name: str, out: Features, batch: int, width: int) -> None:
@@ -176,9 +192,11 @@ def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
 def check_task(ref: PluginRef, cache: Path | None = None) -> None:
     """Names that the bench builds on."""
     task = make_plugin("ecamp.tasks", ref)
-    assert task.needs in ("labels", "mask", "boxes"), f"{ref}: needs '{task.needs}'"
+    assert task.needs in ("labels", "mask", "boxes", "report"), f"{ref}: needs '{task.needs}'"
     assert task.primary, f"{ref}: no primary metric"
     assert task.protocols, f"{ref}: no protocol"
+    unknown = set(task.requires) - set(task.protocols)
+    assert not unknown, f"{ref}: requires something for unknown protocols {sorted(unknown)}"
 
 
 DISTILLED = (

@@ -12,23 +12,41 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ecamp.data.augment import Augmentation
 from ecamp.encoders.base import Encoder, Features
 from ecamp.errors import EcampError
 from ecamp.plugin.protocols import PluginConfig
-from ecamp.train.optim import adamw, set_lr
+from ecamp.train.optim import adamw, layer_scales, set_lr
 from ecamp.train.schedule import warmup_cosine
+
+FINETUNE_CHECKS = 5
 
 
 class HeadRecipe(PluginConfig):
-    """Optimisation of a head; one recipe for all encoders."""
+    """Optimisation of a head, and under `finetune` of the encoder; one recipe for all encoders."""
 
     steps: int = Field(default=150, ge=1, description="optimiser steps")
     batch_size: int = Field(default=64, ge=1, description="images a step")
-    lr: float = Field(default=2e-3, gt=0, description="peak learning rate of the head")
+    lr: float | None = Field(
+        default=None, gt=0, description="peak learning rate of the head; by default the head's own"
+    )
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of steps with rising rate")
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")
+    checks: int | None = Field(
+        default=None,
+        ge=1,
+        description="times validation is looked at, the best kept; by default 1 (the last weights) "
+        f"for a frozen encoder, {FINETUNE_CHECKS} for finetune",
+    )
+    patience: int = Field(
+        default=0, ge=0, description="looks without a new best that end the training; 0: never"
+    )
     encoder_lr_scale: float = Field(default=0.1, gt=0, description="encoder's rate / head's rate")
-    checks: int = Field(
-        default=1, ge=1, description="times validation is looked at, the best kept; 1: the last"
+    layer_decay: float = Field(
+        default=0.75, gt=0, le=1, description="rate of an encoder layer / rate of the layer above"
+    )
+    augment: Augmentation | None = Field(
+        default=Augmentation(), description="of finetune; a frozen encoder's features are cached"
     )
 
 
@@ -57,49 +75,87 @@ class Fit:
     best_score: float
 
 
+def _optimizer(model: Model, recipe: HeadRecipe, lr: float) -> torch.optim.AdamW:
+    scale: dict[str, float] = {}
+    if model.encoder is not None:
+        layers = layer_scales(model.encoder, recipe.layer_decay, "encoder.")
+        scale = {
+            prefix: factor * recipe.encoder_lr_scale
+            for prefix, factor in {"encoder.": 1.0, **layers}.items()
+        }
+    return adamw(model, lr=lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.999), scale=scale)
+
+
+def batches(count: int, size: int, seed: int) -> Callable[[], np.ndarray]:
+    """Return what gives the next batch: permutation after permutation, no image left out.
+
+    A batch holds two images at least, the one there is twice: batch norm needs them.
+    """
+    generator = np.random.Generator(np.random.Philox(seed))
+    order = np.zeros(0, np.int64)
+    size = min(size, max(count, 2))
+
+    def following() -> np.ndarray:
+        nonlocal order
+        while len(order) < size:
+            order = np.concatenate([order, generator.permutation(count)])
+        index, order = order[:size], order[size:]
+        return index
+
+    return following
+
+
 def train_head(
     model: Model,
-    features_of: Callable[[np.ndarray], Features],
-    loss_of: Callable[[Tensor | tuple[Tensor, ...], np.ndarray], Tensor],
+    loss_at: Callable[[np.ndarray, int], Tensor],
     validate: Callable[[], float],
     *,
     count: int,
     recipe: HeadRecipe,
+    lr: float,
     seed: int,
+    keep_start: bool = False,
 ) -> Fit:
     """Train, and keep the weights with the best validation score (the last ones for one check).
 
     Args:
-        features_of: Features (differentiable under `finetune`) of the training images named.
-        loss_of: Loss from the head's output and the indices it was made for.
-        validate: Score on validation, higher is better; None-like scores come as NaN.
+        loss_at: Loss of the training images named, at a step.
+        validate: Score on validation, higher is better; undefined scores come as NaN.
         count: Number of training images.
-        seed: Decides batch order (and dropout), nothing else.
+        lr: Peak learning rate of the head where the recipe names none.
+        seed: Decides batch order, nothing else.
+        keep_start: Where validation is looked at, the weights before the first step are a candidate.
 
     Raises:
         EcampError: When the loss is not finite.
     """
-    optimizer = adamw(
-        model,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        betas=(0.9, 0.999),
-        scale={"encoder.": recipe.encoder_lr_scale},
-    )
-    generator = np.random.Generator(np.random.Philox(seed))
-    order = np.zeros(0, np.int64)
-    check_every = max(1, math.ceil(recipe.steps / recipe.checks))
+    lr = recipe.lr or lr
+    optimizer = _optimizer(model, recipe, lr)
+    checks = recipe.checks or (1 if model.encoder is None else FINETUNE_CHECKS)
+    following = batches(count, recipe.batch_size, seed)
+    check_every = max(1, math.ceil(recipe.steps / checks))
+    warmup = max(1, round(recipe.warmup * recipe.steps))
     best: dict[str, Tensor] = {}
-    fit = Fit(0, -math.inf)
+    fit, worse = Fit(0, -math.inf), 0
+
+    def look(step: int) -> None:
+        nonlocal fit, worse, best
+        model.eval()
+        with torch.no_grad():
+            score = validate()
+        worse += 1
+        # NaN (undefined on this validation set) never wins, but the first weights are kept.
+        if not best or score > fit.best_score:
+            fit = Fit(step, score if math.isfinite(score) else -math.inf)
+            best, worse = copy.deepcopy(model.state_dict()), 0
+
+    if keep_start and checks > 1:
+        look(0)
     for step in range(recipe.steps):
-        while len(order) < min(recipe.batch_size, count):
-            order = np.concatenate([order, generator.permutation(count)])
-        index, order = order[: recipe.batch_size], order[recipe.batch_size :]
-        set_lr(optimizer, recipe.lr * warmup_cosine(step, recipe.steps, max(1, recipe.steps // 10)))
+        index = following()
+        set_lr(optimizer, lr * warmup_cosine(step, recipe.steps, warmup))
         model.train()
-        if model.encoder is not None:
-            model.encoder.train()
-        loss = loss_of(model(features_of(index)), index)
+        loss = loss_at(index, step)
         if not torch.isfinite(loss):
             raise EcampError(
                 f"head training: loss is {loss.item()} at step {step}.",
@@ -110,16 +166,12 @@ def train_head(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         # A single check chooses nothing: the rate has fallen to zero, the last weights stand.
-        if recipe.checks > 1 and ((step + 1) % check_every == 0 or step + 1 == recipe.steps):
-            model.eval()
-            with torch.no_grad():
-                score = validate()
-            # NaN (undefined on this validation set) never wins, but the first weights are kept.
-            if not best or score > fit.best_score:
-                fit = Fit(step + 1, score if math.isfinite(score) else -math.inf)
-                best = copy.deepcopy(model.state_dict())
+        if checks > 1 and ((step + 1) % check_every == 0 or step + 1 == recipe.steps):
+            look(step + 1)
+            if recipe.patience and worse >= recipe.patience:
+                break
     model.eval()
-    if recipe.checks == 1:
+    if checks == 1:
         return Fit(recipe.steps, float("nan"))
     model.load_state_dict(best)
     return Fit(fit.best_step, fit.best_score if math.isfinite(fit.best_score) else float("nan"))

@@ -1,0 +1,114 @@
+"""Retrieval between images and reports: recall at 1, 5, 10 and median rank, in both directions.
+
+Every image of the test split asks for its report among the reports of all images, and every report
+for its image. Identical reports count as right: "no acute findings" of another patient is the
+same answer. The interval resamples the askers by patient; what is searched stays the whole split,
+so it says how sure the number is for this collection, not for a larger one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ecamp.metrics.stats import Metric, weighted_mean_replicates
+
+AT = (1, 5, 10)
+BLOCK = 1024  # images whose similarities are held at once
+DIGITS = 9  # cosines this close are equal: products differ in the last bits with their place
+
+
+def score_retrieval(
+    images: np.ndarray, texts: np.ndarray, text_of_image: np.ndarray, counts: np.ndarray
+) -> dict[str, Metric]:
+    """Compute all retrieval metrics.
+
+    Args:
+        images: float (n, width) embeddings. texts: float (m, width), one a distinct report.
+        text_of_image: int (n,) the report of each image; every report has an image.
+        counts: (resamples, n) from `resample_counts`.
+
+    Returns:
+        `i2t_recall@k`, `t2i_recall@k`, `i2t_median_rank`, `t2i_median_rank` (1 is best),
+        `mean_recall` over both directions and all k, and `chance_recall@k`, what shuffled answers
+        give (the floor).
+    """
+    ranks = dict(zip(("i2t", "t2i"), retrieval_ranks(images, texts, text_of_image), strict=True))
+    result: dict[str, Metric] = {}
+    for name, rank in ranks.items():
+        for k in AT:
+            hit = (rank <= k).astype(np.float64)
+            result[f"{name}_recall@{k}"] = Metric.of(
+                float(hit.mean()), weighted_mean_replicates(hit, counts)
+            )
+        one = np.ones((1, len(rank)))
+        median = float(_medians(rank, one)[0])
+        result[f"{name}_median_rank"] = Metric.of(median, _medians(rank, counts))
+    recalls = [metric for name, metric in result.items() if "recall" in name]
+    together = np.mean([m.replicates for m in recalls if m.replicates is not None], axis=0)
+    result["mean_recall"] = Metric.of(float(np.mean([m.value for m in recalls])), together)
+    same = np.bincount(text_of_image)[text_of_image]
+    for k in AT:
+        chance = np.array([_chance(len(same), int(right), k) for right in same])
+        result[f"chance_recall@{k}"] = Metric.of(
+            float(chance.mean()), weighted_mean_replicates(chance, counts)
+        )
+    return result
+
+
+def retrieval_ranks(
+    images: np.ndarray, texts: np.ndarray, text_of_image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank of the best right answer for each asker, among the answers of all images.
+
+    Equal similarities share their places: an encoder that gives one embedding to everything ranks
+    in the middle, not first.
+
+    Args: As `score_retrieval`.
+
+    Returns:
+        float64 (n,) from image to text, and (n,) from each image's text to image; 1 is best.
+    """
+    x, y = _directions(images), _directions(texts)
+    copies = np.bincount(text_of_image, minlength=len(y)).astype(np.float64)
+    to_text = np.zeros(len(x))
+    best = np.full(len(y), -np.inf)  # a text's most similar right image
+    starts = range(0, len(x), BLOCK)
+    for start in starts:
+        likeness = np.round(x[start : start + BLOCK] @ y.T, DIGITS)
+        right = text_of_image[start : start + BLOCK]
+        own = likeness[np.arange(len(right)), right]
+        np.maximum.at(best, right, own)
+        above = (likeness > own[:, None]) @ copies
+        beside = (likeness == own[:, None]) @ copies - copies[right]
+        to_text[start : start + BLOCK] = 1 + above + beside / 2
+    above, beside = np.zeros(len(y)), np.zeros(len(y))
+    for start in starts:
+        likeness = np.round(x[start : start + BLOCK] @ y.T, DIGITS)
+        right = text_of_image[start : start + BLOCK]
+        likeness[np.arange(len(right)), right] = -np.inf  # right images are not in the way
+        above += (likeness > best).sum(0)
+        beside += (likeness == best).sum(0)
+    return to_text, (1 + above + beside / 2)[text_of_image]
+
+
+def _directions(embeddings: np.ndarray) -> np.ndarray:
+    values = embeddings.astype(np.float64)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+def _medians(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Median of the ranks in each resample; of an even number the mean of the middle two."""
+    order = np.argsort(ranks, kind="stable")
+    below = np.cumsum(counts[:, order].astype(np.float64), axis=1)
+    half = below[:, -1:] / 2
+    low, high = (below < half).sum(1), (below <= half).sum(1)
+    last = len(ranks) - 1
+    middle = (ranks[order][np.minimum(low, last)] + ranks[order][np.minimum(high, last)]) / 2
+    return np.where(below[:, -1] > 0, middle, np.nan)
+
+
+def _chance(total: int, right: int, k: int) -> float:
+    """Chance that k of `total` answers drawn without putting back hold one of the right ones."""
+    return 1 - math.comb(total - right, k) / math.comb(total, k) if k <= total else 1.0

@@ -1,0 +1,60 @@
+"""Checks of a training recipe, for anybody's tests: the flaws that published recipes have.
+
+Each raises AssertionError and says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ecamp.encoders.base import Features
+
+
+def check_schedule(rates: Sequence[float], end: float = 0.05) -> None:
+    """A learning rate rises once, then falls, and training ends where it ends (flaw F17).
+
+    Args:
+        rates: The rate of every step that was made.
+        end: Largest share of the peak at the last step.
+    """
+    assert rates, "no step was made"
+    peak = max(range(len(rates)), key=lambda step: rates[step])
+    for step in range(1, len(rates)):
+        rises = rates[step] > rates[step - 1] * (1 + 1e-9)
+        if step <= peak:
+            fell = rates[step] < rates[step - 1] * (1 - 1e-9)
+            assert not fell, f"the rate falls at step {step}, before its peak at {peak}"
+        else:
+            assert not rises, f"the rate rises again at step {step} of {len(rates)}"
+    last = rates[-1] / rates[peak]
+    assert last <= end, f"training ends at {last:.0%} of the peak rate: the schedule aims elsewhere"
+
+
+def check_frozen(encode: Callable[[Tensor], Features], images: Tensor) -> None:
+    """Frozen features are a function of the image: the same twice, and beside other images.
+
+    Fails where dropout or drop-path is on, or batch norm takes its statistics from the batch
+    (flaw 8 of the published linear probe).
+
+    Args:
+        images: float (batch, channels, size, size), three or more.
+    """
+    first, again, alone = encode(images), encode(images), encode(images[:2])
+    assert not first.pooled.requires_grad, "frozen features carry a graph"
+    for name, parts in (
+        ("pooled", (first.pooled, again.pooled, alone.pooled)),
+        *(
+            (f"pyramid[{at}]", parts)
+            for at, parts in enumerate(
+                zip(first.pyramid, again.pyramid, alone.pyramid, strict=True)
+            )
+        ),
+    ):
+        one, two, few = parts
+        assert torch.equal(one, two), f"{name}: the same images give other features: dropout is on"
+        assert torch.allclose(one[:2].float(), few.float(), atol=1e-2, rtol=1e-2), (
+            f"{name}: an image's features depend on the images beside it"
+        )
