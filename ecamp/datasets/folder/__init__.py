@@ -13,8 +13,9 @@ from pydantic import Field
 from ecamp.config import identity
 from ecamp.data.images import read_image, read_mask
 from ecamp.data.splits import hash_split
+from ecamp.data.table import TableRow, read_table
+from ecamp.datasets.folder.coco import CocoBoxes, read_coco
 from ecamp.datasets.folder.layout import Layout, read_layout, resolve
-from ecamp.datasets.folder.table import CocoBoxes, TableRow, read_coco, read_table
 from ecamp.errors import DataError, MissingError, did_you_mean
 from ecamp.plugin.protocols import (
     SPLITS,
@@ -84,7 +85,7 @@ class FolderDataset(Dataset):
 
     @cached_property
     def _rows(self) -> list[TableRow]:
-        rows = read_table(self._table, _columns(self.layout))
+        rows = list(read_table(self._table, _columns(self.layout)))
         wanted = {
             name: {value} if isinstance(value, str) else set(value)
             for name, value in self.layout.where.items()
