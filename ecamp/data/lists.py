@@ -29,8 +29,8 @@ from ecamp.errors import DataError, MissingError
 
 # File name -> list name; the number is the percentage of a label fraction.
 _NAME = re.compile(
-    r"(?P<split>train(?:ing)?|val(?:id(?:ation)?)?|test|dev)"
-    r"(?:_?(?:list|split))?(?:_0*(?P<percent>1|5|10|100))?(?P<rest>_\d{3,})?", re.IGNORECASE
+    r"(?:Xray14_)?(?P<split>train(?:ing)?|val(?:id(?:ation)?)?|test|dev)"
+    r"(?:_?(?:list|split|official))?(?:_0*(?P<percent>1|5|10|100))?(?P<rest>_\d{3,})?", re.IGNORECASE
 )  # fmt: skip
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test"}  # fmt: skip
@@ -119,9 +119,7 @@ def _list_name(path: Path) -> tuple[str, int] | None:
     return _SPLITS[match["split"].lower()], int(match["percent"] or 100)
 
 
-def read_list(
-    path: Path, split: str, percent: int = 100, bad: BadRows = STRICT
-) -> PublishedList:
+def read_list(path: Path, split: str, percent: int = 100, bad: BadRows = STRICT) -> PublishedList:
     """Read one list, whatever its form.
 
     Args:
@@ -234,6 +232,8 @@ _PATIENTS = (
     re.compile(r"(?:^|/)(?P<p>patient\d+)/"),  # CheXpert
     re.compile(r"(?:^|/)(?P<p>\d+)_(?:left|right)\.\w+$", re.IGNORECASE),  # ODIR
     re.compile(r"(?:^|/)p\d\d/(?P<p>p\d{8})/"),  # MIMIC
+    # COVIDx: Stony Brook, RICORD and BIMCV name the patient, the others do not.
+    re.compile(r"(?:^|/)(?P<p>A\d{6}|MIDRC-RICORD-1C-\d+-\d+|sub-S\d+)[-_]"),
 )
 
 

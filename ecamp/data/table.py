@@ -92,12 +92,12 @@ def open_table(
             f"{path}: no valid CSV: {error}.", "Check the quotes near that line."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or closed to you: {error}.", "Download it again.") from error
+        raise DataError(
+            f"{path}: damaged or closed to you: {error}.", "Download it again."
+        ) from error
 
 
-def _rows(
-    path: Path, reader: Any, width: int, bad: BadRows
-) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, reader: Any, width: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
     for values in reader:
         if not values:
             continue

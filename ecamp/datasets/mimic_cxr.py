@@ -32,6 +32,12 @@ class MimicCXR(Dataset):
     summary = "MIMIC-CXR-JPG and its reports, for pre-training (credentialed; never fetched)"
     licence = "PhysioNet Credentialed Health Data License 1.5.0"
     citation = "Johnson et al., MIMIC-CXR-JPG, PhysioNet 2019, doi 10.13026/8360-t248"
+    layout = """
+get: https://physionet.org/content/mimic-cxr-jpg (credentialed), reports: mimic-cxr-reports.zip of
+  https://physionet.org/content/mimic-cxr
+root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
+  files/p10/p10000032/s50414267/*.jpg; reports (or root) files/p10/p10000032/s50414267.txt
+"""
 
     class Config(PluginConfig):
         """Where it lies, and what is taken."""
