@@ -43,7 +43,10 @@ EXAMPLES = {
 }  # fmt: skip
 
 # These need a folder, a file or other plugins: their own tests make them and run the contract there.
-ELSEWHERE = {"mimic-cxr", "published", "consensus"}
+ELSEWHERE = {
+    "mimic-cxr", "chestxray14", "chexpert", "rsna", "siim", "covidx", "object-cxr", "medmnist",
+    "published", "consensus",
+}  # fmt: skip
 OURS = [
     (e.group, e.name)
     for g in GROUPS
