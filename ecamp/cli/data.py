@@ -1,4 +1,4 @@
-"""`ecamp data list | info | check | show | split | audit`."""
+"""`ecamp data list | info | check | show | split | prepare | audit`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from ecamp.config import PluginRef
     from ecamp.data.audit import Finding
 
 COLOURS = {"leak": "red", "error": "yellow", "note": "blue"}
@@ -32,7 +33,8 @@ def list_data(form: str) -> None:
     rows = []
     for entry in list_plugins("ecamp.datasets"):
         try:
-            cls = load_plugin("ecamp.datasets", PluginRef(name=entry.name))
+            ref = PluginRef(name=entry.name)
+            cls = load_plugin("ecamp.datasets", ref, any_variant=True)
             told = {"summary": cls.summary, "licence": cls.licence}
         except EcampError as error:
             told = {"summary": f"fails: {error.message}", "licence": ""}
@@ -51,11 +53,16 @@ def info(name: str) -> None:
     """Say what a data set holds: counts a split, labels, reports, masks, boxes.
 
     NAME is a data set with its options, such as mimic-cxr?root=/data/mimic or path/to/dataset.yaml.
+    Without the options that it needs: how to get it, what its folder must hold, its protocols.
     """
     from ecamp.config import PluginRef
     from ecamp.plugin.host import make_plugin
 
-    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    ref = PluginRef.parse(name)
+    if (guide := _guide(ref)) is not None:
+        click.echo(guide)
+        return
+    dataset = make_plugin("ecamp.datasets", ref)
     facts, records = dataset.info, list(dataset.records())
     click.echo(f"{facts.protocol}: {dataset.summary}")
     click.echo(f"licence: {dataset.licence}; cite: {dataset.citation}")
@@ -76,6 +83,26 @@ def info(name: str) -> None:
             line(title, [sum(bool(has(r)) for r in p) for p in parts])
     for k, label in enumerate(facts.labels):
         line(label, [sum(r.labels is not None and r.labels[k] == 1 for r in p) for p in parts])
+    for flaw in facts.flaws:
+        click.echo(f"flaw: {flaw}")
+
+
+def _guide(ref: PluginRef) -> str | None:
+    """What a data set is and needs, where `ref` lacks options that it cannot do without."""
+    from ecamp.plugin.host import load_plugin
+    from ecamp.plugin.protocols import Dataset
+
+    cls = load_plugin("ecamp.datasets", ref, any_variant=True)
+    assert issubclass(cls, Dataset)
+    needed = [key for key, field in cls.Config.model_fields.items() if field.is_required()]
+    if set(needed) <= set(ref.options):
+        return None
+    full = f"{ref.name}/{ref.variant or cls.variants()[0]}" if cls.family else ref.name
+    asked = "&".join(f"{key}=..." for key in needed)
+    return (
+        f"{ref.name}: {cls.summary}\nlicence: {cls.licence}; cite: {cls.citation}\n\n"
+        f"{cls.guide().strip()}\n\nwith the data: ecamp data info '{full}?{asked}'"
+    )
 
 
 @data.command()
@@ -206,6 +233,44 @@ def split(name: str, output: Path, fractions: str, draws: int) -> None:
     click.echo(
         f"{output}: {', '.join(f'{t} {len(i):,}' for t, i in written.items())}; split {digest}"
     )
+
+
+@data.command()
+@click.argument("name")
+@click.option("--from", "root", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              required=True, help="the download")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="folder to write; use it as root afterwards")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="processes; default one a core")
+@click.option("--verify", is_flag=True, help="check files that are there by their checksum")
+def prepare(name: str, root: Path, output: Path, workers: int | None, verify: bool) -> int:
+    """Turn the DICOM files of a download into PNG, beside its tables. Exit 1 if some cannot be read.
+
+    Rescale, the first VOI window or LUT, MONOCHROME1 turned around, the range stretched to 8 bits; the
+    size stays. manifest.jsonl holds the checksums; the same command resumes, and does nothing twice.
+    """
+    import os
+
+    from ecamp.config import PluginRef
+    from ecamp.data.prepare import prepare as write
+    from ecamp.errors import UsageError
+    from ecamp.plugin.host import load_plugin
+
+    cls = load_plugin("ecamp.datasets", PluginRef(name=name), any_variant=True)
+    folders = getattr(cls, "prepared", {})
+    if not folders:
+        raise UsageError(
+            f"{name}: nothing to prepare.", "Its images are read as they are downloaded."
+        )
+    done = write(
+        root, output, folders, getattr(cls, "tables", ()), workers=workers or os.cpu_count() or 1,
+        verify=verify,
+        progress=lambda n, total: click.echo(f"  {n:,} of {total:,}", err=True),
+    )  # fmt: skip
+    for text in done.bad[:20]:
+        click.echo(text)
+    click.echo(f"{output}: {done.made:,} made, {done.kept:,} kept, {len(done.bad):,} bad")
+    return 1 if done.bad else 0
 
 
 @data.command()
