@@ -64,14 +64,8 @@ def _checks() -> list[dict[str, Any]]:
     root = cache_root()
     near = next(p for p in (root, *root.parents) if p.exists())
     free = shutil.disk_usage(near).free / 2**30
-    checks.append(
-        _check(
-            "cache",
-            free > 2,
-            f"{root}, {free:.0f} GiB free",
-            "" if free > 2 else "make room: ecamp cache gc",
-        )
-    )
+    hint = "" if free > 2 else "make room: ecamp cache gc"
+    checks.append(_check("cache", free > 2, f"{root}, {free:.0f} GiB free", hint))
     return checks
 
 

@@ -12,12 +12,14 @@ import pytest
 from ecamp.bench import estimate
 from ecamp.bench.cost import cell_kind
 from ecamp.bench.estimate import Cost, Line, clock, estimate_cost, format_cost
-from ecamp.bench.plan import Plan, make_plan
+from ecamp.bench.plan import EVAL_SPLITS, Plan, make_plan
 from ecamp.bench.runner import Runner
 from ecamp.bench.store import RunFolder
 from ecamp.cli import run
-from ecamp.config import BenchSpec, validate
+from ecamp.config import BenchSpec, PluginRef, validate
+from ecamp.data.arrays import materialise
 from ecamp.datasets.phantom import PhantomDataset
+from ecamp.plugin.host import make_plugin
 
 DATA = "phantom?pretrain=12&train=16&val=8&test=8"  # 32 images are evaluated on
 VIT = "vit-micro?width=32&depth=1&heads=2&image_size=32&patch_size=8"
@@ -176,24 +178,26 @@ def test_how_it_is_shown() -> None:
 
 
 @pytest.mark.slow
-def test_the_estimate_is_of_the_right_size(tmp_path: Path) -> None:
-    """Interleaved with the run itself. Left alone a machine keeps to a factor of two; four, as others may
-    come and go on it between the two.
-    """
-    data = "phantom?pretrain=256&train=600&val=200&test=400"
+def test_the_estimate_is_within_a_factor_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In processor time on both sides, so that what else runs on the machine does not matter."""
+    ref = PluginRef.parse("phantom?pretrain=256&train=600&val=200&test=400")
+    data = make_plugin("ecamp.datasets", ref)
+    for size, splits in ((128, ["pretrain"]), (64, EVAL_SPLITS)):  # other processes decode
+        materialise(data, size, splits=splits, cache=tmp_path / "cache")
     plan = plan_of(
-        datasets=data, pretrain_data=data, pretext="none,mae,ecamp", seeds=[0], tasks=["cls"],
-        encoders="vit-micro?depth=6", pretrain={"steps": 60, "batch_size": 32}, task_options={},
+        datasets=str(ref), pretrain_data=str(ref), pretext="none,mae,ecamp", seeds=[0],
+        tasks=["cls"], encoders="vit-micro?depth=6", pretrain={"steps": 60, "batch_size": 32},
+        task_options={},
     )  # fmt: skip
-    before = estimate_cost(plan, tmp_path / "run", tmp_path / "cache")
+    monkeypatch.setattr(time, "perf_counter", time.process_time)
+    cost = estimate_cost(plan, tmp_path / "run", tmp_path / "cache")
     folder = RunFolder(tmp_path / "run")
     folder.open(plan.spec, {})
-    began = time.monotonic()
+    began = time.process_time()
     outcome = Runner(plan, folder, cache=tmp_path / "cache").execute()
-    took = time.monotonic() - began
+    took = time.process_time() - began
     assert not outcome.failed
-    for cell in plan.cells:  # all over again: now the times of the heads are known
-        (folder.cell(cell.key) / "result.json").unlink()
-    after = estimate_cost(plan, tmp_path / "run", tmp_path / "elsewhere")
-    for cost in (before, after):
-        assert took / 4 < cost.seconds < took * 4, (took, format_cost(cost))
+    assert all(x.seconds == 0 for x in cost.lines if x.what.startswith("decode"))
+    assert took / 2 < cost.seconds < took * 2, (took, format_cost(cost))
