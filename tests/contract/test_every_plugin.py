@@ -26,6 +26,8 @@ EXAMPLES = {
             "timm/resnet18?image_size=96",
             "timm/vit_tiny_patch16_224?image_size=64",
             "timm/convnext_atto?image_size=64",
+            "timm/convnext_atto?image_size=96",
+            "timm/resnet50?image_size=64",
         ],
         "vit-micro": ["vit-micro", "vit-micro?image_size=96&patch_size=16&width=64&depth=2"],
     },
@@ -38,11 +40,15 @@ EXAMPLES = {
         "phantom": ["phantom?pretrain=20&train=20&val=20&test=20"],
         "folder": [str(REAL / "covid_cxr.yaml"), str(REAL / "kermany_cxr.yaml")],
     },
-    "ecamp.tasks": {"cls": ["cls"], "seg": ["seg"], "det": ["det"]},
+    "ecamp.tasks": {
+        "cls": ["cls"], "ret": ["ret"],
+        "seg": ["seg", "seg?head=linear", "seg?head=conv&loss=published", "seg?head=pyramid"],
+        "det": ["det", "det?head=yolov3"],
+    },
 }  # fmt: skip
 
 # These need a folder, a file or other plugins: their own tests make them and run the contract there.
-ELSEWHERE = {"mimic-cxr", "published", "consensus"}
+ELSEWHERE = {"mimic-cxr", "published", "consensus", "hf-clip"}
 OURS = [
     (e.group, e.name)
     for g in GROUPS
