@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ecamp.config import identity
@@ -24,9 +25,8 @@ CONTENT = (".json", ".txt", ".safetensors")  # what decides: weights, sizes, voc
 class CLIPEncoder(DualEncoder):
     """CLIP's image tower; `pooled` is its normalised class token, which the projection reads.
 
-    Images come with the data set's own mean and spread instead of CLIP's; both standardise, each
-    for its own pictures. One grey channel is given to all three. The text side and the projections
-    are read, not trained.
+    Images come with the data set's own mean and spread instead of CLIP's; one grey channel is given
+    to all three. The text side and the projections are read, not trained.
     """
 
     pretrained = True
@@ -108,9 +108,8 @@ class CLIPFolder(EncoderPlugin):
             clip = CLIPModel.from_pretrained(
                 self.folder, local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{self.folder}: cannot be loaded: {reason}") from error
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise DataError(f"{self.folder}: cannot be loaded: {str(error)[:200]}") from error
         return CLIPEncoder(clip.float().eval(), tokenizer, channels)
 
 

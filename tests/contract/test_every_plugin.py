@@ -26,6 +26,8 @@ EXAMPLES = {
             "timm/resnet18?image_size=96",
             "timm/vit_tiny_patch16_224?image_size=64",
             "timm/convnext_atto?image_size=64",
+            "timm/convnext_atto?image_size=96",
+            "timm/resnet50?image_size=64",
         ],
         "vit-micro": ["vit-micro", "vit-micro?image_size=96&patch_size=16&width=64&depth=2"],
     },
@@ -38,7 +40,11 @@ EXAMPLES = {
         "phantom": ["phantom?pretrain=20&train=20&val=20&test=20"],
         "folder": [str(REAL / "covid_cxr.yaml"), str(REAL / "kermany_cxr.yaml")],
     },
-    "ecamp.tasks": {"cls": ["cls"], "seg": ["seg"], "det": ["det"]},
+    "ecamp.tasks": {
+        "cls": ["cls"], "ret": ["ret"],
+        "seg": ["seg", "seg?head=linear", "seg?head=conv&loss=published", "seg?head=pyramid"],
+        "det": ["det", "det?head=yolov3"],
+    },
     "ecamp.distillers": {"rules": ["rules", "rules?lexicon=fundus&remember=0"]},
 }  # fmt: skip
 
@@ -46,7 +52,7 @@ EXAMPLES = {
 # run the contract there.
 ELSEWHERE = {
     "mimic-cxr", "chestxray14", "chexpert", "rsna", "siim", "covidx", "object-cxr", "medmnist",
-    "published", "consensus", "llm", "transformers",
+    "published", "consensus", "llm", "transformers", "hf-clip",
 }  # fmt: skip
 OURS = [
     (e.group, e.name)
