@@ -88,7 +88,13 @@ class ImageIndex:
 
 
 def _walk(root: Path, folder: Path) -> Iterable[str]:
+    seen = set()  # a link may lead back up
     for base, folders, files in os.walk(folder, followlinks=True):
+        here = os.stat(base)
+        if (here.st_dev, here.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
         folders.sort()
         below = os.path.relpath(base, root)
         for name in sorted(files):
