@@ -39,6 +39,13 @@ ENTRY_POINTS = {
         "phantom = ecamp.datasets.phantom:PhantomDataset",
         "folder = ecamp.datasets.folder:FolderDataset",
         "mimic-cxr = ecamp.datasets.mimic_cxr:MimicCXR",
+        "chestxray14 = ecamp.datasets.chestxray14:ChestXray14",
+        "chexpert = ecamp.datasets.chexpert:CheXpert",
+        "rsna = ecamp.datasets.rsna:RSNA",
+        "siim = ecamp.datasets.siim:SIIM",
+        "covidx = ecamp.datasets.covidx:COVIDx",
+        "object-cxr = ecamp.datasets.object_cxr:ObjectCXR",
+        "medmnist = ecamp.datasets.medmnist:MedMNIST",
     ],
     "ecamp.tasks": [
         "cls = ecamp.tasks.classification:Classification",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from ecamp.config import PluginRef
     from ecamp.data.audit import Finding
 
 COLOURS = {"leak": "red", "error": "yellow", "note": "blue"}
@@ -32,7 +33,8 @@ def list_data(form: str) -> None:
     rows = []
     for entry in list_plugins("ecamp.datasets"):
         try:
-            cls = load_plugin("ecamp.datasets", PluginRef(name=entry.name))
+            ref = PluginRef(name=entry.name)
+            cls = load_plugin("ecamp.datasets", ref, any_variant=True)
             told = {"summary": cls.summary, "licence": cls.licence}
         except EcampError as error:
             told = {"summary": f"fails: {error.message}", "licence": ""}
@@ -51,11 +53,16 @@ def info(name: str) -> None:
     """Say what a data set holds: counts a split, labels, reports, masks, boxes.
 
     NAME is a data set with its options, such as mimic-cxr?root=/data/mimic or path/to/dataset.yaml.
+    Without the options that it needs: how to get it, what its folder must hold, its protocols.
     """
     from ecamp.config import PluginRef
     from ecamp.plugin.host import make_plugin
 
-    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    ref = PluginRef.parse(name)
+    if (guide := _guide(ref)) is not None:
+        click.echo(guide)
+        return
+    dataset = make_plugin("ecamp.datasets", ref)
     facts, records = dataset.info, list(dataset.records())
     click.echo(f"{facts.protocol}: {dataset.summary}")
     click.echo(f"licence: {dataset.licence}; cite: {dataset.citation}")
@@ -76,6 +83,26 @@ def info(name: str) -> None:
             line(title, [sum(bool(has(r)) for r in p) for p in parts])
     for k, label in enumerate(facts.labels):
         line(label, [sum(r.labels is not None and r.labels[k] == 1 for r in p) for p in parts])
+    for flaw in facts.flaws:
+        click.echo(f"flaw: {flaw}")
+
+
+def _guide(ref: PluginRef) -> str | None:
+    """What a data set is and needs, where `ref` lacks options that it cannot do without."""
+    from ecamp.plugin.host import load_plugin
+    from ecamp.plugin.protocols import Dataset
+
+    cls = load_plugin("ecamp.datasets", ref, any_variant=True)
+    assert issubclass(cls, Dataset)
+    needed = [key for key, field in cls.Config.model_fields.items() if field.is_required()]
+    if set(needed) <= set(ref.options):
+        return None
+    full = f"{ref.name}/{ref.variant or cls.variants()[0]}" if cls.family else ref.name
+    asked = "&".join(f"{key}=..." for key in needed)
+    return (
+        f"{ref.name}: {cls.summary}\nlicence: {cls.licence}; cite: {cls.citation}\n\n"
+        f"{cls.guide().strip()}\n\nwith the data: ecamp data info '{full}?{asked}'"
+    )
 
 
 @data.command()

@@ -54,10 +54,7 @@ def describe(name: str, kind: str | None) -> None:
         known = [e.name for g in groups for e in list_plugins(g)]
         raise MissingError(f"No plugin '{name}'.", did_you_mean(name, known))
     for group in found:
-        # A family is described as such: any variant will do to load it.
-        cls = load_plugin(
-            group, ref.model_copy(update={"variant": ref.variant or _any(group, ref)})
-        )
+        cls = load_plugin(group, ref, any_variant=True)
         click.echo(f"{group[6:]} {ref.name}: {cls.summary}")
         click.echo(f"  licence   {cls.licence or 'not stated'}")
         click.echo(f"  citation  {cls.citation or 'not stated'}")
@@ -70,17 +67,3 @@ def describe(name: str, kind: str | None) -> None:
                 else repr(field.get_default(call_default_factory=True))
             )
             click.echo(f"  {key:18} {default:>12.40}  {field.description or ''}")
-
-
-def _any(group: str, ref: object) -> str | None:
-    """A variant to load a family by; None for a plain plugin."""
-    from ecamp.config import PluginRef
-    from ecamp.errors import UsageError
-    from ecamp.plugin.host import load_plugin
-
-    assert isinstance(ref, PluginRef)
-    try:
-        load_plugin(group, ref)
-    except UsageError as error:
-        return error.hint.split("e.g. ")[-1].split(",")[0].rstrip(".").split("/")[-1]
-    return None

@@ -122,22 +122,25 @@ def materialise(
 def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
     """Refuse a table that cannot be trusted.
 
+    A protocol that is known to leak, and says so, may name an image or a patient in several splits.
+
     Raises:
         DataError: No rows; an id twice; a patient in two splits; names the rows.
     """
     if not records:
         raise DataError(f"{info.name}: no rows.", "Check `table` and `where` of the data set.")
-    seen: dict[str, Record] = {}
+    seen: dict[tuple[str, str], Record] = {}
     home: dict[str, Record] = {}
     for record in records:
-        if record.id in seen:
+        key = (record.id, record.split if info.leaks else "")
+        if key in seen:
             raise DataError(
-                f"{info.name}: id '{record.id}' stands twice ({seen[record.id].row} and {record.row}).",
+                f"{info.name}: id '{record.id}' stands twice ({seen[key].row} and {record.row}).",
                 "Ids must be unique; remove one row.",
             )
-        seen[record.id] = record
+        seen[key] = record
         first = home.setdefault(record.patient, record)
-        if first.split != record.split:
+        if first.split != record.split and not info.leaks:
             raise DataError(
                 f"{info.name}: patient '{record.patient}' is in {first.split} ({first.row}) and in "
                 f"{record.split} ({record.row}).",

@@ -18,19 +18,19 @@ file is seen from its first lines:
 from __future__ import annotations
 
 import ast
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ecamp.data.audit import Item, Listing
+from ecamp.data.table import STRICT, BadRows, open_table
 from ecamp.errors import DataError, MissingError
 
 # File name -> list name; the number is the percentage of a label fraction.
 _NAME = re.compile(
-    r"(?P<split>train(?:ing)?|val(?:id(?:ation)?)?|test|dev)"
-    r"(?:_?(?:list|split))?(?:_0*(?P<percent>1|5|10|100))?(?P<rest>_\d{3,})?", re.IGNORECASE
+    r"(?:Xray14_)?(?P<split>train(?:ing)?|val(?:id(?:ation)?)?|test|dev)"
+    r"(?:_?(?:list|split|official))?(?:_0*(?P<percent>1|5|10|100))?(?P<rest>_\d{3,})?", re.IGNORECASE
 )  # fmt: skip
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test"}  # fmt: skip
@@ -49,7 +49,7 @@ class Row:
         patient: Who is on it, where the name or a column tells; else None.
         labels: Integers, or None. boxes: (x1, y1, x2, y2), or None where the form has none.
         rle: Encoded runs, or None; "" = an image known to be empty.
-        line: Line in the file, from 1.
+        line: Line in the file, from 1. word: The class as COVIDx names it.
     """
 
     image: str
@@ -58,6 +58,7 @@ class Row:
     boxes: tuple[tuple[float, float, float, float], ...] | None
     rle: str | None
     line: int
+    word: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class PublishedList:
         return self.split if self.percent == 100 else f"{self.split}_{self.percent}"
 
 
-def read_lists(folder: Path) -> list[PublishedList]:
+def read_lists(folder: Path, bad: BadRows = STRICT) -> list[PublishedList]:
     """Read all lists of a folder, training first, small fractions first.
 
     Raises:
@@ -90,10 +91,7 @@ def read_lists(folder: Path) -> list[PublishedList]:
     """
     if not folder.is_dir():
         raise MissingError(f"{folder}: no such folder.", "Name the folder that holds the lists.")
-    found = []
-    for path in sorted(folder.iterdir()):
-        if (name := _list_name(path)) is not None:
-            found.append(read_list(path, *name))
+    found = [read_list(path, *name, bad) for path, name in list_files(folder)]
     if not found:
         there = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
         raise MissingError(
@@ -102,6 +100,13 @@ def read_lists(folder: Path) -> list[PublishedList]:
         )
     order = {"train": 0, "val": 1, "test": 2}
     return sorted(found, key=lambda lst: (order[lst.split], lst.percent, lst.path.name))
+
+
+def list_files(folder: Path) -> Iterator[tuple[Path, tuple[str, int]]]:
+    """Files whose names say that they are lists, with split and percentage; no file is opened."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if (name := _list_name(path)) is not None:
+            yield path, name
 
 
 def _list_name(path: Path) -> tuple[str, int] | None:
@@ -114,30 +119,30 @@ def _list_name(path: Path) -> tuple[str, int] | None:
     return _SPLITS[match["split"].lower()], int(match["percent"] or 100)
 
 
-def read_list(path: Path, split: str, percent: int = 100) -> PublishedList:
+def read_list(path: Path, split: str, percent: int = 100, bad: BadRows = STRICT) -> PublishedList:
     """Read one list, whatever its form.
+
+    Args:
+        bad: What becomes of a row that cannot be read.
 
     Raises:
         DataError: Names file and line.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8.", "Save it as UTF-8.") from error
-    if path.suffix.lower() == ".txt":
-        form, rows = _plain(path, text)
-    else:
-        form, rows = _table(path, text)
+    form, rows = (_plain if path.suffix.lower() == ".txt" else _table)(path, bad)
     if not rows:
         raise DataError(f"{path}: no rows.", "An empty list; download it again.")
     return PublishedList(path, split, percent, form, tuple(rows))
 
 
-def _plain(path: Path, text: str) -> tuple[str, list[Row]]:
+def _plain(path: Path, bad: BadRows) -> tuple[str, list[Row]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8.", "Save it as UTF-8.") from error
     lines = [(n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         return "ids", []
-    first = lines[0][1]
+    start, first = lines[0]
     if len(first) == 1:
         form = "ids"
     elif all(_INTEGER.fullmatch(word) for word in first[1:]):
@@ -145,66 +150,65 @@ def _plain(path: Path, text: str) -> tuple[str, list[Row]]:
     elif len(first) >= 4:
         form = "covidx"
     else:
-        raise DataError(f"{path} line {lines[0][0]}: no known form: {' '.join(first)[:80]}")
+        raise DataError(f"{path} line {start}: no known form: {' '.join(first)[:80]}")
     rows = []
     for number, words in lines:
-        if form == "covidx":
-            if len(words) < 4:
+        where = f"{path} line {number}"
+        with bad:
+            if form == "covidx":
+                rows.append(_covidx(words, number, where))
+                continue
+            if len(words) != len(first) or not all(_INTEGER.fullmatch(w) for w in words[1:]):
                 raise DataError(
-                    f"{path} line {number}: {len(words)} words, expected patient file class source."
+                    f"{where}: {len(words) - 1} labels, line {start} has {len(first) - 1}: "
+                    f"{' '.join(words)[:80]}",
+                    "Every row: a path, then as many integers as there are classes.",
                 )
-            # A file name may hold spaces; patient, class and source do not.
-            rows.append(Row(" ".join(words[1:-2]), words[0], None, None, None, number))
-            continue
-        if len(words) != len(first) or not all(_INTEGER.fullmatch(w) for w in words[1:]):
+            labels = tuple(int(word) for word in words[1:]) or None
+            rows.append(Row(words[0], patient_of(words[0]), labels, None, None, number))
+    return form, rows
+
+
+def _covidx(words: list[str], number: int, where: str) -> Row:
+    """`patient file class source`; a file name may hold spaces, the others do not."""
+    if len(words) < 4:
+        raise DataError(f"{where}: {len(words)} words, expected patient file class source.")
+    return Row(" ".join(words[1:-2]), words[0], None, None, None, number, words[-2])
+
+
+def _table(path: Path, bad: BadRows) -> tuple[str, list[Row]]:
+    with open_table(path, bad) as (header, values):
+        lower = [name.lower() for name in header]
+
+        def column(*names: str) -> int | None:
+            return next((lower.index(name) for name in names if name in lower), None)
+
+        image = column(*ID_COLUMNS)
+        if image is None:
             raise DataError(
-                f"{path} line {number}: {len(words) - 1} labels, line {lines[0][0]} has {len(first) - 1}: "
-                f"{' '.join(words)[:80]}",
-                "Every row: a path, then as many integers as there are classes.",
+                f"{path}: no column that names an image.",
+                f"Looked for {', '.join(ID_COLUMNS)}; it has {', '.join(header)[:200] or 'none'}.",
             )
-        labels = tuple(int(word) for word in words[1:]) or None
-        rows.append(Row(words[0], patient_of(words[0]), labels, None, None, number))
-    return form, rows
-
-
-def _table(path: Path, text: str) -> tuple[str, list[Row]]:
-    reader = csv.reader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
-    header = [name.strip() for name in next(reader, [])]
-    lower = [name.lower() for name in header]
-
-    def column(*names: str) -> int | None:
-        return next((lower.index(name) for name in names if name in lower), None)
-
-    image = column(*ID_COLUMNS)
-    if image is None:
-        raise DataError(
-            f"{path}: no column that names an image.",
-            f"Looked for {', '.join(ID_COLUMNS)}; it has {', '.join(header)[:200] or 'none'}.",
-        )
-    box, rle = column("bbox", "boxes"), column("encodedpixels")
-    form = "boxes" if box is not None else "rle" if rle is not None else "table"
-    if column("mask_path") is not None:
-        form = "pairs"
-    if "path" in lower and "atelectasis" in lower:
-        form = "chexpert"
-    # RSNA's patientId names the image: then every image is a patient of its own.
-    person = column(*PATIENT_COLUMNS)
-    rows: list[Row] = []
-    for values in reader:
-        if not values:
-            continue
-        where = f"{path} line {reader.line_num}"
-        if len(values) < len(header):
-            raise DataError(f"{where}: {len(values)} fields, the header has {len(header)}.")
-        name = values[image].strip()
-        patient = values[person].strip() if person is not None else patient_of(name)
-        boxes = None if box is None else _boxes(values[box], where)
-        runs = None
-        if rle is not None:
-            runs = values[rle].strip()
-            runs = "" if runs == "-1" else runs
-        rows.append(Row(name, patient or None, None, boxes, runs, reader.line_num))
-    return form, rows
+        box, rle = column("bbox", "boxes"), column("encodedpixels")
+        form = "boxes" if box is not None else "rle" if rle is not None else "table"
+        if column("mask_path") is not None:
+            form = "pairs"
+        if "path" in lower and "atelectasis" in lower:
+            form = "chexpert"
+        # RSNA's patientId names the image: then every image is a patient of its own.
+        person = column(*PATIENT_COLUMNS)
+        rows: list[Row] = []
+        for line, cells in values:
+            with bad:
+                name = cells[image].strip()
+                patient = cells[person].strip() if person is not None else patient_of(name)
+                boxes = None if box is None else _boxes(cells[box], f"{path} line {line}")
+                runs = None
+                if rle is not None:
+                    runs = cells[rle].strip()
+                    runs = "" if runs == "-1" else runs
+                rows.append(Row(name, patient or None, None, boxes, runs, line))
+        return form, rows
 
 
 def _boxes(text: str, where: str) -> tuple[tuple[float, float, float, float], ...]:
@@ -228,6 +232,8 @@ _PATIENTS = (
     re.compile(r"(?:^|/)(?P<p>patient\d+)/"),  # CheXpert
     re.compile(r"(?:^|/)(?P<p>\d+)_(?:left|right)\.\w+$", re.IGNORECASE),  # ODIR
     re.compile(r"(?:^|/)p\d\d/(?P<p>p\d{8})/"),  # MIMIC
+    # COVIDx: Stony Brook, RICORD and BIMCV name the patient, the others do not.
+    re.compile(r"(?:^|/)(?P<p>A\d{6}|MIDRC-RICORD-1C-\d+-\d+|sub-S\d+)[-_]"),
 )
 
 

@@ -7,8 +7,6 @@ same tree or in one of their own. Credentialed data: this reads what the user ha
 
 from __future__ import annotations
 
-import csv
-import gzip
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ from pydantic import Field
 from ecamp.config import identity
 from ecamp.data.images import read_image
 from ecamp.data.store import content_hash
+from ecamp.data.table import read_table
 from ecamp.errors import DataError, MissingError
 from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
 from ecamp.text.distill.sinks import read_distilled
@@ -33,6 +32,12 @@ class MimicCXR(Dataset):
     summary = "MIMIC-CXR-JPG and its reports, for pre-training (credentialed; never fetched)"
     licence = "PhysioNet Credentialed Health Data License 1.5.0"
     citation = "Johnson et al., MIMIC-CXR-JPG, PhysioNet 2019, doi 10.13026/8360-t248"
+    layout = """
+get: https://physionet.org/content/mimic-cxr-jpg (credentialed), reports: mimic-cxr-reports.zip of
+  https://physionet.org/content/mimic-cxr
+root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
+  files/p10/p10000032/s50414267/*.jpg; reports (or root) files/p10/p10000032/s50414267.txt
+"""
 
     class Config(PluginConfig):
         """Where it lies, and what is taken."""
@@ -67,15 +72,8 @@ class MimicCXR(Dataset):
                 f"{path}: missing; the folder holds {', '.join(found) or 'nothing'}.",
                 f"root is the folder with {METADATA}, {SPLIT} and files/, as downloaded.",
             )
-        try:
-            with gzip.open(path, "rt", newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                lacking = set(columns) - set(reader.fieldnames or ())
-                if lacking:
-                    raise DataError(f"{path}: no column '{sorted(lacking)[0]}'.")
-                yield from enumerate(reader, 2)
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: damaged: {error}.", "Download it again.") from error
+        for row in read_table(path, columns):
+            yield row.line, row.values
 
     @cached_property
     def _distilled(self) -> dict[str, str]:

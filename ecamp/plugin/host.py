@@ -98,8 +98,11 @@ def list_plugins(group: str) -> list[PluginEntry]:
     ]
 
 
-def load_plugin(group: str, ref: PluginRef) -> type[Plugin]:
+def load_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> type[Plugin]:
     """Import the class of one plugin.
+
+    Args:
+        any_variant: A family may be named without a variant, to describe it.
 
     Raises:
         MissingError: Unknown name, or the plugin fails on import (named with its distribution).
@@ -120,7 +123,7 @@ def load_plugin(group: str, ref: PluginRef) -> type[Plugin]:
             f"{kind}: '{ref.name}' is registered by {owners}.",
             f"Write {_dist(named[0])}:{ref.name} to pick one, or uninstall the other.",
         )
-    return _check(kind, group, ref, _load(kind, group, named[0]))
+    return _check(kind, group, ref, _load(kind, group, named[0]), any_variant)
 
 
 def _dist(point: metadata.EntryPoint) -> str:
@@ -139,13 +142,13 @@ def _load(kind: str, group: str, point: metadata.EntryPoint) -> Any:
     return manager.extensions[0].plugin
 
 
-def _check(kind: str, group: str, ref: PluginRef, cls: Any) -> type[Plugin]:
+def _check(kind: str, group: str, ref: PluginRef, cls: Any, any_variant: bool) -> type[Plugin]:
     base = BASES[group]
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise UsageError(
             f"{kind}: '{ref.name}' is no {base.__name__}.", "Derive the class from it."
         )
-    if cls.family and not ref.variant:
+    if cls.family and not ref.variant and not any_variant:
         raise UsageError(
             f"{kind}: '{ref.name}' is a family.",
             f"Write {ref.name}/VARIANT, e.g. {_examples(cls)}.",

@@ -94,6 +94,8 @@ class DatasetInfo:
         mean, std: Per-channel normalisation of pixels scaled to 0..1.
         flaws: What is known to be wrong with this protocol's splits, a sentence each; every result
             on it carries them as warnings.
+        leaks: The published splits share patients or images, and `flaws` says so: read them all the
+            same. Without it a patient in two splits is refused.
     """
 
     name: str
@@ -107,6 +109,7 @@ class DatasetInfo:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
     flaws: tuple[str, ...] = ()
+    leaks: bool = False
 
     @property
     def protocol(self) -> str:
@@ -162,7 +165,17 @@ class Sample:
 
 
 class Dataset(Plugin):
-    """Images with reports, labels, masks or boxes, and patient-level splits."""
+    """Images with reports, labels, masks or boxes, and patient-level splits.
+
+    `layout` says how to get the data and what the folder must hold; `ecamp data info NAME` prints it.
+    """
+
+    layout: ClassVar[str] = ""
+
+    @classmethod
+    def guide(cls) -> str:
+        """What a user reads who has no data yet."""
+        return cls.layout
 
     @property
     @abstractmethod

@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 
 from ecamp.config import PluginRef
 from ecamp.data.arrays import materialise
-from ecamp.datasets.folder.table import read_table
+from ecamp.data.table import read_table
 from ecamp.errors import EcampError
 from ecamp.plugin.host import make_plugin
 
@@ -206,7 +206,7 @@ def test_any_quoted_text_is_read_back(tmp_path_factory: Any, rows: list[tuple[st
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL)
     writer.writerows([("a", "b"), *rows])
     path.write_text("\ufeff" + buffer.getvalue(), encoding="utf-8", newline="")
-    read = read_table(path, {"a": "id"})
+    read = read_table(path, {"a": "id", "b": "image"})
     assert [(r.values["a"], r.values["b"]) for r in read] == [
         (a.strip(), b.strip()) for a, b in rows
     ]

@@ -114,7 +114,7 @@ def test_what_is_missing_is_named(root: Path):
     with pytest.raises(DataError, match=r"split\.csv\.gz: damaged"):
         _make(root).records()
     _table(root / "mimic-cxr-2.0.0-split.csv.gz", ["dicom_id", "study_id"], [])
-    with pytest.raises(DataError, match="no column 'split'"):
+    with pytest.raises(DataError, match="no column 'subject_id', 'split'"):
         _make(root).records()
 
 

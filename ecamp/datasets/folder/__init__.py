@@ -13,8 +13,9 @@ from pydantic import Field
 from ecamp.config import identity
 from ecamp.data.images import read_image, read_mask
 from ecamp.data.splits import hash_split
+from ecamp.data.table import TableRow, read_table
+from ecamp.datasets.folder.coco import CocoBoxes, read_coco
 from ecamp.datasets.folder.layout import Layout, read_layout, resolve
-from ecamp.datasets.folder.table import CocoBoxes, TableRow, read_coco, read_table
 from ecamp.errors import DataError, MissingError, did_you_mean
 from ecamp.plugin.protocols import (
     SPLITS,
@@ -33,6 +34,10 @@ class FolderDataset(Dataset):
     summary = "your own images: a CSV table and a dataset.yaml, no code"
     licence = "as the data's"
     citation = "docs/add-a-data-set.md"
+    layout = """
+write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the folder of the images, masks,
+  a COCO file and reports (docs/add-a-data-set.md)
+"""
 
     class Config(PluginConfig):
         """Where the description lies."""
@@ -40,7 +45,7 @@ class FolderDataset(Dataset):
         path: str = Field(description="path/to/dataset.yaml")
 
     @cached_property
-    def layout(self) -> Layout:
+    def described(self) -> Layout:
         """The parsed file."""
         return read_layout(Path(self.config.path))
 
@@ -50,22 +55,22 @@ class FolderDataset(Dataset):
 
     @cached_property
     def _table(self) -> Path:
-        return resolve(self.layout.table, self._base, self.config.path)
+        return resolve(self.described.table, self._base, self.config.path)
 
     @cached_property
     def _root(self) -> Path:
-        given = self.layout.root
+        given = self.described.root
         return resolve(given, self._base, self.config.path) if given else self._table.parent
 
     @cached_property
     def _coco(self) -> CocoBoxes | None:
-        if self.layout.boxes is None:
+        if self.described.boxes is None:
             return None
-        return read_coco(resolve(self.layout.boxes, self._base, self.config.path))
+        return read_coco(resolve(self.described.boxes, self._base, self.config.path))
 
     @property
     def info(self) -> DatasetInfo:
-        layout, labels = self.layout, self.layout.labels
+        layout, labels = self.described, self.described.labels
         multiclass = labels is not None and labels.multiclass is not None
         names = () if labels is None else tuple(labels.classes if multiclass else labels.multilabel)
         channels = 1 if layout.colour == "grey" else 3
@@ -84,10 +89,10 @@ class FolderDataset(Dataset):
 
     @cached_property
     def _rows(self) -> list[TableRow]:
-        rows = read_table(self._table, _columns(self.layout))
+        rows = list(read_table(self._table, _columns(self.described)))
         wanted = {
             name: {value} if isinstance(value, str) else set(value)
-            for name, value in self.layout.where.items()
+            for name, value in self.described.where.items()
         }
         kept = [r for r in rows if all(r.values[name] in values for name, values in wanted.items())]
         if not kept:
@@ -100,7 +105,7 @@ class FolderDataset(Dataset):
         return [self._record(row) for row in self._rows]
 
     def _record(self, row: TableRow) -> Record:
-        layout, where = self.layout, f"{self._table.name} line {row.line}"
+        layout, where = self.described, f"{self._table.name} line {row.line}"
         for column in (layout.id, layout.image, layout.patient):
             if not row.values[column]:
                 raise DataError(f"{where}: '{column}' is empty.", "Every image needs one.")
@@ -124,7 +129,7 @@ class FolderDataset(Dataset):
 
     @cached_property
     def _distilled_path(self) -> Path | None:
-        named = self.layout.distilled_file
+        named = self.described.distilled_file
         return resolve(named, self._base, self.config.path) if named else None
 
     @cached_property
@@ -132,15 +137,15 @@ class FolderDataset(Dataset):
         return read_distilled(self._distilled_path) if self._distilled_path else {}
 
     def _distilled_of(self, row: TableRow) -> str | None:
-        layout = self.layout
+        layout = self.described
         if layout.distilled:
             return row.values[layout.distilled] or None
         return self._distilled.get(row.values[layout.distilled_id or layout.id]) or None
 
     def _split(self, row: TableRow, patient: str, where: str) -> str:
-        rule = self.layout.split
+        rule = self.described.split
         if rule.column is None:
-            return hash_split(patient, rule.hash, f"{self.layout.name}/{self.layout.version}")
+            return hash_split(patient, rule.hash, f"{self.described.name}/{self.described.version}")
         value = row.values[rule.column]
         split = rule.names.get(value, value)
         if split not in SPLITS:
@@ -151,7 +156,7 @@ class FolderDataset(Dataset):
         return split
 
     def _labels(self, row: TableRow, where: str) -> tuple[int | None, ...] | None:
-        rule = self.layout.labels
+        rule = self.described.labels
         if rule is None:
             return None
         if rule.multiclass is not None:
@@ -179,8 +184,8 @@ class FolderDataset(Dataset):
         """Boxes of an image, found by its path, its file name, or its id."""
         if self._coco is None:
             return None
-        path = row.values[self.layout.image]
-        for name in (path, Path(path).name, row.values[self.layout.id]):
+        path = row.values[self.described.image]
+        for name in (path, Path(path).name, row.values[self.described.id]):
             if name in self._coco.by_name:
                 return self._coco.by_name[name]
         return None
@@ -196,7 +201,7 @@ class FolderDataset(Dataset):
 
     def load(self, record: Record, size: int) -> Sample:
         image_path, masks, boxes = record.payload
-        image = read_image(self._inside(image_path, record.row), self.layout.colour, record.row)
+        image = read_image(self._inside(image_path, record.row), self.described.colour, record.row)
         layers = None
         if record.has_mask:
             read = [
@@ -216,17 +221,17 @@ class FolderDataset(Dataset):
     def _hash(self) -> str:
         files: dict[str, str] = {}
         for row in self._rows:
-            paths = [row.values[self.layout.image]]
-            paths += [row.values[column] for column in self.layout.masks.values()]
+            paths = [row.values[self.described.image]]
+            paths += [row.values[column] for column in self.described.masks.values()]
             for path in filter(None, paths):
                 files[path] = _content(self._root / path)
-        boxes = self.layout.boxes
+        boxes = self.described.boxes
         coco = _content(resolve(boxes, self._base, self.config.path)) if boxes else ""
         elsewhere = {"table", "root", "boxes", "distilled_file", "distilled_id"}
-        layout = self.layout.model_dump(exclude=elsewhere)
+        layout = self.described.model_dump(exclude=elsewhere)
         parts = ["folder", 1, layout, _content(self._table), coco, sorted(files.items())]
         if self._distilled_path:
-            parts += [_content(self._distilled_path), self.layout.distilled_id]
+            parts += [_content(self._distilled_path), self.described.distilled_id]
         return identity(parts)
 
     def fingerprint(self) -> str:

@@ -1,8 +1,7 @@
-"""The table and the COCO file of a folder data set, read and checked."""
+"""Boxes of a folder data set from a COCO file, read and checked."""
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,65 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ecamp.errors import DataError, MissingError, did_you_mean
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One line of the table; `line` counts as an editor does, the header is line 1."""
-
-    line: int
-    values: dict[str, str]
-
-
-def read_table(path: Path, columns: dict[str, str]) -> list[TableRow]:
-    """Read a CSV (or TSV, by suffix) whole.
-
-    Args:
-        columns: Column needed -> where the layout asks for it.
-
-    Raises:
-        MissingError: No such file. DataError: Not UTF-8, a column missing or twice, a ragged row.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header, columns)
-            rows = []
-            for values in reader:
-                if not values:
-                    continue
-                if len(values) != len(header):
-                    raise DataError(
-                        f"{path} line {reader.line_num}: {len(values)} fields, the header has "
-                        f"{len(header)}.",
-                        "Quote fields that hold commas.",
-                    )
-                cells = {k: v.strip() for k, v in zip(header, values, strict=True)}
-                rows.append(TableRow(reader.line_num, cells))
-            return rows
-    except FileNotFoundError as error:
-        raise MissingError(
-            f"{path}: no such table.", "Check `table` in the data set's file."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 (byte {error.start}).", "Save the table as UTF-8."
-        ) from error
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: no valid CSV: {error}.", "Check the quotes near that line."
-        ) from error
-
-
-def _check_header(path: Path, header: list[str], columns: dict[str, str]) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1 and name in columns})
-    if twice:
-        raise DataError(f"{path}: column '{twice[0]}' stands twice.", "Rename one of them.")
-    for name, asked in columns.items():
-        if name not in header:
-            raise DataError(f"{path}: no column '{name}' ({asked}).", did_you_mean(name, header))
+from ecamp.errors import DataError, MissingError
 
 
 @dataclass(frozen=True)

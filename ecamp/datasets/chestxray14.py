@@ -1,0 +1,137 @@
+"""ChestX-ray14 of the NIH: 112,120 frontal films of 30,805 patients, 14 findings mined from reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from ecamp.data.labels import from_findings
+from ecamp.data.lists import patient_of, read_list
+from ecamp.data.splits import hash_split
+from ecamp.data.table import read_table
+from ecamp.datasets.released import Film, ReleasedDataset
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record
+
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
+    "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia",
+)  # fmt: skip
+IMAGE, LABELS = "Image Index", "Finding Labels"
+NOT_OFFICIAL = (
+    "not the official split: 17,920 of the 25,596 official test images are in its training list"
+)
+
+
+class ChestXray14(ReleasedDataset):
+    """Findings of a film; patients are the first eight digits of its name."""
+
+    summary = "NIH ChestX-ray14: 112,120 films, 14 findings"
+    licence = "free to use, to be attributed to the NIH Clinical Center"
+    citation = "Wang et al., ChestX-ray8, CVPR 2017"
+    layout = """
+get: https://nihcc.app.box.com/v/ChestXray-NIHCC, or Kaggle nih-chest-xrays/data
+root holds Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and the images: in
+  images_001..012/images/ (as unpacked), images_001..012/, all_classes/ or images/
+lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder may be lacking), or of
+  BenchX (ids alone, with Data_Entry_2017*.csv in root)
+"""
+    name = "chestxray14"
+    folders = ("images_*", "all_classes", "images")
+    protocols: ClassVar[Protocols] = {
+        "official": SplitProtocol(
+            "the NIH's two lists; validation is an eighth of the patients of train_val_list.txt, by hash.",
+            (75_920, 10_604, 25_596),
+            "71fa708542d7af68",
+        ),
+        "mrm": SplitProtocol(
+            "lists of MRM, MaCo, ECAMP, BenchX (the split of a CheXNet reimplementation).",
+            (78_468, 11_219, 22_433),
+            "d4c317f98799eb80",
+            flaws=(NOT_OFFICIAL,),
+            lists=(
+                "ECAMP/Fine-tuning/Classification/datasets/ChestX-ray14",
+                "Fine-tuning/Classification/datasets/ChestX-ray14",
+                "DatasetsSplits/NIH_ChestX-ray", "preprocess/datasets/NIH_Chest_Xray", ".",
+            ),
+        ),
+        "official-lists": SplitProtocol(
+            "lists Xray14_{train,val,test}_official.txt, which KAD, G2D and Ark use.",
+            (75_312, 11_212, 25_596),
+            "3d90893022b13a1d",
+            lists=("dataset",),
+        ),
+    }  # fmt: skip
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(labels=FINDINGS)
+
+    def _read(self) -> Iterable[Record]:
+        if not self.from_lists:
+            yield from self._official()
+            return
+        elsewhere = set()
+        has_train = False
+        for split, row, where in self.published():
+            with self.bad:
+                name = Path(row.image).name
+                elsewhere.add(name)
+                has_train |= split == "train"
+                labels = row.labels if row.labels else self._labels(name, where)
+                yield self._record(name, split, labels, where, row.image)
+        if not has_train:  # the whole training list is not shipped with ECAMP: it is what is left
+            for name, (labels, where) in self._table.items():
+                if name not in elsewhere:
+                    yield self._record(name, "train", labels, where)
+
+    def _official(self) -> Iterable[Record]:
+        for pattern, test in (("train_val_list.txt", False), ("test_list.txt", True)):
+            path = self.source(pattern)
+            for row in read_list(path, "test" if test else "train", bad=self.bad).rows:
+                where = f"{path.name} line {row.line}"
+                with self.bad:
+                    labels = self._labels(row.image, where)
+                    patient = patient_of(row.image) or row.image
+                    shares = {"train": 0.875, "val": 0.125}
+                    split = "test" if test else hash_split(patient, shares, "chestxray14/official")
+                    yield self._record(row.image, split, labels, where)
+
+    def _record(
+        self, name: str, split: str, labels: tuple[int | None, ...], where: str, path: str = ""
+    ) -> Record:
+        if len(labels) != len(FINDINGS):
+            raise DataError(f"{where}: {len(labels)} labels, not {len(FINDINGS)}.")
+        patient = patient_of(name)
+        if patient is None:
+            raise DataError(
+                f"{where}: '{name}' is no image name of ChestX-ray14 (00000001_000.png)."
+            )
+        film = Film(self.place(path or name, where))
+        return Record(name, patient, split, where, labels, payload=film)
+
+    @cached_property
+    def _table(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Image name -> labels, and the row."""
+        path = self.source("Data_Entry_2017*.csv")
+        found = {}
+        for row in read_table(path, (IMAGE, LABELS), self.bad):
+            where = f"{path.name} line {row.line}"
+            with self.bad:
+                if row.values[IMAGE] in found:
+                    raise DataError(f"{where}: '{row.values[IMAGE]}' stands twice.")
+                found[row.values[IMAGE]] = (
+                    from_findings(row.values[LABELS], FINDINGS, where), where,
+                )  # fmt: skip
+        return found
+
+    def _labels(self, name: str, where: str) -> tuple[int, ...]:
+        if name not in self._table:
+            raise DataError(f"{where}: '{name}' is not in Data_Entry_2017*.csv.")
+        return self._table[name][0]
+
+    def _can_derive_train(self) -> bool:
+        return self.config.percent == 100 and any(self.root.glob("Data_Entry_2017*.csv"))

@@ -1,0 +1,149 @@
+"""CheXpert of Stanford: 224,316 films, five findings of the competition, labels with an uncertain value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ecamp.data.folders import inside
+from ecamp.data.labels import from_uncertain
+from ecamp.data.lists import patient_of
+from ecamp.data.splits import hash_split
+from ecamp.data.table import read_table
+from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record
+
+FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+# What -1 becomes. `published`: ones where the published lists and MGCA have ones.
+UNCERTAIN: dict[str, tuple[int | None, ...]] = {
+    "published": (1, 0, 0, 1, 1),
+    "zeros": (0,) * 5,
+    "ones": (1,) * 5,
+    "ignore": (None,) * 5,
+}
+RELEASE = re.compile(r"^CheXpert-v1\.0[^/]*/|^CheXpert/")  # the first part of Path in the csv files
+
+
+class CheXpert(ReleasedDataset):
+    """Findings of a film; frontal and lateral ones."""
+
+    summary = "CheXpert: 224,316 films, five findings, uncertainty policies"
+    licence = "Stanford University Dataset Research Use Agreement"
+    citation = "Irvin et al., CheXpert, AAAI 2019"
+    layout = """
+get: https://stanfordaimi.azurewebsites.net (CheXpert; the test set is part of CheXlocalize)
+root holds train.csv, valid.csv, for the official test also test.csv or test_labels.csv, and the films
+  train/patient00001/study1/view1_frontal.jpg ...; CheXpert-v1.0 or CheXpert-v1.0-small
+uncertain labels (-1) become ones for Atelectasis, Edema and Pleural Effusion, zeros for Cardiomegaly and
+  Consolidation (uncertain=published); or zeros, ones, ignore. An empty label counts as 0.
+lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0 1 1`), mapped as published
+"""
+    name = "chexpert"
+    protocols: ClassVar[Protocols] = {
+        "official-test": SplitProtocol(
+            "test.csv of 668 films; validation is a twentieth of the patients of train.csv, by hash."
+        ),
+        "official-valid": SplitProtocol(
+            "valid.csv of 234 films is the test; validation is a twentieth of the patients of train.csv."
+        ),
+        "mrm": SplitProtocol(
+            "lists of MRM and MaCo (validation: 5,000 training films), or of ECAMP (validation: the test).",
+            leaks=True,
+            flaws=("ECAMP's validation is the test itself; MRM's shares patients with training",),
+            lists=(
+                "ECAMP/Fine-tuning/Classification/datasets/CheXpert",
+                "Fine-tuning/Classification/datasets/CheXpert", "DatasetsSplits/CheXpert",
+            ),
+        ),
+    }  # fmt: skip
+
+    class Config(ReleasedConfig):
+        """Which films and what an uncertain label means."""
+
+        views: Literal["all", "frontal"] = Field(default="all", description="frontal: no laterals")
+        uncertain: Literal["published", "zeros", "ones", "ignore"] = Field(
+            default="published", description="what the label -1 becomes; published: see the guide"
+        )
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(labels=FINDINGS)
+
+    def _choices(self) -> tuple[str, ...]:
+        views, uncertain = self.config.views, self.config.uncertain
+        return (
+            *((views,) if views != "all" else ()),
+            *((f"uncertain-{uncertain}",) if uncertain != "published" else ()),
+        )
+
+    def _read(self) -> Iterable[Record]:
+        for record in self._all():
+            if self.config.views == "all" or "frontal" in record.id.rsplit("/", 1)[-1]:
+                yield record
+
+    def _all(self) -> Iterable[Record]:
+        if self.from_lists:
+            yield from self._listed()
+            return
+        for name, labels, where in self._table("train.csv"):
+            shares = {"train": 0.95, "val": 0.05}
+            split = hash_split(patient_of(name) or name, shares, "chexpert/official")
+            yield self._record(name, split, labels, where)
+        test = ("test.csv", "test_labels.csv")
+        held = test if self.protocol_name == "official-test" else ("valid.csv", "val_labels.csv")
+        for name, labels, where in self._table(*held):
+            yield self._record(name, "test", labels, where)
+
+    def _listed(self) -> Iterable[Record]:
+        listed, has_train = set(), False
+        for split, row, where in self.published():
+            with self.bad:
+                name = RELEASE.sub("", row.image)
+                listed.add(name)
+                has_train |= split == "train"
+                yield self._record(name, split, row.labels or (), where)
+        if not has_train:  # no repository ships the whole list: it is what is left of train.csv
+            for name, labels, where in self._table("train.csv"):
+                if name not in listed:
+                    yield self._record(name, "train", labels, where)
+
+    def _can_derive_train(self) -> bool:
+        return self.config.percent == 100 and (self.root / self._base / "train.csv").exists()
+
+    @cached_property
+    def _base(self) -> str:
+        """The release's own folder below root, where root is the folder around it."""
+        if not any((self.root / name).exists() for name in ("train", "valid", "train.csv")):
+            for folder in sorted(self.root.glob("CheXpert*")):
+                if folder.is_dir():
+                    return folder.name + "/"
+        return ""
+
+    def _table(self, *names: str) -> Iterable[tuple[str, tuple[int | None, ...], str]]:
+        """Film, labels and row of each line of a csv of the release."""
+        path = self.source(*(self._base + name for name in names))
+        policy = UNCERTAIN[self.config.uncertain]
+        for row in read_table(path, ("Path", *FINDINGS), self.bad):
+            where = f"{path.name} line {row.line}"
+            with self.bad:
+                labels = tuple(
+                    from_uncertain(row.values[finding], uncertain, where)
+                    for finding, uncertain in zip(FINDINGS, policy, strict=True)
+                )
+                yield RELEASE.sub("", row.values["Path"]), labels, where
+
+    def _record(self, name: str, split: str, labels: tuple[int | None, ...], where: str) -> Record:
+        patient = patient_of(name)
+        if patient is None or len(labels) != len(FINDINGS):
+            raise DataError(
+                f"{where}: '{name}' with {len(labels)} labels is no row of CheXpert.",
+                "Expected train/patient00001/study1/view1_frontal.jpg and five labels.",
+            )
+        path = inside(self.root, name if name.startswith("/") else self._base + name, where)
+        return Record(name, patient, split, where, labels, payload=Film(path))

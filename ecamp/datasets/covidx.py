@@ -1,0 +1,111 @@
+"""COVIDx: chest films of many sources; version 9A with three classes, CXR-4 with two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from ecamp.data.folders import find_file
+from ecamp.data.lists import Row, patient_of, read_list
+from ecamp.data.splits import hash_split
+from ecamp.datasets.released import Film, ReleasedDataset
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError, did_you_mean
+from ecamp.plugin.protocols import DatasetInfo, Record
+
+THREE = ("normal", "pneumonia", "COVID-19")
+TWO = ("negative", "positive")
+TRAIN, TEST = ("train_COVIDx9A.txt", "train.txt"), ("test_COVIDx9A.txt", "test.txt")
+
+
+class COVIDx(ReleasedDataset):
+    """Exactly one class a film; patients from the index files, else from names that tell them."""
+
+    summary = "COVIDx: normal, pneumonia or COVID-19 (9A); COVID-19 or not (CXR-4)"
+    licence = "as of its sources; CXR-4: CC BY-NC-SA 4.0"
+    citation = "Wang et al., COVID-Net, Scientific Reports 2020; Wu et al., COVIDx CXR-4, 2023"
+    layout = """
+get: https://www.kaggle.com/datasets/andyczhao/covidx-cxr2 offers CXR-4 today; 9A (its version 7) no more
+root holds train/ and test/ (CXR-4: val/ too) and train.txt, test.txt: `patient file class source`; or
+  train_COVIDx9A.txt and test_COVIDx9A.txt of the COVID-Net repository
+lists: of ECAMP (`train/FILE 2`: 0 normal, 1 pneumonia, 2 COVID-19)
+each source has a class of its own: a site can be told instead of the disease (ecamp data audit)
+"""
+    name = "covidx"
+    folders = ("train", "test", "val")
+    protocols: ClassVar[Protocols] = {
+        "official": SplitProtocol(
+            "train.txt and test.txt of 9A; validation is a tenth of the patients of train.txt, by hash.",
+            (27_319, 2_811, 400), "158b7d0bdfa08e62",
+        ),
+        "published": SplitProtocol(
+            "lists of ECAMP, images of 9A.", (27_117, 3_013, 400), "ab8aab9e92da6582", leaks=True,
+            flaws=(
+                "validation was drawn by image: 1,499 of 3,013 are of patients in training, by the index of 9A",
+            ),
+            lists=(
+                "ECAMP/Fine-tuning/Classification/datasets/COVIDx",
+                "Fine-tuning/Classification/datasets/COVIDx",
+            ),
+        ),
+        "cxr-4": SplitProtocol("train.txt, val.txt and test.txt of CXR-4, two classes."),
+    }  # fmt: skip
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(labels=self._classes, label_kind="multiclass")
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return TWO if self.protocol_name == "cxr-4" else THREE
+
+    def _read(self) -> Iterable[Record]:
+        if self.from_lists:
+            for split, row, where in self.published():
+                with self.bad:
+                    if not row.labels or len(row.labels) != 1 or row.labels[0] not in range(3):
+                        raise DataError(f"{where}: '{row.labels}' is no class 0, 1 or 2.")
+                    name = Path(row.image).name
+                    patient = self._patients.get(name) or patient_of(name) or name
+                    yield self._record(row.image, patient, split, THREE[row.labels[0]], where)
+        elif self.protocol_name == "cxr-4":
+            for split in ("train", "val", "test"):
+                for row, where in self._index(f"{split}.txt"):
+                    yield from self._indexed(row, where, split, split)
+        else:
+            for row, where in self._index(*TRAIN):
+                shares = {"train": 0.9, "val": 0.1}
+                split = hash_split(row.patient or row.image, shares, "covidx/official")
+                yield from self._indexed(row, where, split, "train")
+            for row, where in self._index(*TEST):
+                yield from self._indexed(row, where, "test", "test")
+
+    def _index(self, *names: str) -> Iterable[tuple[Row, str]]:
+        path = self.source(*names)
+        lst = read_list(path, "train", bad=self.bad)
+        if lst.form != "covidx":
+            raise DataError(
+                f"{path}: rows are not `patient file class source`.",
+                "Lists of ECAMP are read with protocol=published&lists=FOLDER.",
+            )
+        return ((row, f"{path.name} line {row.line}") for row in lst.rows)
+
+    def _indexed(self, row: Row, where: str, split: str, folder: str) -> Iterable[Record]:
+        with self.bad:
+            word, patient = row.word or "", row.patient or row.image
+            yield self._record(f"{folder}/{row.image}", patient, split, word, where)
+
+    def _record(self, path: str, patient: str, split: str, word: str, where: str) -> Record:
+        if word not in self._classes:
+            raise DataError(f"{where}: '{word}' is no class.", did_you_mean(word, self._classes))
+        labels = tuple(int(word == name) for name in self._classes)
+        return Record(path, patient, split, where, labels, payload=Film(self.place(path, where)))
+
+    @cached_property
+    def _patients(self) -> dict[str, str]:
+        """File -> patient from the index of 9A, where root has it beside the lists."""
+        if find_file(self.root, *TRAIN) is None:
+            return {}
+        return {row.image: row.patient for row, _ in self._index(*TRAIN) if row.patient}

@@ -1,0 +1,142 @@
+"""MedMNIST+: PneumoniaMNIST, ChestMNIST, RetinaMNIST at 28 to 224 pixels, from the npz files as downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ecamp.config import identity
+from ecamp.data.npz import map_array, members
+from ecamp.datasets.chestxray14 import FINDINGS, NOT_OFFICIAL
+from ecamp.datasets.released import ReleasedConfig, ReleasedDataset
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class _Set:
+    labels: tuple[str, ...]
+    kind: str
+    counts: tuple[int, int, int]
+    colour: str = "grey"
+    flaws: tuple[str, ...] = ()
+
+
+SETS = {
+    "pneumoniamnist": _Set(("pneumonia",), "multilabel", (4_708, 524, 624)),
+    # Made from the images of chestxray14/mrm, in its splits.
+    "chestmnist": _Set(FINDINGS, "multilabel", (78_468, 11_219, 22_433), flaws=(NOT_OFFICIAL,)),
+    "retinamnist": _Set(
+        ("no DR", "mild", "moderate", "severe", "proliferative"), "multiclass", (1_080, 120, 400), "rgb"
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Payload of a record: which image of which array."""
+
+    split: str
+    index: int
+
+
+class MedMNIST(ReleasedDataset):
+    """Small images of three sets, with the splits of the file."""
+
+    summary = "MedMNIST+ pneumoniamnist, chestmnist, retinamnist: small images, no account needed"
+    licence = "CC BY 4.0"
+    citation = "Yang et al., MedMNIST v2, Scientific Data 2023"
+    layout = """
+get: https://zenodo.org/records/10519652, say pneumoniamnist_224.npz
+write: medmnist/pneumoniamnist?root=FOLDER&size=224 (chestmnist, retinamnist; 28, 64, 128, 224)
+root holds the npz file as downloaded: NAME.npz for 28 pixels, NAME_64.npz, NAME_128.npz, NAME_224.npz
+images are unpacked once into the cache and mapped from there
+"""
+    name = "medmnist"
+    family = True
+    protocols: ClassVar[Protocols] = {
+        "official": SplitProtocol(
+            "the splits of the file.",
+            flaws=("the file names no patients: intervals count each image as a patient",),
+        )
+    }
+
+    class Config(ReleasedConfig):
+        """Which file."""
+
+        size: Literal[28, 64, 128, 224] = Field(default=28, description="side of the images")
+
+    @classmethod
+    def variants(cls) -> Sequence[str]:
+        return tuple(SETS)
+
+    @property
+    def protocol(self) -> SplitProtocol:
+        given, of = super().protocol, SETS[self.variant or ""]
+        return SplitProtocol(given.says, of.counts, flaws=(*of.flaws, *given.flaws))
+
+    @property
+    def info(self) -> DatasetInfo:
+        of = SETS[self.variant or ""]
+        channels = 1 if of.colour == "grey" else 3
+        return self.describe(
+            name=f"{self.name}-{self.variant}", labels=of.labels, label_kind=of.kind, colour=of.colour,
+            mean=(0.5,) * channels, std=(0.25,) * channels,
+        )  # fmt: skip
+
+    @property
+    def version(self) -> str:
+        return f"{super().version}+{self.config.size}px"
+
+    @property
+    def _file(self) -> Path:
+        suffix = "" if self.config.size == 28 else f"_{self.config.size}"
+        return self.source(f"{self.variant}{suffix}.npz")
+
+    def _read(self) -> Iterable[Record]:
+        path, of = self._file, SETS[self.variant or ""]
+        for split in SPLITS:
+            images = map_array(path, f"{split}_images")
+            labels = np.asarray(map_array(path, f"{split}_labels"))
+            size, channels = self.config.size, 1 if of.colour == "grey" else 3
+            if images.shape[1:3] != (size, size) or images.shape[3:] not in ((channels,), ()):
+                raise DataError(
+                    f"{path}: {split}_images is {images.shape}, not (n, {size}, {size}).",
+                    "Is it another file under this name?",
+                )
+            multiclass = of.kind == "multiclass"
+            columns, values = (1, len(of.labels)) if multiclass else (len(of.labels), 2)
+            if labels.shape != (len(images), columns) or not np.isin(labels, range(values)).all():
+                raise DataError(
+                    f"{path}: {split}_labels is {labels.shape}, values {np.unique(labels)[:6]}; expected "
+                    f"({len(images)}, {columns}) of 0 to {values - 1}."
+                )
+            if multiclass:
+                labels = np.eye(len(of.labels), dtype=int)[labels[:, 0]]
+            for k, row in enumerate(labels.astype(int).tolist()):
+                yield Record(
+                    f"{split}/{k}", f"{split}/{k}", split, f"{path.name} {split} {k}", tuple(row),
+                    payload=Place(split, k),
+                )  # fmt: skip
+
+    def _check_images(self, records: list[Record]) -> None:
+        pass  # they are in the file that the records come from
+
+    def load(self, record: Record, size: int) -> Sample:
+        image = np.array(
+            map_array(self._file, f"{record.payload.split}_images")[record.payload.index]
+        )
+        return Sample(image if image.ndim == 3 else image[..., None])
+
+    def fingerprint(self) -> str:
+        # The archive holds a checksum of each array: gigabytes need no reading.
+        sums = sorted((info.filename, info.CRC, info.file_size) for info in members(self._file))
+        return identity([self.name, 1, self.variant, self.version, sums])

@@ -1,0 +1,296 @@
+"""A public data set in the folder that its users have after the download: what all of them share.
+
+A set says what its files mean (`_read`); root, protocols, published lists, images in other places than a
+list says, bad rows, fingerprints and flaws are the same for all and stand here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ecamp.config import identity
+from ecamp.data.boxes import Box
+from ecamp.data.clones import find_lists
+from ecamp.data.folders import ImageIndex, find_file, inside, not_there
+from ecamp.data.images import read_image
+from ecamp.data.lists import PublishedList, Row, list_files, read_list
+from ecamp.data.store import content_hash
+from ecamp.data.table import BadRows
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol, differences, overlaps
+from ecamp.errors import DataError, MissingError, UsageError, did_you_mean
+from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+
+# The published code's grey values of chest films.
+MEAN, STD = (0.4722,), (0.3028,)
+
+
+@dataclass(frozen=True)
+class Film:
+    """Payload of a record: the image below root, and its truth as the table has it.
+
+    Attributes:
+        boxes: In the table's coordinates; None = not known.
+        runs: Encoded masks, to be joined; None = not known, () = known to be empty.
+        mask: A mask image below root, instead of runs.
+    """
+
+    path: str
+    boxes: tuple[Box, ...] | None = None
+    runs: tuple[str, ...] | None = None
+    mask: str | None = None
+
+
+class ReleasedConfig(PluginConfig):
+    """Options of every public data set."""
+
+    root: str = Field(
+        description="folder of the download; `ecamp data info NAME` says what is in it"
+    )
+    protocol: str | None = Field(
+        default=None, description="how images get into splits; `ecamp data info NAME` lists them"
+    )
+    lists: str | None = Field(
+        default=None,
+        description="folder of published lists, or a clone with them; auto looks around",
+    )
+    percent: Literal[1, 10, 100] = Field(
+        default=100, description="which published training list is the training split"
+    )
+    on_bad_row: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="skip: leave rows out that cannot be used, and say so in results",
+    )
+
+
+class ReleasedDataset(Dataset):
+    """Base of the public data sets."""
+
+    Config: ClassVar[type[PluginConfig]] = ReleasedConfig
+    name: ClassVar[str]
+    protocols: ClassVar[Protocols]
+    # Folders that hold images, as patterns below root; empty = every path stands as written.
+    folders: ClassVar[tuple[str, ...]] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Readers in other processes need the options; tables of 200,000 rows stay here.
+        return {"config": self.config, "variant": self.variant}
+
+    @classmethod
+    def guide(cls) -> str:
+        lines = [cls.layout.strip(), "", "protocols:"]
+        for name, protocol in cls.protocols.items():
+            counts = protocol.counts and " / ".join(f"{n:,}" for n in protocol.counts)
+            lines.append(f"  {name}: {protocol.says}" + (f" {counts}." if counts else ""))
+            lines += [f"    flaw: {flaw}" for flaw in protocol.flaws]
+        return "\n".join(lines)
+
+    # --- what a set fills in ----------------------------------------------------------------------
+
+    @abstractmethod
+    def _read(self) -> Iterable[Record]:
+        """All records of the protocol; a row that cannot be used raises inside `with self.bad`."""
+
+    def _choices(self) -> tuple[str, ...]:
+        """Options that make other splits or labels, as short words; they join the version."""
+        return ()
+
+    # --- what they share --------------------------------------------------------------------------
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder."""
+        return Path(self.config.root).expanduser()
+
+    @cached_property
+    def bad(self) -> BadRows:
+        """Rows that were left out."""
+        return BadRows(self.config.on_bad_row == "skip")
+
+    @cached_property
+    def sources(self) -> list[Path]:
+        """Tables and lists that were read."""
+        return []
+
+    @cached_property
+    def protocol_name(self) -> str:
+        """The protocol asked for; without one the first, or with lists the first read from lists."""
+        known, asked = self.protocols, self.config.protocol
+        of_lists = [name for name, protocol in known.items() if protocol.lists]
+        if asked is None:
+            asked = next(iter(of_lists if self.config.lists and of_lists else known))
+        if asked not in known:
+            raise UsageError(f"{self.name}: no protocol '{asked}'.", did_you_mean(asked, known))
+        listed = bool(self.config.lists) or self.config.percent != 100
+        if listed and not known[asked].lists:
+            raise UsageError(
+                f"{self.name}: protocol '{asked}' is not read from lists.",
+                f"Leave lists and percent out, or take protocol={' or '.join(of_lists) or 'nothing else'}.",
+            )
+        return str(asked)
+
+    @property
+    def protocol(self) -> SplitProtocol:
+        """What is known of it."""
+        return self.protocols[self.protocol_name]
+
+    @property
+    def from_lists(self) -> bool:
+        """Whether splits come from the authors' lists."""
+        protocol = self.protocol
+        asked = bool(self.config.lists) or self.config.percent != 100
+        return bool(protocol.lists) and (asked or protocol.needs_lists)
+
+    def source(self, *patterns: str) -> Path:
+        """An index file of the release.
+
+        Raises:
+            MissingError: Says what was looked for and what the folder holds.
+        """
+        path = find_file(self.root, *patterns)
+        if path is None:
+            raise not_there(self.root, patterns, f"ecamp data info {self.name} says what it holds.")
+        self.sources.append(path)
+        return path
+
+    @cached_property
+    def images(self) -> ImageIndex:
+        """Images below `folders`."""
+        return ImageIndex(self.root, self.folders)
+
+    def place(self, text: str, where: str) -> str:
+        """Where the image of a table's row lies below root."""
+        return self.images.place(inside(self.root, text, where))
+
+    def published(self) -> Iterator[tuple[str, Row, str]]:
+        """Rows of the lists: split, row, where it stands; training rows of `percent` only."""
+        for lst in self._lists:
+            for row in lst.rows:
+                yield lst.split, row, f"{lst.path.name} line {row.line}"
+
+    @cached_property
+    def _lists(self) -> list[PublishedList]:
+        folder = find_lists(
+            self.config.lists or "auto", self.root, self.protocol.lists,
+            f"{self.name}/{self.protocol_name}",
+        )  # fmt: skip
+        percent = self.config.percent
+        files = list(list_files(folder))
+        wanted = {
+            split: [
+                p for p, (s, n) in files if s == split and n == (percent if s == "train" else 100)
+            ]
+            for split in ("train", "val", "test")
+        }
+        for split, paths in wanted.items():
+            if len(paths) > 1:
+                raise DataError(
+                    f"{folder}: two lists for {split}: {paths[0].name} and {paths[1].name}.",
+                    "Move one of them away.",
+                )
+            if not paths and (split != "train" or not self._can_derive_train()):
+                there = ", ".join(path.name for path, _ in files)
+                which = f" of {percent} %" if split == "train" else ""
+                raise MissingError(
+                    f"{folder}: no {split} list{which}; it holds {there}.",
+                    "Say percent=1 or percent=10 for the training list that is there."
+                    if split == "train" else "Take the lists of another repository.",
+                )  # fmt: skip
+        read = [read_list(paths[0], s, bad=self.bad) for s, paths in wanted.items() if paths]
+        self.sources.extend(lst.path for lst in read)
+        return read
+
+    def _can_derive_train(self) -> bool:
+        """Whether the training images are known without a list: all that are in no other one."""
+        return False
+
+    def records(self) -> Sequence[Record]:
+        return self._records
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        seen: dict[tuple[str, str], Record] = {}
+        for record in self._read():
+            with self.bad:
+                key = (record.id, record.split)
+                if key in seen:
+                    raise DataError(
+                        f"{self.name}: '{record.id}' stands twice ({seen[key].row} and {record.row}).",
+                        "Remove one row, or on_bad_row=skip.",
+                    )
+                seen[key] = record
+        records = list(seen.values())
+        if not records:
+            raise MissingError(f"{self.name}: no row is left.", "Check the tables in root.")
+        self._check_images(records)
+        return records
+
+    def _check_images(self, records: list[Record]) -> None:
+        """A folder without any of the images is the wrong one; single missing ones show on reading."""
+        some = records[:: max(1, len(records) // 50)]
+        if any((self.root / record.payload.path).exists() for record in some):
+            return
+        raise not_there(
+            self.root, self.folders or (some[0].payload.path,),
+            f"None of {len(records):,} images is there, such as {some[0].payload.path} "
+            f"({some[0].row}). ecamp data info {self.name} says what root holds.",
+        )  # fmt: skip
+
+    def describe(self, **facts: Any) -> DatasetInfo:
+        """`info` with name, protocol and flaws filled in."""
+        facts = {"name": self.name, "mean": MEAN, "std": STD, **facts}
+        return DatasetInfo(
+            version=self.version, flaws=self._flaws, leaks=self.protocol.leaks, **facts
+        )
+
+    @property
+    def version(self) -> str:
+        """Protocol and the choices that change it: `mrm+10%`, `official-test+frontal`."""
+        percent = self.config.percent
+        fraction = (f"{percent}%",) if percent != 100 else ()
+        return "+".join((self.protocol_name, *fraction, *self._choices()))
+
+    @cached_property
+    def _flaws(self) -> tuple[str, ...]:
+        """What is known of the protocol, and what is seen of these files."""
+        flaws = [*self.protocol.flaws, *overlaps(self._records)]
+        if not self._choices():
+            flaws += differences(self._records, self.protocol, whole=self.config.percent == 100)
+        if self.bad.messages:
+            flaws.append(f"{len(self.bad.messages):,} rows left out, first {self.bad.messages[0]}")
+        return tuple(flaws)
+
+    def load(self, record: Record, size: int) -> Sample:
+        return Sample(read_image(self.root / record.payload.path, "grey", record.row))
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Tables by content; images by size, since a hundred thousand files are not hashed each time."""
+        sizes = sorted({(p, _size(self.root / p)) for p in self._files()})
+        options = self.config.model_dump(exclude={"root", "lists", "protocol"})
+        tables = sorted((path.name, content_hash(path)) for path in set(self.sources))
+        return identity(
+            [self.name, 1, self.variant, self.version, options, tables, identity(sizes)]
+        )
+
+    def _files(self) -> Iterator[str]:
+        for record in self._records:
+            yield record.payload.path
+            if record.payload.mask:
+                yield record.payload.mask
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

@@ -1,0 +1,158 @@
+"""SIIM-ACR Pneumothorax: 12,047 films, masks as run lengths that count from the run before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from ecamp.data.folders import image_name
+from ecamp.data.images import read_mask
+from ecamp.data.rle import decode_rle
+from ecamp.data.splits import hash_split
+from ecamp.data.table import read_table
+from ecamp.datasets.released import Film, ReleasedDataset
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+
+FRAME = 1024  # side of the films, in whose pixels runs are counted
+
+
+class SIIM(ReleasedDataset):
+    """Pneumothorax yes or no, and its mask."""
+
+    summary = "SIIM-ACR Pneumothorax: films with masks"
+    licence = "SIIM-ACR: non-commercial research (competition rules)"
+    citation = "SIIM-ACR Pneumothorax Segmentation, Kaggle 2019"
+    layout = """
+get: https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation (the films are at the Cloud Healthcare
+  API), for BenchX https://www.kaggle.com/datasets/vbookshelf/pneumothorax-chest-xray-images-and-masks
+root holds train-rle.csv (or stage_2_train.csv) and dicom-images-train/STUDY/SERIES/ImageId.dcm, or the
+  films as PNG (ecamp data prepare siim) in train/images/1024/dicom/ImageId.png
+  BenchX: siim_labels.csv (new_filename, has_pneumo), images/*.png and masks/*.png
+lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with train-rle.csv in root)
+"""
+    name = "siim"
+    folders = ("train", "images", "png_images", "dicom-images-train", "dicom-images-test")
+    prepared = "train/images/1024/dicom/{}.png"
+    protocols: ClassVar[Protocols] = {
+        "ecamp": SplitProtocol(
+            "70 / 10 / 20 % of the images of train-rle.csv, by hash of ImageId.",
+            (7_409, 1_060, 2_206), "31244906940bb360",
+        ),
+        "mrm": SplitProtocol(
+            "lists of MRM, MaCo and ECAMP; ECAMP ships 1 % and 10 % only (percent=10).",
+            (7_969, 1_898, 1_904), "9999199b249bfa98",
+            flaws=("618 of 672 positive test images are in training or validation too (92 %)",),
+            leaks=True,
+            lists=(
+                "ECAMP/Fine-tuning/Segmentation/datasets/SIIM", "Fine-tuning/Segmentation/datasets/SIIM",
+                "DatasetsSplits/SIIM-ACR_Pneumothorax",
+            ),
+        ),
+        "benchx": SplitProtocol(
+            "BenchX's ids of the PNG release; the test is Kaggle's stage 1 test.",
+            (9_303, 1_372, 1_372), "dd8c9f9038fc42ce",
+            lists=("preprocess/datasets/SIIM", "."),
+        ),
+    }  # fmt: skip
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(labels=("pneumothorax",), mask_classes=("pneumothorax",))
+
+    def _read(self) -> Iterable[Record]:
+        if self.protocol_name == "ecamp":
+            shares = {"train": 0.7, "val": 0.1, "test": 0.2}
+            for name, (runs, where) in self._runs.items():
+                with self.bad:
+                    split = hash_split(name, shares, "siim/ecamp")
+                    yield self._record(name, split, where, Film(self._film(name, where), runs=runs))
+        elif self.protocol_name == "benchx":
+            yield from self._benchx()
+        else:
+            yield from self._mrm()
+
+    def _mrm(self) -> Iterable[Record]:
+        listed: dict[tuple[str, str], tuple[list[str], str]] = {}
+        for split, row, where in self.published():
+            with self.bad:
+                name = image_name(row.image)
+                if row.rle is None and name not in self._runs:
+                    raise DataError(f"{where}: '{name}' is not in train-rle.csv.")
+                runs = [*self._runs[name][0]] if row.rle is None else [row.rle]
+                listed.setdefault((split, name), ([], where))[0].extend(filter(None, runs))
+        for (split, name), (joined, where) in listed.items():
+            with self.bad:
+                film = Film(self._film(name, where), runs=tuple(joined))
+                yield self._record(name, split, where, film)
+
+    def _benchx(self) -> Iterable[Record]:
+        path = self.source("siim_labels.csv")
+        table = {
+            image_name(row.values["new_filename"]): row.values["has_pneumo"]
+            for row in read_table(path, ("new_filename", "has_pneumo"), self.bad)
+        }
+        for split, row, where in self.published():
+            with self.bad:
+                name = image_name(row.image)
+                if table.get(name) not in ("0", "1"):
+                    raise DataError(f"{where}: '{name}' has no 0 or 1 in {path.name}.")
+                image = self.place(f"images/{name}.png", where)
+                mask = image.replace("images/", "masks/", 1)
+                film = Film(image, runs=() if table[name] == "0" else None, mask=mask)
+                yield self._record(name, split, where, film)
+
+    def _film(self, name: str, where: str) -> str:
+        return self.place(f"train/images/1024/dicom/{name}.png", where)
+
+    def _record(self, name: str, split: str, where: str, film: Film) -> Record:
+        label = int(film.runs is None or bool(film.runs))
+        return Record(name, name, split, where, (label,), has_mask=True, payload=film)
+
+    @cached_property
+    def _runs(self) -> dict[str, tuple[tuple[str, ...], str]]:
+        """ImageId -> its runs, a string a row, and its first row; -1 is none."""
+        path = self.source("train-rle*.csv", "stage_2_train.csv", "*/train-rle.csv")
+        found: dict[str, tuple[list[str], str]] = {}
+        broken = set()
+        for row in read_table(path, ("ImageId", "EncodedPixels"), self.bad):
+            name, text = row.values["ImageId"], row.values["EncodedPixels"]
+            where = f"{path.name} line {row.line}"
+            with self.bad:
+                if not text:
+                    raise DataError(f"{where}: EncodedPixels is empty.", "-1 is written for none.")
+                runs = found.setdefault(name, ([], where))[0]
+                if text in runs:
+                    raise DataError(f"{where}: '{name}' has this mask twice.", "Remove one row.")
+                runs += [text] if text != "-1" else []
+                continue
+            broken.add(name)
+        return {name: (tuple(r), w) for name, (r, w) in found.items() if name not in broken}
+
+    def load(self, record: Record, size: int) -> Sample:
+        image = super().load(record, size).image
+        film: Film = record.payload
+        if film.runs is None and film.mask:
+            return Sample(image, read_mask(self.root / film.mask, record.row)[None])
+        mask = np.zeros((FRAME, FRAME), bool)
+        for runs in film.runs or ():
+            mask |= decode_rle(runs, FRAME, FRAME, relative=True, where=record.row)
+        return Sample(image, _fit(mask, *image.shape[:2])[None])
+
+
+def _fit(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask of 1024 x 1024 at the size of its image, which was stretched from 1024 x 1024.
+
+    A pixel is inside where at least half of it is.
+    """
+    if mask.shape == (height, width):
+        return mask
+    from PIL import Image
+
+    levels = Image.fromarray(mask.astype(np.uint8) * 255)
+    box = Image.Resampling.BOX
+    return np.asarray(levels.resize((width, height), box)) >= 128
