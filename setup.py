@@ -38,6 +38,7 @@ ENTRY_POINTS = {
     "ecamp.datasets": [
         "phantom = ecamp.datasets.phantom:PhantomDataset",
         "folder = ecamp.datasets.folder:FolderDataset",
+        "packed = ecamp.datasets.packed:Packed",
         "mimic-cxr = ecamp.datasets.mimic_cxr:MimicCXR",
         "chestxray14 = ecamp.datasets.chestxray14:ChestXray14",
         "chexpert = ecamp.datasets.chexpert:CheXpert",

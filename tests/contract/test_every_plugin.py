@@ -44,7 +44,7 @@ EXAMPLES = {
 
 # These need a folder, a file, other plugins, an endpoint or a model: their own tests make them and
 # run the contract there.
-ELSEWHERE = {"mimic-cxr", "published", "consensus", "llm", "transformers"}
+ELSEWHERE = {"mimic-cxr", "packed", "published", "consensus", "llm", "transformers"}
 OURS = [
     (e.group, e.name)
     for g in GROUPS
