@@ -1,4 +1,4 @@
-"""`ecamp data list | info | check | show | split | pack | audit`."""
+"""`ecamp data list | info | check | show | split | prepare | pack | audit`."""
 
 from __future__ import annotations
 
@@ -233,6 +233,44 @@ def split(name: str, output: Path, fractions: str, draws: int) -> None:
     click.echo(
         f"{output}: {', '.join(f'{t} {len(i):,}' for t, i in written.items())}; split {digest}"
     )
+
+
+@data.command()
+@click.argument("name")
+@click.option("--from", "root", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              required=True, help="the download")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="folder to write; use it as root afterwards")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="processes; default one a core")
+@click.option("--verify", is_flag=True, help="check files that are there by their checksum")
+def prepare(name: str, root: Path, output: Path, workers: int | None, verify: bool) -> int:
+    """Turn the DICOM files of a download into PNG, beside its tables. Exit 1 if some cannot be read.
+
+    Rescale, the first VOI window or LUT, MONOCHROME1 turned around, the range stretched to 8 bits; the
+    size stays. manifest.jsonl holds the checksums; the same command resumes, and does nothing twice.
+    """
+    import os
+
+    from ecamp.config import PluginRef
+    from ecamp.data.prepare import prepare as write
+    from ecamp.errors import UsageError
+    from ecamp.plugin.host import load_plugin
+
+    cls = load_plugin("ecamp.datasets", PluginRef(name=name), any_variant=True)
+    folders = getattr(cls, "prepared", {})
+    if not folders:
+        raise UsageError(
+            f"{name}: nothing to prepare.", "Its images are read as they are downloaded."
+        )
+    done = write(
+        root, output, folders, getattr(cls, "tables", ()), workers=workers or os.cpu_count() or 1,
+        verify=verify,
+        progress=lambda n, total: click.echo(f"  {n:,} of {total:,}", err=True),
+    )  # fmt: skip
+    for text in done.bad[:20]:
+        click.echo(text)
+    click.echo(f"{output}: {done.made:,} made, {done.kept:,} kept, {len(done.bad):,} bad")
+    return 1 if done.bad else 0
 
 
 @data.command()

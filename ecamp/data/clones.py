@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ecamp.data.folders import told
 from ecamp.data.lists import list_files
 from ecamp.errors import MissingError
 
@@ -24,6 +25,8 @@ def find_lists(given: str, root: Path, places: Sequence[str], what: str) -> Path
     Raises:
         MissingError: Says where was looked for what.
     """
+    if given == "auto" and not root.is_dir():
+        raise MissingError(f"{root}: no such folder.", "root names the folder of the data set.")
     if given != "auto":
         base = Path(given).expanduser()
         if not base.is_dir():
@@ -37,9 +40,10 @@ def find_lists(given: str, root: Path, places: Sequence[str], what: str) -> Path
             # Two of three: ChestX-ray14's own test_list.txt alone is no set of lists.
             if {"val", "test"} <= {split for _, (split, _) in list_files(folder)}:
                 return folder
-        near = f"{root}, beside it, in $ECAMP_LISTS or here"
+        base, near = root, f"{root}, beside it, in $ECAMP_LISTS or here"
     raise MissingError(
-        f"{what}: no lists in {near}; looked for {', '.join(p for p in places if p != '.')}.",
+        f"{what}: no lists in {near}; looked for {', '.join(p for p in places if p != '.')}; the folder "
+        f"holds {told(base)}.",
         "Clone the authors' repository and say lists=FOLDER.",
     )
 

@@ -27,7 +27,7 @@ from PIL import Image
 
 from ecamp.errors import DataError
 
-SUFFIXES = (".dcm", ".dicom")
+DICOM_SUFFIXES = (".dcm", ".dicom")
 TAGS = [
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames",
@@ -49,7 +49,7 @@ def is_dicom(path: Path) -> bool:
     Raises:
         OSError: It cannot be opened.
     """
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in DICOM_SUFFIXES:
         return True
     if path.suffix and not path.suffix[1:].isdigit():  # names of instances: 1.2.840.10008
         return False

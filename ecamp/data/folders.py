@@ -21,20 +21,22 @@ def find_file(root: Path, *patterns: str) -> Path | None:
     return None
 
 
+def told(folder: Path) -> str:
+    """What a folder holds, a few names: `a.csv, images and 3 more`."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (", ".join(names[:8]) or "nothing") + more
+
+
 def not_there(root: Path, looked_for: Sequence[str], hint: str) -> MissingError:
     """The error of a wrong folder: what was looked for, what is there, where it may lie instead."""
     if not root.is_dir():
         return MissingError(f"{root}: no such folder.", hint)
-    names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    message = (
-        f"{root}: found no {' or '.join(looked_for)}; the folder holds "
-        f"{', '.join(names[:8]) or 'nothing'}{more}."
-    )
+    message = f"{root}: found no {' or '.join(looked_for)}; the folder holds {told(root)}."
     for near in [*sorted(p for p in root.iterdir() if p.is_dir()), root.resolve().parent]:
         if any(True for pattern in looked_for for _ in near.glob(pattern)):
             return MissingError(message, f"Is it root={near}? {hint}")
-    archives = [name for name in names if name.endswith((".zip", ".tar", ".gz", ".tgz"))]
+    archives = [p.name for p in sorted(root.iterdir()) if p.suffix in (".zip", ".tar", ".tgz", ".gz")]
     unpack = f"Unpack {archives[0]}? " if archives else ""
     return MissingError(message, unpack + hint)
 

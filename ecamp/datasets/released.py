@@ -7,7 +7,7 @@ list says, bad rows, fingerprints and flaws are the same for all and stand here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +77,9 @@ class ReleasedDataset(Dataset):
     protocols: ClassVar[Protocols]
     # Folders that hold images, as patterns below root; empty = every path stands as written.
     folders: ClassVar[tuple[str, ...]] = ()
+    # For `ecamp data prepare`: folder of DICOM files -> path of the PNG, and tables to copy.
+    prepared: ClassVar[Mapping[str, str]] = {}
+    tables: ClassVar[tuple[str, ...]] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         # Readers in other processes need the options; tables of 200,000 rows stay here.

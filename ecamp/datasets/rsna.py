@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -62,7 +62,11 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
         "stage_2_train_images",
         "stage_2_test_images",
     )
-    prepared = "train_images/{}.png"
+    prepared: ClassVar[Mapping[str, str]] = {
+        "stage_2_train_images": "train_images/{}.png",
+        "stage_2_test_images": "test_images/{}.png",
+    }
+    tables = ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv")
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
             "70 / 10 / 20 %, by hash of the patientId.", (18_734, 2_689, 5_261), "3964f328bbcad708"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError
 from ecamp.plugin.protocols import DatasetInfo, Record, Sample
 
+TABLES = ("train-rle*.csv", "stage_2_train.csv")
 FRAME = 1024  # side of the films, in whose pixels runs are counted
 
 
@@ -36,8 +37,12 @@ root holds train-rle.csv (or stage_2_train.csv) and dicom-images-train/STUDY/SER
 lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with train-rle.csv in root)
 """
     name = "siim"
-    folders = ("train", "images", "png_images", "dicom-images-train", "dicom-images-test")
-    prepared = "train/images/1024/dicom/{}.png"
+    folders = ("train", "test", "images", "png_images", "dicom-images-train", "dicom-images-test")
+    prepared: ClassVar[Mapping[str, str]] = {
+        "dicom-images-train": "train/images/1024/dicom/{}.png",
+        "dicom-images-test": "test/images/1024/dicom/{}.png",
+    }
+    tables = TABLES
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
             "70 / 10 / 20 % of the images of train-rle.csv, by hash of ImageId.",
@@ -116,7 +121,7 @@ lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with t
     @cached_property
     def _runs(self) -> dict[str, tuple[tuple[str, ...], str]]:
         """ImageId -> its runs, a string a row, and its first row; -1 is none."""
-        path = self.source("train-rle*.csv", "stage_2_train.csv", "*/train-rle.csv")
+        path = self.source(*TABLES)
         found: dict[str, tuple[list[str], str]] = {}
         broken = set()
         for row in read_table(path, ("ImageId", "EncodedPixels"), self.bad):

@@ -50,8 +50,8 @@ def differences(
     have = tuple(counts[split] for split in SPLITS)
     part = slice(None) if whole else slice(1, None)
     if protocol.counts and have[part] != protocol.counts[part]:
-        here, there = (" / ".join(f"{n:,}" for n in c) for c in (have, protocol.counts))
-        yield f"{here} images in train / val / test, the protocol has {there}"
+        here, there = (" / ".join(f"{n:,}" for n in c[part]) for c in (have, protocol.counts))
+        yield f"{here} images in {' / '.join(SPLITS[part])}, the protocol has {there}"
     elif protocol.hash and whole:
         digest = split_hash([r.id for r in records], [r.split for r in records])
         if digest != protocol.hash:
@@ -67,5 +67,5 @@ def overlaps(records: Sequence[Record]) -> Iterator[str]:
             images = [record for record in records if record.split == held]
             count = sum(record.patient in shared for record in images)
             yield (
-                f"{count:,} of {len(images):,} {held} images are of patients (or are images) in {other}"
+                f"{count:,} of {len(images):,} {held} images: the image or its patient is in {other} too"
             )

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from ecamp.cli import run
+from ecamp.plugin.host import list_plugins
+from tests.datasets import releases
 
 PHANTOM = "phantom?train=40&val=12&test=12&pretrain=6"
 
@@ -83,3 +85,74 @@ def test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The lists are of a published form, so the audit reads them; whole patients: nothing to find.
     assert run(["data", "audit", "--lists", str(out)]) == 0
     assert run(["data", "split", PHANTOM, "-o", str(out), "--fractions", "few"]) == 2
+
+
+SETS = {
+    "chestxray14",
+    "chexpert",
+    "rsna",
+    "siim",
+    "covidx",
+    "object-cxr",
+    "medmnist",
+    "mimic-cxr",
+    "folder",
+}
+
+
+def installed(name: str) -> str:
+    if name not in {entry.name for entry in list_plugins("ecamp.datasets")}:
+        pytest.skip("registered in setup.py, not in this installation: install again")
+    return name
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_info_without_data_is_a_guide(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "info", installed(name)]) == 0
+    out = capsys.readouterr().out
+    assert "licence: " in out
+    assert "with the data: ecamp data info '" in out
+    if name not in ("folder", "mimic-cxr"):
+        assert "get: " in out
+        assert "root holds" in out
+        assert "protocols:" in out
+
+
+def test_info_and_audit_of_a_leaky_protocol(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = releases.siim_ecamp(tmp_path)
+    installed(release.name)
+    assert run(["data", "info", release.ref]) == 0
+    out = capsys.readouterr().out
+    assert "flaw: 618 of 672 positive test images" in out
+    assert "flaw: 1 of 3 test images" in out
+    assert run(["data", "check", release.ref]) == 0
+    assert "9 of 9 images read, 0 bad" in capsys.readouterr().out
+    assert run(["data", "audit", release.ref, "--no-images"]) == 5
+    assert "leak" in capsys.readouterr().out
+
+
+def test_prepare_then_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    release = releases.rsna_original(tmp_path)
+    installed(release.name)
+    out = tmp_path / "out"
+    args = [
+        "data",
+        "prepare",
+        "rsna",
+        "--from",
+        str(release.root),
+        "-o",
+        str(out),
+        "--workers",
+        "1",
+    ]
+    assert run(args) == 0
+    assert "12 made, 0 kept, 0 bad" in capsys.readouterr().out
+    assert run(args) == 0
+    assert "0 made, 12 kept, 0 bad" in capsys.readouterr().out
+    assert run(["data", "check", f"rsna?root={out}&protocol=mgca-det"]) == 0
+    (release.root / "stage_2_train_images/bad.dcm").write_bytes(b"torn")
+    assert run(args) == 1
+    assert "bad.dcm" in capsys.readouterr().out

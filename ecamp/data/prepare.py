@@ -1,0 +1,135 @@
+"""DICOM to PNG, once: `ecamp data prepare`.
+
+Pixels are those of `read_image`: rescale, the first VOI window or LUT, MONOCHROME1 turned around, the range
+stretched to 8 bits; the size stays. A manifest holds a checksum a file, so that the same command resumes
+and a second run changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from joblib import Parallel, delayed
+from PIL import Image
+
+from ecamp.data.dicom import DICOM_SUFFIXES
+from ecamp.data.folders import ImageIndex, find_file, image_name
+from ecamp.data.images import read_image
+from ecamp.data.store import atomic_path, write_bytes
+from ecamp.errors import DataError, MissingError
+
+MANIFEST = "manifest.jsonl"
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Made:
+    """A line of the manifest; paths are below the output and below the download."""
+
+    png: str
+    sha256: str
+    bytes: int
+    source: str
+    source_bytes: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run did: files made and kept from before, and why others could not be made."""
+
+    made: int
+    kept: int
+    bad: tuple[str, ...]
+
+
+def prepare(
+    root: Path, out: Path, folders: Mapping[str, str], tables: Sequence[str], *,
+    workers: int = 1, verify: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Prepared:  # fmt: skip
+    """Write every DICOM file of a download as PNG, and copy its tables.
+
+    Args:
+        folders: Folder below root -> path below `out`, with `{}` for the name of the image.
+        tables: Patterns of the index files; those that are there are copied.
+        verify: Compare files that are there with their checksums; wrong ones are made again.
+
+    Raises:
+        MissingError: No DICOM file in root; says what was looked for.
+    """
+    wanted = {
+        target.format(image_name(path)): path
+        for folder, target in folders.items()
+        for path in sorted(ImageIndex(root, (folder,)).paths)
+        if path.lower().endswith(DICOM_SUFFIXES)
+    }
+    if not wanted:
+        raise MissingError(
+            f"{root}: no DICOM file in {' or '.join(folders)}.", "--from names the download."
+        )
+    for pattern in tables:
+        if (table := find_file(root, pattern)) is not None:
+            write_bytes(out / table.relative_to(root), table.read_bytes())
+    known = _read_manifest(out / MANIFEST)
+    fine = {png: known[png] for png in wanted if _is_made(root, out, known.get(png), verify)}
+    todo = [(source, png) for png, source in wanted.items() if png not in fine]
+    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
+    done, bad = dict(fine), []
+    jobs = (delayed(_convert)(root, out, chunk) for chunk in chunks)
+    for results in Parallel(n_jobs=workers, return_as="generator")(jobs):
+        made = [result for result in results if isinstance(result, Made)]
+        done |= {result.png: result for result in made}
+        bad += [result for result in results if isinstance(result, str)]
+        with (out / MANIFEST).open(
+            "a", encoding="utf-8"
+        ) as file:  # an interrupted run goes on here
+            file.write(_lines(made))
+        progress(len(done) + len(bad), len(wanted))
+    write_bytes(out / MANIFEST, _lines([done[png] for png in sorted(done)]).encode())
+    return Prepared(len(done) - len(fine), len(fine), tuple(bad))
+
+
+def _lines(made: Sequence[Made]) -> str:
+    return "".join(json.dumps(asdict(one), sort_keys=True) + "\n" for one in made)
+
+
+def _read_manifest(path: Path) -> dict[str, Made]:
+    known = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            one = Made(**json.loads(line))
+        except (ValueError, TypeError):  # a line that a kill cut short
+            continue
+        known[one.png] = one
+    return known
+
+
+def _is_made(root: Path, out: Path, one: Made | None, verify: bool) -> bool:
+    if one is None:
+        return False
+    target, source = out / one.png, root / one.source
+    if not (target.exists() and source.stat().st_size == one.source_bytes):
+        return False
+    if verify:
+        return hashlib.sha256(target.read_bytes()).hexdigest() == one.sha256
+    return target.stat().st_size == one.bytes
+
+
+def _convert(root: Path, out: Path, chunk: Sequence[tuple[str, str]]) -> list[Made | str]:
+    results: list[Made | str] = []
+    for source, png in chunk:
+        try:
+            pixels = read_image(root / source, "grey")[..., 0]
+        except DataError as error:
+            results.append(error.message)
+            continue
+        with atomic_path(out / png) as temporary:
+            Image.fromarray(pixels).save(temporary, "PNG")
+            data = temporary.read_bytes()
+        size = (root / source).stat().st_size
+        results.append(Made(png, hashlib.sha256(data).hexdigest(), len(data), source, size))
+    return results

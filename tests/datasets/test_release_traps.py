@@ -1,0 +1,410 @@
+"""What goes wrong with the published chest sets: options, bad rows, wrong files; and their protocols."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ecamp.data.rle import decode_rle
+from ecamp.data.splits import split_hash
+from ecamp.datasets.chestxray14 import ChestXray14
+from ecamp.datasets.chexpert import CheXpert
+from ecamp.datasets.covidx import COVIDx
+from ecamp.datasets.medmnist import MedMNIST
+from ecamp.datasets.object_cxr import ObjectCXR, shapes
+from ecamp.datasets.released import ReleasedDataset
+from ecamp.datasets.rsna import DETAILED, RSNA, mgca_split
+from ecamp.datasets.siim import SIIM
+from ecamp.errors import DataError, EcampError, MissingError, UsageError
+from tests.datasets import releases
+from tests.datasets.releases import Release, lines
+
+CLASSES: dict[str, type[ReleasedDataset]] = {
+    c.name: c for c in (ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, MedMNIST)
+}
+
+
+def make(release: Release, **options: Any) -> ReleasedDataset:
+    """Without the plugin host, so that no installation is needed."""
+    name, _, variant = release.name.partition("/")
+    cls = CLASSES[name]
+    given = {"root": release.root, **release.options, **options}
+    config = cls.Config(**{k: str(v) if isinstance(v, Path) else v for k, v in given.items()})
+    return cls(config, variant or None)
+
+
+# --- protocols and options ----------------------------------------------------------------------
+
+
+def test_the_mgca_split_at_its_full_size() -> None:
+    """16,010 / 5,337 / 5,337, whatever the order of the csv; the draws are pinned."""
+    ids = [hashlib.sha256(str(k).encode()).hexdigest()[:36] for k in range(26_684)]
+    splits = mgca_split(ids)
+    assert Counter(splits.values()) == {"train": 16_010, "val": 5_337, "test": 5_337}
+    assert splits == mgca_split(sorted(ids)) == mgca_split(ids[::-1])
+    assert split_hash(list(splits), list(splits.values())) == "6ca7dc68c3995738"
+
+
+def test_uncertain_labels(tmp_path: Path) -> None:
+    release = releases.chexpert_original(tmp_path)
+    film = "train/patient00001/study1/view1_frontal.jpg"
+    for policy, expected in (
+        ("published", (1, 0, 0, 1, 1)), ("zeros", (0,) * 5), ("ones", (1,) * 5), ("ignore", (None,) * 5),
+    ):  # fmt: skip
+        dataset = make(release, uncertain=policy)
+        labels = {record.id: record.labels for record in dataset.records()}
+        assert labels[film] == expected
+        assert labels["train/patient00004/study1/view1_frontal.jpg"] == (0,) * 5, "empty is no -1"
+    versions = {make(release, uncertain=p).info.version for p in ("published", "ones", "ignore")}
+    prints = {make(release, uncertain=p).fingerprint() for p in ("published", "ones", "ignore")}
+    assert len(versions) == len(prints) == 3
+
+
+def test_lateral_films(tmp_path: Path) -> None:
+    release = releases.chexpert_original(tmp_path)
+    every, frontal = make(release), make(release, views="frontal")
+    assert len(every.records()) == 7
+    assert [r.id for r in every.records() if "lateral" in r.id and r not in frontal.records()]
+    assert not any("lateral" in record.id for record in frontal.records())
+    assert frontal.info.protocol == "chexpert/official-test+frontal"
+    valid = make(release, protocol="official-valid").records()
+    assert {r.id for r in valid if r.split == "test"} == set(releases.chexpert_labels("valid"))
+
+
+def test_a_whole_training_list_that_nobody_ships(tmp_path: Path) -> None:
+    """ECAMP leaves it out of two sets: it is what the table has beside validation and test."""
+    nih = releases.nih_ecamp(tmp_path / "a")
+    del nih.options["percent"]
+    with pytest.raises(MissingError, match=r"no train list of 100 %; it holds .*train_list_10"):
+        make(nih).records()
+    releases.nih_table(nih.root)
+    assert {(r.id, r.split) for r in make(nih).records()} == releases.nih_splits()
+    chexpert = releases.chexpert_ecamp(tmp_path / "b")
+    (tmp_path / "b/lists/train_list.txt").unlink()
+    table = releases.chexpert_original(tmp_path / "c").root / "CheXpert-v1.0-small/train.csv"
+    (chexpert.root / "train.csv").write_bytes(table.read_bytes())
+    assert {(r.id, r.split) for r in make(chexpert).records()} == chexpert.splits
+
+
+def test_three_classes_of_rsna(tmp_path: Path) -> None:
+    dataset = make(releases.rsna_original(tmp_path), detailed=True)
+    assert dataset.info.labels == DETAILED
+    assert dataset.info.label_kind == "multiclass"
+    for record in dataset.records():
+        assert sum(v or 0 for v in record.labels or ()) == 1
+        assert (record.labels or ())[2] == int(bool(releases.RSNA_FILMS[record.id]))
+    assert dataset.info.version == "ecamp+detailed"
+
+
+def test_runs_read_from_the_first_pixel_would_be_another_mask() -> None:
+    """The trap of SIIM: its starts count from the end of the run before."""
+    text = releases.relative_runs((100, 50, 400, 90))
+    mask = decode_rle(text, 1024, 1024, relative=True)
+    assert mask[50:90, 100:400].all()
+    assert mask.sum() == 300 * 40
+    # Read from the first pixel, the same numbers lie elsewhere and on top of each other.
+    assert decode_rle(text, 1024, 1024, relative=False).sum() < mask.sum() / 2
+
+
+def test_lists_are_found_around_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = releases.nih_mrm(tmp_path / "here")
+    assert make(release, lists="auto").records()
+    clone = tmp_path / "far/MRM-pytorch"
+    clone.parent.mkdir()
+    (tmp_path / "here/MRM-pytorch").rename(clone)
+    with pytest.raises(MissingError, match=r"no lists in .* beside it, in \$ECAMP_LISTS or here"):
+        make(release, lists="auto").records()
+    for named in (clone, clone.parent):
+        monkeypatch.setenv("ECAMP_LISTS", str(named))
+        assert make(release, lists="auto").records()
+    monkeypatch.delenv("ECAMP_LISTS")
+    for named in (clone, clone / "DatasetsSplits/NIH_ChestX-ray"):
+        assert make(release, lists=str(named)).records()
+    with pytest.raises(MissingError, match="no such folder"):
+        make(release, lists=str(tmp_path / "nowhere")).records()
+
+
+def test_official_lists_of_nih_are_not_taken_for_published_ones(tmp_path: Path) -> None:
+    release = releases.nih_original(tmp_path)
+    with pytest.raises(MissingError, match=r"no lists in .*the folder holds Data_Entry_2017\.csv"):
+        make(release, protocol="mrm").records()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"protocol": "offical"}, "no protocol 'offical'.*Did you mean 'official'"),
+        ({"percent": 10, "protocol": "official"}, "'official' is not read from lists"),
+        ({"lists": "auto", "protocol": "official"}, "'official' is not read from lists"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    tmp_path: Path, options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=f"(?s){says}"):
+        make(releases.nih_original(tmp_path), **options).records()
+
+
+def test_flaws_that_are_known_and_that_are_seen(tmp_path: Path) -> None:
+    leaky = make(releases.siim_ecamp(tmp_path / "a")).info
+    assert leaky.leaks
+    assert leaky.protocol == "siim/mrm+10%"
+    assert "618 of 672" in leaky.flaws[0]
+    assert "1 of 3 test images: the image or its patient is in train too" in leaky.flaws
+    assert "2 / 3 images in val / test, the protocol has 1,898 / 1,904" in leaky.flaws
+    equal = make(releases.chexpert_ecamp(tmp_path / "b")).info.flaws
+    assert "2 of 2 test images: the image or its patient is in val too" in equal
+    clean = make(releases.covidx_cxr4(tmp_path / "c")).info
+    assert clean.flaws == ()
+    assert not clean.leaks
+    few = make(releases.rsna_mgca(tmp_path / "d")).info.flaws
+    assert few == (
+        "7 / 3 / 2 images in train / val / test, the protocol has 16,010 / 5,337 / 5,337",
+    )
+
+
+def test_a_hash_tells_other_images_of_the_same_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    release = releases.rsna_benchx(tmp_path)
+    known = replace(RSNA.protocols["benchx"], counts=(6, 2, 4))
+    monkeypatch.setattr(RSNA, "protocols", {"benchx": known})
+    assert any("other images than the protocol's" in flaw for flaw in make(release).info.flaws)
+    digest = split_hash(list(releases.RSNA_SPLITS), list(releases.RSNA_SPLITS.values()))
+    monkeypatch.setattr(RSNA, "protocols", {"benchx": replace(known, hash=digest)})
+    assert make(release).info.flaws == ()
+
+
+def test_patients_of_covidx_lists(tmp_path: Path) -> None:
+    """Names tell some; with the index of 9A beside the images all are known."""
+    release = releases.covidx_ecamp(tmp_path)
+    by_name = {r.id: r.patient for r in make(release).records()}
+    assert len({by_name[path] for path in by_name if "A000001" in path}) == 1
+    sars = [path for path in by_name if "SARS" in path]
+    assert len({by_name[path] for path in sars}) == 2
+    lines(release.root / "train.txt", [" ".join(row) for row in releases.COVIDX_TRAIN])
+    known = {r.id: r.patient for r in make(release).records()}
+    assert {known[path] for path in sars} == {"3"}
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+# build, file below tmp, text -> text, what the message says
+BAD_ROWS: dict[str, tuple[Callable[[Path], Release], str, str, str, str]] = {
+    "nih finding": (releases.nih_original, "CXR14/Data_Entry_2017.csv", ",Mass,", ",Mess,",
+                    r"Data_Entry_2017\.csv line 7: 'Mess' is no finding"),
+    "nih name": (releases.nih_original, "CXR14/test_list.txt", "00000004_000.png", "zzz.png",
+                 r"test_list\.txt line 1: 'zzz\.png' is not in Data_Entry"),
+    "nih outside": (releases.nih_ecamp, "ECAMP/ECAMP/Fine-tuning/Classification/datasets/ChestX-ray14/"
+                    "test_list.txt", "images_002/00000004_000.png", "../../00000004_000.png",
+                    r"test_list\.txt line 1: '\.\./\.\./00000004_000\.png' lies outside"),
+    "nih labels": (releases.nih_mrm, "MRM-pytorch/DatasetsSplits/NIH_ChestX-ray/test_list.txt",
+                   "00000005_000.png 0 ", "00000005_000.png ", r"test_list\.txt line 2: 13 labels"),
+    "nih twice": (releases.nih_mrm, "MRM-pytorch/DatasetsSplits/NIH_ChestX-ray/test_list.txt",
+                  "00000005_000.png", "00000004_000.png", r"'00000004_000\.png' stands twice "
+                  r"\(test_list\.txt line 1 and test_list\.txt line 2\)"),
+    "chexpert label": (releases.chexpert_original, "data/CheXpert-v1.0-small/train.csv", ",1.0,", ",2.0,",
+                       r"train\.csv line 4: '2\.0' is no label"),
+    "chexpert name": (releases.chexpert_ecamp, "lists/test_list.txt", "patient64541/study1/view1",
+                      "someone/study1/view1", r"test_list\.txt line 1: 'valid/someone.* is no row"),
+    "rsna target": (releases.rsna_original, "rsna/stage_2_train_labels.csv", ",1\r\n", ",0\r\n",
+                    r"stage_2_train_labels\.csv line 2: Target '0' with box 64\.0, 128\.0"),
+    "rsna no box": (releases.rsna_original, "rsna/stage_2_train_labels.csv", ",,,,,0", ",,,,,1",
+                    r"stage_2_train_labels\.csv line 4: Target '1'"),
+    "rsna short row": (releases.rsna_original, "rsna/stage_2_train_labels.csv", ",,,,,0", "",
+                       r"stage_2_train_labels\.csv line 4: 1 fields, the header has 6"),
+    "rsna box": (releases.rsna_det, "clone/Fine-tuning/Detection/datasets/RSNA/test_list.csv",
+                 "[0.0, 0.0, 0.0, 0.0]", "[0.0, 0.0]", r"test_list\.csv line \d: no boxes"),
+    "siim empty": (releases.siim_original, "siim/train-rle.csv", ", -1", ", ",
+                   r"train-rle\.csv line 4: EncodedPixels is empty"),
+    "siim label": (releases.siim_benchx, "SIIM/siim_labels.csv", "1.2.3.1,0", "1.2.3.1,yes",
+                   r"train\.txt line 2: '1_train_0_' has no 0 or 1 in siim_labels\.csv"),
+    "covidx class": (releases.covidx_original, "COVIDx/test_COVIDx9A.txt", "normal", "norml",
+                     r"test_COVIDx9A\.txt line 2: 'norml' is no class"),
+    "covidx words": (releases.covidx_original, "COVIDx/train_COVIDx9A.txt", "COVID1 COVID(1).png", "x",
+                     r"train_COVIDx9A\.txt line 3: 3 words"),
+    "covidx index": (releases.covidx_ecamp, "lists/test_list.txt", ".png 2", ".png 3",
+                     r"test_list\.txt line 1: .* is no class 0, 1 or 2"),
+    "object shape": (releases.object_cxr, "object-CXR/dev.csv", "0 0 0 20 5", "0 0 0 20",
+                     r"dev\.csv line 2: no shape '0 0 0 20'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_bad_row_is_named_and_can_be_left_out(
+    tmp_path: Path, case: tuple[Callable[[Path], Release], str, str, str, str]
+) -> None:
+    build, file, good, bad, says = case
+    release = build(tmp_path)
+    whole = len(make(release).records())
+    path = tmp_path / file
+    text = path.read_bytes().decode()
+    assert good in text
+    path.write_bytes(text.replace(good, bad, 1).encode())
+    with pytest.raises(DataError, match=says):
+        make(release).records()
+    rest = make(release, on_bad_row="skip")
+    assert len(rest.records()) == whole - 1
+    assert any("rows left out, first " in flaw for flaw in rest.info.flaws)
+    assert rest.fingerprint() != make(build(tmp_path / "again"), on_bad_row="skip").fingerprint()
+
+
+def test_one_bad_row_of_forty_thousand(tmp_path: Path) -> None:
+    release = releases.nih_mrm(tmp_path)
+    path = tmp_path / "MRM-pytorch/DatasetsSplits/NIH_ChestX-ray/train_list.txt"
+    rows = [f"{k:08}_000.png {' '.join('0' * 14)}" for k in range(100, 40_100)]
+    rows[31_415] = rows[31_415].replace(" 0", " O", 1)
+    lines(path, rows)
+    with pytest.raises(DataError, match=r"train_list\.txt line 31416"):
+        make(release).records()
+    rest = make(release, on_bad_row="skip")
+    assert sum(record.split == "train" for record in rest.records()) == 39_999
+    assert any(flaw.startswith("1 rows left out, first") for flaw in rest.info.flaws)
+
+
+@pytest.mark.parametrize(
+    ("build", "file", "column"),
+    [
+        (releases.nih_original, "Data_Entry_2017.csv", "Finding Labels"),
+        (releases.chexpert_original, "CheXpert-v1.0-small/train.csv", "Edema"),
+        (releases.rsna_original, "stage_2_train_labels.csv", "Target"),
+        (releases.siim_stage2, "stage_2_train.csv", "EncodedPixels"),
+        (releases.siim_benchx, "siim_labels.csv", "has_pneumo"),
+        (releases.object_cxr, "train.csv", "annotation"),
+    ],
+)
+def test_a_missing_column_is_named_with_what_is_there(
+    tmp_path: Path, build: Callable[[Path], Release], file: str, column: str
+) -> None:
+    release = build(tmp_path)
+    path = release.root / file
+    path.write_bytes(path.read_bytes().replace(column.encode(), b"Other", 1))
+    with pytest.raises(DataError, match=rf"{path.name}: no column '{column}'(?s:.*)Known: .*Other"):
+        make(release).records()
+
+
+def test_absolute_paths_below_root_are_taken(tmp_path: Path) -> None:
+    release = releases.chexpert_ecamp(tmp_path)
+    for path in (tmp_path / "lists").glob("*.txt"):
+        path.write_text("".join(f"{release.root}/{row}\n" for row in path.read_text().splitlines()))
+    dataset = make(release)
+    assert dataset.load(dataset.records()[0], 64).image.shape == (40, 48, 1)
+    with pytest.raises(DataError, match="lies outside"):
+        make(release, root=str(tmp_path / "lists")).records()
+
+
+def test_two_lists_for_one_split(tmp_path: Path) -> None:
+    release = releases.rsna_det(tmp_path)
+    folder = tmp_path / "clone/Fine-tuning/Detection/datasets/RSNA"
+    (folder / "val.csv").write_bytes((folder / "val_list.csv").read_bytes())
+    with pytest.raises(DataError, match=r"two lists for val: val\.csv and val_list\.csv"):
+        make(release).records()
+
+
+def test_a_half_unpacked_archive(tmp_path: Path) -> None:
+    """Missing films are named when they are read; the rest is there."""
+    release = releases.nih_original(tmp_path)
+    lost = release.root / "images_002/images/00000004_000.png"
+    lost.unlink()
+    dataset = make(release)
+    assert len(dataset.records()) == 8
+    (record,) = (r for r in dataset.records() if r.id == lost.name)
+    with pytest.raises(
+        DataError, match=r"00000004_000\.png \(test_list\.txt line 1\): no such image"
+    ):
+        dataset.load(record, 64)
+
+
+def test_a_png_is_taken_before_its_dicom(tmp_path: Path) -> None:
+    release = releases.rsna_original(tmp_path)
+    name = next(iter(releases.RSNA_FILMS))
+    releases.paint(release.root / f"train_images/{name}.png", size=(32, 32))
+    record = make(release).records()[0]
+    assert record.payload.path == f"train_images/{name}.png"
+    assert make(release).records()[1].payload.path.endswith(".dcm")
+
+
+def test_files_that_are_no_medmnist(tmp_path: Path) -> None:
+    release = releases.medmnist(tmp_path, "retinamnist", 28)
+    good = release.index.read_bytes()
+    with pytest.raises(
+        MissingError, match=r"found no retinamnist_64\.npz.* holds retinamnist\.npz"
+    ):
+        make(release, size=64).records()
+    release.index.rename(release.root / "retinamnist_64.npz")
+    with pytest.raises(DataError, match=r"train_images is \(6, 28, 28, 3\), not \(n, 64, 64\)"):
+        make(release, size=64).records()
+    release.index.write_bytes(good[: len(good) // 2])
+    with pytest.raises(EcampError, match=r"retinamnist\.npz: no npz file"):
+        make(release).records()
+    with np.load(release.root / "retinamnist_64.npz") as arrays:
+        held = dict(arrays)
+    np.savez(release.index, **{k: v for k, v in held.items() if k != "val_labels"})
+    with pytest.raises(DataError, match=r"no val_labels; it holds .*test_images\.npy"):
+        make(release).records()
+    np.savez(release.index, **{**held, "val_labels": held["val_labels"] + 5})
+    with pytest.raises(DataError, match=r"val_labels is .* of 0 to 4"):
+        make(release).records()
+    np.savez(release.index, **{**held, "val_images": np.array([None, 1], object)})
+    with pytest.raises(DataError, match="no plain array"):
+        make(release).records()
+
+
+def test_medmnist_gives_the_arrays(tmp_path: Path) -> None:
+    for name, size in (("pneumoniamnist", 28), ("chestmnist", 64), ("retinamnist", 28)):
+        release = releases.medmnist(tmp_path / name, name, size)
+        dataset = make(release)
+        with np.load(release.index) as arrays:
+            for record in dataset.records():
+                split, k = record.id.split("/")
+                image = arrays[f"{split}_images"][int(k)]
+                got = dataset.load(record, 224).image
+                assert np.array_equal(got if image.ndim == 3 else got[..., 0], image)
+        assert dataset.info.name == f"medmnist-{name}"
+        assert dataset.info.version == f"official+{size}px"
+
+
+NUMBER = st.integers(0, 2000)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("012"), st.lists(st.tuples(NUMBER, NUMBER), min_size=3, max_size=8)
+        )
+    )
+)
+def test_shapes_of_object_cxr(drawn: list[tuple[str, list[tuple[int, int]]]]) -> None:
+    """A shape's box is that of its points; empty ones and wrong numbers of points are refused."""
+    text, expected = [], []
+    for kind, points in drawn:
+        used = points if kind == "2" else points[:2]
+        (x1, x2), (y1, y2) = ((min(v), max(v)) for v in zip(*used, strict=True))
+        if x1 == x2 or y1 == y2:
+            continue
+        shown = used if kind == "2" else [(x1, y1), (x2, y2)]
+        text.append(" ".join([kind, *(f"{x} {y}" for x, y in shown)]))
+        expected.append((x1, y1, x2, y2))
+    assert shapes(";".join(text), "row") == tuple(expected)
+    assert shapes("; ".join(text) + ";", "row") == tuple(expected)
+    for bad in (
+        "3 1 1 2 2",
+        "0 1 1 2",
+        "0 1 1 2 2 3 3",
+        "2 1 1 2 2",
+        "1 5 5 5 9",
+        "0 a b c d",
+        "0",
+    ):
+        with pytest.raises(DataError, match="row: no shape"):
+            shapes(";".join([*text, bad]), "row")

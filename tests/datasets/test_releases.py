@@ -1,0 +1,138 @@
+"""The public chest sets from folders in their published forms: one contract for all, in every layout."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ecamp.config import PluginRef
+from ecamp.data.arrays import check_records
+from ecamp.errors import EcampError, MissingError
+from ecamp.plugin.host import list_plugins, make_plugin
+from ecamp.plugin.protocols import Dataset
+from ecamp.testing.contract import check_plugin
+from tests.datasets.releases import BRIGHT, RELEASES, Release
+
+EVERY = pytest.mark.parametrize("build", RELEASES.values(), ids=RELEASES)
+
+
+def make(release: Release, **options: object) -> Dataset:
+    ref = PluginRef.parse(release.ref)
+    if ref.name not in {entry.name for entry in list_plugins("ecamp.datasets")}:
+        pytest.skip("registered in setup.py, not in this installation: install again")
+    dataset: Dataset = make_plugin(
+        "ecamp.datasets", ref.model_copy(update={"options": {**ref.options, **options}})
+    )
+    return dataset
+
+
+@pytest.fixture
+def release(build, tmp_path: Path) -> Release:
+    made: Release = build(tmp_path)
+    return made
+
+
+@EVERY
+def test_contract(release: Release) -> None:
+    make(release)
+    check_plugin("ecamp.datasets", release.ref)
+
+
+@EVERY
+def test_every_image_has_its_labels_and_split(release: Release) -> None:
+    dataset = make(release)
+    records = dataset.records()
+    assert {record.id: record.labels for record in records} == release.labels
+    if release.splits is not None:
+        assert {(record.id, record.split) for record in records} == release.splits
+    else:
+        assert {record.split for record in records} <= {"train", "val", "test"}
+    assert dataset.info.leaks == release.leaks
+    check_records(records, dataset.info)
+    if not release.leaks:  # said by the sets themselves, with the patients that their names tell
+        homes: dict[str, set[str]] = {}
+        for record in records:
+            homes.setdefault(record.patient, set()).add(record.split)
+        assert all(len(splits) == 1 for splits in homes.values())
+
+
+@EVERY
+def test_masks_and_boxes_lie_where_the_film_is_bright(release: Release) -> None:
+    dataset = make(release)
+    for record in dataset.records():
+        sample = dataset.load(record, 64)
+        bright = sample.image[..., 0] > BRIGHT - 60
+        corner = sample.mask[0, 0, -1] if sample.mask is not None else False
+        bright[0, -1] = corner  # white in each film
+        if release.bright == "mask":
+            assert sample.mask is not None
+            assert sample.mask.shape == (1, *bright.shape)
+            assert np.array_equal(sample.mask[0], bright), record.id
+        if release.boxes is not None:
+            assert record.has_boxes
+            assert sample.boxes is not None
+            side = sample.image.shape[1] / 1024 if release.name == "rsna" else 1.0
+            expected = np.array(release.boxes[record.id], np.float32).reshape(-1, 4) * side
+            assert np.allclose(sample.boxes, expected)
+        if release.bright == "boxes":
+            filled = np.zeros_like(bright)
+            for x1, y1, x2, y2 in sample.boxes if sample.boxes is not None else ():
+                filled[round(y1) : round(y2), round(x1) : round(x2)] = True
+            # JPEG blurs the edges: nearly all pixels agree, and swapped axes would not.
+            assert (filled == bright).mean() > 0.97
+
+
+@EVERY
+def test_a_fingerprint_is_of_the_content(release: Release, tmp_path: Path) -> None:
+    before = make(release).fingerprint()
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(release.root, copy, ignore=shutil.ignore_patterns("elsewhere", "clone"))
+    assert make(release, root=str(copy)).fingerprint() == before
+    index = release.index.read_bytes()
+    if not release.name.startswith("medmnist"):
+        image = release.root / make(release).records()[0].payload.path
+        kept = image.read_bytes()
+        image.write_bytes(kept + b"\0")
+        assert make(release).fingerprint() != before, "an image changed its size"
+        image.write_bytes(kept)
+    if release.index.suffix != ".npz":
+        release.index.write_bytes(index + b"\n")
+    else:
+        with np.load(release.index) as arrays:
+            held = dict(arrays)
+        held["test_images"] = 255 - held["test_images"]
+        np.savez_compressed(release.index, **held)
+    assert make(release).fingerprint() != before, "an index file changed"
+
+
+@EVERY
+def test_a_reader_in_another_process_carries_no_table(release: Release) -> None:
+    import pickle
+
+    dataset = make(release)
+    record = dataset.records()[0]
+    twin, sent = pickle.loads(pickle.dumps((dataset, record)))
+    assert set(vars(twin)) == {"config", "variant"}
+    assert np.array_equal(twin.load(sent, 64).image, dataset.load(record, 64).image)
+
+
+@EVERY
+def test_a_wrong_folder_is_told(release: Release, tmp_path: Path) -> None:
+    make(release)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "holiday.jpg").write_bytes(b"")
+    (empty / "archive.zip").write_bytes(b"")
+    with pytest.raises(MissingError) as caught:
+        make(release, root=str(empty)).records()
+    assert "holiday.jpg" in str(caught.value)
+    assert "archive.zip" in str(caught.value)
+    with pytest.raises(MissingError, match="no such folder"):
+        make(release, root=str(tmp_path / "nowhere")).records()
+    inner = [path for path in release.root.iterdir() if path.is_dir() and path.name != "lists"]
+    if inner and release.splits is None and release.index.parent == release.root:
+        with pytest.raises(EcampError, match="Is it root="):
+            make(release, root=str(inner[0])).records()
