@@ -39,6 +39,7 @@ ENTRY_POINTS = {
     "ecamp.datasets": [
         "phantom = ecamp.datasets.phantom:PhantomDataset",
         "folder = ecamp.datasets.folder:FolderDataset",
+        "packed = ecamp.datasets.packed:Packed",
         "mimic-cxr = ecamp.datasets.mimic_cxr:MimicCXR",
         "chestxray14 = ecamp.datasets.chestxray14:ChestXray14",
         "chexpert = ecamp.datasets.chexpert:CheXpert",
@@ -87,9 +88,13 @@ REQUIRES = [
 ]
 
 PARQUET = ["pyarrow>=16"]
+# JPEG-LS, lossless JPEG and JPEG 2000 within DICOM (BSD). Lossy JPEG of 12 bit is read by
+# pylibjpeg-libjpeg alone, which is GPL-3.0 and therefore the user's own choice.
+DICOM = ["python-gdcm>=3.0.24"]
 
 DEVELOP = [
     *PARQUET,
+    *DICOM,
     "hypothesis>=6.100",
     "mypy>=1.15",
     "pandas>=2.2",
@@ -169,7 +174,7 @@ setup(
     packages=find_packages(include=["ecamp", "ecamp.*"]),
     package_data={"ecamp": ["py.typed", "**/*.yaml", "**/*.j2", "**/*.css", "**/*.so"]},
     install_requires=REQUIRES,
-    extras_require={"dev": DEVELOP, "parquet": PARQUET},
+    extras_require={"dev": DEVELOP, "parquet": PARQUET, "dicom": DICOM},
     entry_points=ENTRY_POINTS,
     ext_modules=[Extension("ecamp._C", [], optional=True)],
     cmdclass={"build_ext": CMakeBuild},

@@ -1,4 +1,4 @@
-"""`ecamp data list | info | check | show | split | prepare | audit`."""
+"""`ecamp data list | info | check | show | split | prepare | pack | audit`."""
 
 from __future__ import annotations
 
@@ -271,6 +271,37 @@ def prepare(name: str, root: Path, output: Path, workers: int | None, verify: bo
         click.echo(text)
     click.echo(f"{output}: {done.made:,} made, {done.kept:,} kept, {len(done.bad):,} bad")
     return 1 if done.bad else 0
+
+
+@data.command()
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
+              help="folder to write")  # fmt: skip
+@click.option("--size", type=click.IntRange(min=16), default=224, show_default=True,
+              help="side in pixels")  # fmt: skip
+@click.option("--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
+              help="skip: pack the others; the row stays, with the reason")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="processes; default one a core")
+def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | None) -> None:
+    """Resize a data set once into files that map into memory; use it as packed?path=FOLDER.
+
+    The same command goes on after an interruption, and verifies and mends a finished folder.
+    """
+    from ecamp.config import PluginRef
+    from ecamp.data.pack import pack as write_pack
+    from ecamp.plugin.host import make_plugin
+
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    done = write_pack(
+        dataset, output, size, on_bad_image=on_bad_image, workers=workers,
+        log=lambda text: click.echo(f"  {text}", err=True),
+    )  # fmt: skip
+    for text in done.bad[:20]:
+        click.echo(text)
+    click.echo(
+        f"{output}: {done.images:,} images at {size} px in {done.shards} shards "
+        f"({done.made} written now), {done.bytes / 2**20:,.1f} MiB, {len(done.bad)} bad"
+    )
 
 
 @data.command()

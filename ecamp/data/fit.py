@@ -27,8 +27,6 @@ def fit_square(sample: Sample, size: int) -> Sample:
     scale = size / side
     if (height, width) == (size, size):
         return sample
-    image = np.zeros((side, side, channels), np.uint8)
-    image[top : top + height, left : left + width] = sample.image
     mask = None
     if sample.mask is not None:
         padded = np.zeros((len(sample.mask), side, side), np.uint8)
@@ -40,11 +38,21 @@ def fit_square(sample: Sample, size: int) -> Sample:
     if boxes is not None:
         offset = np.array([left, top, left, top], np.float32)
         boxes = ((boxes + offset) * np.float32(scale)).astype(np.float32)
-    layers = [
-        _resize(np.ascontiguousarray(image[..., c]), size, Image.Resampling.BICUBIC)
-        for c in range(channels)
-    ]
+    layers = [_fit(sample.image[..., c], side, top, left, size) for c in range(channels)]
     return Sample(np.stack(layers, axis=2), mask, boxes, sample.box_classes)
+
+
+def _fit(layer: np.ndarray, side: int, top: int, left: int, size: int) -> np.ndarray:
+    """Pad and resize one channel, bicubic.
+
+    Pillow filters rows first and rounds between: rows are padded after that, to the same bytes.
+    """
+    image, across = Image.fromarray(np.ascontiguousarray(layer)), side
+    if image.width == side:
+        image, across = image.resize((size, image.height), Image.Resampling.BICUBIC), size
+    square = Image.new("L", (across, side))
+    square.paste(image, (left, top))
+    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def _resize(layer: np.ndarray, size: int, how: Image.Resampling) -> np.ndarray:

@@ -50,6 +50,7 @@ class Row:
         labels: Integers, or None. boxes: (x1, y1, x2, y2), or None where the form has none.
         rle: Encoded runs, or None; "" = an image known to be empty.
         line: Line in the file, from 1. word: The class as COVIDx names it.
+        mask: Path of the mask image, as written; None where the form has none.
     """
 
     image: str
@@ -59,6 +60,7 @@ class Row:
     rle: str | None
     line: int
     word: str | None = None
+    mask: str | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ def _table(path: Path, bad: BadRows) -> tuple[str, list[Row]]:
             )
         box, rle = column("bbox", "boxes"), column("encodedpixels")
         form = "boxes" if box is not None else "rle" if rle is not None else "table"
-        if column("mask_path") is not None:
+        mask = column("mask_path")
+        if mask is not None:
             form = "pairs"
         if "path" in lower and "atelectasis" in lower:
             form = "chexpert"
@@ -207,7 +210,8 @@ def _table(path: Path, bad: BadRows) -> tuple[str, list[Row]]:
                 if rle is not None:
                     runs = cells[rle].strip()
                     runs = "" if runs == "-1" else runs
-                rows.append(Row(name, patient or None, None, boxes, runs, line))
+                drawn = cells[mask].strip() if mask is not None else None
+                rows.append(Row(name, patient or None, None, boxes, runs, line, mask=drawn))
         return form, rows
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from joblib import Parallel, delayed
 from PIL import Image
 
+from ecamp.data.dicom import DICOM_SUFFIXES
 from ecamp.data.folders import ImageIndex, find_file, image_name
-from ecamp.data.images import DICOM_SUFFIXES, read_image
+from ecamp.data.images import read_image
 from ecamp.data.store import atomic_path, write_bytes
 from ecamp.errors import DataError, MissingError
 

@@ -190,9 +190,13 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
                 return self._coco.by_name[name]
         return None
 
+    @cached_property
+    def _resolved(self) -> Path:
+        return self._root.resolve()
+
     def _inside(self, text: str, where: str) -> Path:
         path = (self._root / text).resolve()
-        if not path.is_relative_to(self._root.resolve()):
+        if not path.is_relative_to(self._resolved):
             raise DataError(
                 f"{where}: '{text}' lies outside {self._root}.",
                 "Set `root` to a folder that holds all images.",

@@ -1,0 +1,96 @@
+"""Images from disk to arrays of 224: a folder of JPEG files, and the same packed, against Pillow.
+
+    pytest benchmarks/bench_loading.py
+
+Bare: Pillow opens, decodes, resizes (bicubic), nothing else. Ours also checks the row, keeps the
+proportions, and gives a `Sample`. One thread; files are in the page cache on both sides.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.harness import measure
+from ecamp.config import PluginRef
+from ecamp.data.arrays import check_sample
+from ecamp.data.fit import fit_square
+from ecamp.data.pack import pack
+from ecamp.plugin.host import make_plugin
+from ecamp.plugin.protocols import Dataset
+
+SIZE, COUNT = 224, 200
+
+
+@pytest.fixture(scope="module")
+def films() -> Path:
+    """The development set of JPEG films."""
+    root = Path(os.environ.get("ECAMP_SHARED", Path(__file__).parents[2] / "shared"))
+    folder = root / "data" / "covid_cxr"
+    if not folder.is_dir():
+        pytest.skip("the development data (ECAMP_SHARED, or ../shared) is not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder_set(films: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Images and a label, as a dataset.yaml says it."""
+    home = tmp_path_factory.mktemp("set")
+    with (films / "manifest.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["image"].endswith(".jpg")][:COUNT]
+    with (home / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "image", "patient", "sick"])
+        writer.writerows([[k, row["image"], k, k % 2] for k, row in enumerate(rows)])
+    text = {
+        "name": "films", "table": "table.csv", "root": str(films), "id": "id", "image": "image",
+        "patient": "patient", "split": {"hash": {"train": 0.6, "val": 0.2, "test": 0.2}},
+        "labels": {"multilabel": ["sick"]},
+    }  # fmt: skip
+    (home / "set.yaml").write_text(json.dumps(text))
+    return str(home / "set.yaml")
+
+
+def test_loading(
+    benchmark: BenchmarkFixture, films: Path, folder_set: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:  # fmt: skip
+    plain = make_plugin("ecamp.datasets", PluginRef.parse(folder_set))
+    where = tmp_path_factory.mktemp("pack")
+    pack(plain, where, SIZE, workers=1)
+    packed = make_plugin("ecamp.datasets", PluginRef.parse(f"packed?path={where}"))
+    paths = [films / record.payload[0] for record in plain.records()]
+    assert len(paths) == COUNT
+
+    def bare() -> list[np.ndarray]:
+        out = []
+        for path in paths:
+            with Image.open(path) as image:
+                grey = image.convert("L").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+                out.append(np.asarray(grey))
+        return out
+
+    def load(dataset: Dataset) -> list[np.ndarray]:
+        return [
+            fit_square(check_sample(dataset, record, SIZE), SIZE).image
+            for record in dataset.records()
+        ]
+
+    ratios = {
+        title: measure(
+            f"loading, {title}, {COUNT} films",
+            lambda dataset=dataset: load(dataset),  # type: ignore[misc]
+            {"bare Pillow": bare},
+            benchmark=benchmark if title == "packed" else None,
+            rounds=7,
+        )["bare Pillow"]
+        for title, dataset in (("folder", plain), ("packed", packed))
+    }
+    assert ratios["folder"] >= 0.9
+    assert ratios["packed"] >= 5

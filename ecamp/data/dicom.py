@@ -1,0 +1,215 @@
+"""Read DICOM as radiology sends it: compressed or not, 8 to 16 bit, one frame or many.
+
+Of the header only what pixels need is read (`TAGS`): no name, number or date of a patient is ever in
+memory, and messages are our own, since those of decoders quote what stands in the file.
+
+| in the file | what comes out |
+| --- | --- |
+| rescale, modality table | values in their units |
+| VOI table, else windows | the first of them is applied; a width below 1 is none |
+| neither | the whole range |
+| MONOCHROME1 | turned around: bright means dense |
+| RGB, YBR, PALETTE COLOR | RGB |
+| many frames | the first |
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ecamp.errors import DataError
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+TAGS = [
+    "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "WindowCenter",
+    "WindowWidth", "VOILUTFunction", "PixelData", "FloatPixelData", "DoubleFloatPixelData",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    *(f"{colour}PaletteColorLookupTable{part}"
+      for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+]  # fmt: skip
+# One order on every machine: a lossy file gives the same pixels whichever extra is installed.
+_DECODERS = ("", "pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
+_LOSSY_12_BIT = "1.2.840.10008.1.2.4.51"
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is read as DICOM: by suffix; without one by its mark, or how its header begins.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    if path.suffix and not path.suffix[1:].isdigit():  # names of instances: 1.2.840.10008
+        return False
+    with path.open("rb") as file:
+        head = file.read(132)
+    # Without preamble a header begins with an element below 0100 of group 0002 or 0008.
+    return head[128:] == b"DICM" or (head[:2] in (b"\2\0", b"\x08\0") and head[3:4] == b"\0")
+
+
+def read_dicom(path: Path) -> np.ndarray:
+    """Read the first frame as it is meant to be seen, stretched to 0..255.
+
+    Returns:
+        uint8 (height, width) or (height, width, 3).
+
+    Raises:
+        FileNotFoundError: No such file. DataError: It cannot be decoded; says why, not which file.
+    """
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+
+    dataset, pixels = decode_dicom(path)
+    kind = str(dataset.get("PhotometricInterpretation", ""))
+    with _silent():
+        try:
+            if kind == "PALETTE COLOR":
+                pixels = apply_color_lut(pixels, dataset)
+            if kind.startswith(("RGB", "YBR", "PALETTE")):
+                return pixels if pixels.dtype == np.uint8 else stretch(pixels.astype(np.float32))
+            values = apply_modality_lut(pixels, dataset)
+            if "VOILUTSequence" in dataset or _has_window(dataset):
+                values = apply_voi_lut(values, dataset)
+        except Exception as error:
+            raise DataError(
+                f"DICOM rescale, window or palette cannot be applied ({type(error).__name__}).",
+                "Correct the header: RescaleSlope, WindowCenter, WindowWidth and tables are numbers.",
+            ) from None
+    values = np.asarray(values, np.float32)
+    return stretch(values.max() - values if kind == "MONOCHROME1" else values)
+
+
+def decode_dicom(path: Path) -> tuple[Any, np.ndarray]:
+    """Header and stored values of the first frame, before rescale and window.
+
+    Returns:
+        pydicom Dataset with `TAGS` only; (rows, columns) or (rows, columns, 3) as stored.
+
+    Raises:
+        FileNotFoundError: No such file. DataError: As `read_dicom`.
+    """
+    import pydicom
+
+    with _silent():
+        try:
+            dataset = pydicom.dcmread(path, force=True, specific_tags=list(TAGS))
+        except OSError:
+            raise
+        except Exception as error:
+            raise DataError(f"not a DICOM file ({type(error).__name__}).") from None
+        try:
+            return dataset, _decode(dataset)
+        except DataError:
+            raise
+        except Exception as error:  # decoders raise many kinds; their words may quote the header
+            raise DataError(
+                f"DICOM pixels cannot be decoded: {_why(dataset, error)}.",
+                "Get the file again, or leave such rows out with --on-bad-image skip.",
+            ) from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No warning and no log line of pydicom: they quote values of the header."""
+    log = logging.getLogger("pydicom")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)  # its children's too
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def _decode(dataset: Any) -> np.ndarray:
+    from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.uid import UID
+
+    missing = [tag for tag in ("Rows", "Columns", "BitsAllocated") if tag not in dataset]
+    holds = any(tag in dataset for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
+    if missing or not holds:
+        lacks = missing[0] if missing else "pixels"
+        raise DataError(
+            f"DICOM pixels cannot be decoded: the header has no {lacks}.",
+            "Not an image, not a DICOM file, or its beginning is lost; get the file again.",
+        )
+    height, width = int(dataset.Rows), int(dataset.Columns)
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and height * width > 2 * limit:
+        raise DataError(
+            f"DICOM of {width}x{height} = {height * width:,} pixels is beyond the limit of {2 * limit:,}.",
+            "Shrink the image before use.",
+        )
+    meta = dataset.file_meta
+    if "TransferSyntaxUID" not in meta:  # without meta header: as its data elements were found
+        implicit, little = dataset.original_encoding
+        meta.TransferSyntaxUID = UID(
+            "1.2.840.10008.1.2" if implicit
+            else "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+        )  # fmt: skip
+    decoder = get_decoder(meta.TransferSyntaxUID)
+    if not decoder.is_available:
+        raise DataError(
+            f"DICOM pixels cannot be decoded: {_codec(meta.TransferSyntaxUID)} needs a decoder.",
+            'pip install "ecamp[dicom]"',
+        )
+    names = [""] if decoder.is_native else sorted(decoder.available_plugins, key=_DECODERS.index)
+    for name in names[:-1]:
+        try:
+            return pixel_array(dataset, index=0, decoding_plugin=name)
+        except Exception:  # the next one may; the last one's error tells
+            continue
+    return pixel_array(dataset, index=0, decoding_plugin=names[-1])
+
+
+def _why(dataset: Any, error: Exception) -> str:
+    """What is wrong, in numbers of the pixel description alone."""
+    try:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        rows, columns, bits = dataset.Rows, dataset.Columns, dataset.BitsAllocated
+        frame = rows * columns * dataset.get("SamplesPerPixel", 1) * bits // 8
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        held = len(dataset.get("PixelData", b""))
+        if not syntax.is_compressed and held < frame * frames:
+            return f"{held:,} of {frame * frames:,} bytes are there; the file is cut short"
+        if syntax == _LOSSY_12_BIT and dataset.get("BitsStored", 8) > 8:
+            return (
+                "lossy JPEG of 12 bit, which only pylibjpeg-libjpeg reads (GPL-3.0; "
+                "pip install pylibjpeg pylibjpeg-libjpeg)"
+            )
+        return f"{columns}x{rows}, {bits} bit, {_codec(syntax)} ({type(error).__name__})"
+    except Exception:  # the description itself is broken
+        return f"its description is no set of numbers ({type(error).__name__})"
+
+
+def _codec(syntax: Any) -> str:
+    """Name of a transfer syntax; its number only where it is a known one."""
+    return syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown coding"
+
+
+def _has_window(dataset: Any) -> bool:
+    widths = dataset.get("WindowWidth")
+    if widths in (None, "") or dataset.get("WindowCenter") in (None, ""):
+        return False
+    first = widths[0] if not isinstance(widths, str | float | int) and len(widths) else widths
+    return float(first) >= 1
+
+
+def stretch(values: np.ndarray) -> np.ndarray:
+    """Map the range of a float image to 0..255; a constant image becomes all 0."""
+    low, high = float(values.min()), float(values.max())
+    if high <= low:
+        return np.zeros(values.shape, np.uint8)
+    return np.round((values - low) * (255.0 / (high - low))).astype(np.uint8)

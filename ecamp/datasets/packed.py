@@ -1,0 +1,126 @@
+"""A data set that `ecamp data pack` wrote: the same records and splits, pixels mapped from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from ecamp.config import identity
+from ecamp.data.pack import FORMAT, META, read_index, unpack_masks
+from ecamp.data.store import read_json
+from ecamp.errors import DataError, MissingError
+from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+
+
+class Packed(Dataset):
+    """Protocol, split hash, labels and texts are those of the source; images have the packed size."""
+
+    summary = "any data set, packed into shards on disk by `ecamp data pack`"
+    licence = "as the data's"
+    citation = "docs/add-a-data-set.md"
+    layout = "a folder of `ecamp data pack NAME -o FOLDER`: meta.json, index.jsonl, images-*.npy"
+
+    class Config(PluginConfig):
+        """Where it lies."""
+
+        path: str = Field(description="folder that `ecamp data pack` wrote")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Readers in other processes map the files themselves.
+        return {"config": self.config, "variant": self.variant}
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder."""
+        return Path(self.config.path).expanduser()
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """What the pack says of itself.
+
+        Raises:
+            MissingError: No pack, or an unfinished one. DataError: Another format; a file cut short.
+        """
+        try:
+            meta: dict[str, Any] = read_json(self.root / META)
+        except (FileNotFoundError, NotADirectoryError):
+            begun = any(self.root.glob(".part-*.json"))
+            raise MissingError(
+                f"{self.root}: {'unfinished' if begun else 'no'} pack: {META} is missing.",
+                "Run the same ecamp data pack again: it goes on." if begun
+                else "path names a folder that ecamp data pack wrote.",
+            ) from None  # fmt: skip
+        if meta.get("format") != FORMAT:
+            raise DataError(
+                f"{self.root / META}: format {meta.get('format')}, not {FORMAT}.", "Pack it again."
+            )
+        for name, told in meta["files"].items():
+            path = self.root / name
+            held = path.stat().st_size if path.exists() else 0
+            if held != told["bytes"]:
+                raise DataError(
+                    f"{path}: {held:,} of {told['bytes']:,} bytes.",
+                    "Run the same ecamp data pack again: it mends the folder.",
+                )
+        return meta
+
+    @property
+    def info(self) -> DatasetInfo:
+        told: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.meta["info"].items()
+        }
+        return DatasetInfo(**told)
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        index = read_index(self.root, self.meta["files"]["index.jsonl"])
+        return [
+            Record(
+                row["id"], row["patient"], row["split"], row.get("row", ""),
+                tuple(row["labels"]) if "labels" in row else None,
+                row.get("report"), row.get("distilled"),
+                row.get("has_mask", False), row.get("has_boxes", False), payload=row,
+            )
+            for row in index
+        ]  # fmt: skip
+
+    def records(self) -> Sequence[Record]:
+        return self._records
+
+    @cached_property
+    def _maps(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def _shard(self, kind: str, number: int) -> np.ndarray:
+        name = f"{kind}-{number:04}.npy"
+        if name not in self._maps:
+            try:
+                self._maps[name] = np.load(self.root / name, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"{self.root / name}: damaged: {error}.", "Run ecamp data pack again."
+                ) from error
+        return self._maps[name]
+
+    def load(self, record: Record, size: int) -> Sample:
+        row = record.payload
+        if "bad" in row:
+            raise DataError(row["bad"], "It could not be read when the set was packed.")
+        image = np.array(self._shard("images", row["shard"])[row["at"]])
+        mask = None
+        if row.get("masked"):
+            bits = np.array(self._shard("masks", row["shard"])[row["at"]])
+            mask = unpack_masks(bits, self.meta["size"])
+        if "boxes" not in row:
+            return Sample(image, mask)
+        boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
+        return Sample(image, mask, boxes, np.array(row["box_classes"], np.int64))
+
+    def fingerprint(self) -> str:
+        return identity(["packed", self.meta])

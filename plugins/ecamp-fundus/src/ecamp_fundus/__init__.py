@@ -1,0 +1,1 @@
+"""Retinal data sets for ecamp, in colour."""

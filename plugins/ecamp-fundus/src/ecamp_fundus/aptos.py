@@ -1,0 +1,77 @@
+"""APTOS 2019: grades of diabetic retinopathy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from ecamp.data.folders import image_name
+from ecamp.data.table import read_table
+from ecamp.datasets.released import Film
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp_fundus.base import NO_PATIENTS, FundusDataset
+
+GRADES = ("none", "mild", "moderate", "severe", "proliferative")  # 0..4: the order counts for kappa
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+class APTOS(FundusDataset):
+    """One grade an image; the classes are ordered."""
+
+    summary = "APTOS 2019: 3,662 photographs, 5 ordered grades of diabetic retinopathy"
+    licence = "competition rules: non-commercial research"
+    citation = "APTOS 2019 Blindness Detection, Kaggle 2019"
+    layout = """
+get: https://www.kaggle.com/c/aptos2019-blindness-detection
+root holds train.csv (id_code, diagnosis) and train_images/*.png; the competition's test has no labels
+lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
+"""
+    name = "aptos"
+    folders = ("train_images", "images")
+    protocols: ClassVar[Protocols] = {
+        "ecamp": SplitProtocol(
+            "70 / 10 / 20 % of train.csv, by hash of id_code.", flaws=(NO_PATIENTS,)
+        ),
+        "ecamp-published": SplitProtocol(
+            "lists of ECAMP: blocks of the sorted ids.",
+            (2_563, 366, 733),
+            flaws=(NO_PATIENTS,),
+            lists=(
+                "ECAMP/Fine-tuning/Classification/datasets/Aptos",
+                "Fine-tuning/Classification/datasets/Aptos", "datasets/Aptos", ".",
+            ),
+        ),
+    }  # fmt: skip
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(labels=GRADES, label_kind="multiclass")
+
+    def _read(self) -> Iterable[Record]:
+        if self.from_lists:
+            for split, row, where in self.published():
+                with self.bad:
+                    if row.labels is None or len(row.labels) != 1:
+                        raise DataError(
+                            f"{where}: not one grade.", "A row is `001639a390f0.png 4`."
+                        )
+                    yield self._record(row.image, split, str(row.labels[0]), where)
+            return
+        path = self.source("train.csv")
+        for line in read_table(path, ("id_code", "diagnosis"), self.bad):
+            where = f"{path.name} line {line.line}"
+            with self.bad:
+                name = line.values["id_code"]
+                if not name:
+                    raise DataError(f"{where}: 'id_code' is empty.")
+                grade = line.values["diagnosis"]
+                yield self._record(f"{name}.png", self.draw(name, SHARES), grade, where)
+
+    def _record(self, path: str, split: str, grade: str, where: str) -> Record:
+        if grade not in ("0", "1", "2", "3", "4"):
+            raise DataError(f"{where}: '{grade}' is no grade.", "Grades are 0 to 4.")
+        labels = tuple(int(k == int(grade)) for k in range(len(GRADES)))
+        name = image_name(path)
+        return Record(name, name, split, where, labels, payload=Film(self.place(path, where)))

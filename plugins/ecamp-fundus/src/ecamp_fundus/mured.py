@@ -1,0 +1,81 @@
+"""MuReD: 2,208 photographs of three collections, twenty diseases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from ecamp.data.folders import image_name
+from ecamp.data.table import read_table
+from ecamp.datasets.released import Film
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp_fundus.base import NO_PATIENTS, FundusDataset
+
+CLASSES = (
+    "DR", "NORMAL", "MH", "ODC", "TSLN", "ARMD", "DN", "MYA", "BRVO", "ODP", "CRVO", "CNV", "RS",
+    "ODE", "LS", "CSR", "HTR", "ASR", "CRS", "OTHER",
+)  # fmt: skip
+
+
+class MuReD(FundusDataset):
+    """Diseases of an eye, several at once."""
+
+    summary = "MuReD: 2,208 photographs, 20 diseases"
+    licence = "CC BY 4.0"
+    citation = (
+        "Rodriguez et al., Multi-Label Retinal Disease Classification using Transformers, 2022"
+    )
+    layout = """
+get: https://data.mendeley.com/datasets/pc4mb3h8hz
+root holds train_data.csv and val_data.csv (ID and 20 columns) and images/, with images/*.png and *.tif;
+  images/images/ is read too
+lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/)
+"""
+    name = "mured"
+    folders = ("images",)
+    protocols: ClassVar[Protocols] = {
+        "ecamp": SplitProtocol(
+            "val_data.csv is the test; validation is an eighth of train_data.csv, by hash of ID.",
+            flaws=(NO_PATIENTS,),
+        ),
+        "ecamp-published": SplitProtocol(
+            "lists of ECAMP: val_data.csv is the test.",
+            (1_542, 222, 444),
+            flaws=(NO_PATIENTS, "CRS has two positive validation images; 1 % has 7 of 20 classes"),
+            lists=(
+                "ECAMP/Fine-tuning/Classification/datasets/MURED",
+                "Fine-tuning/Classification/datasets/MURED", "datasets/MURED", ".",
+            ),
+        ),
+    }  # fmt: skip
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(labels=CLASSES)
+
+    def _read(self) -> Iterable[Record]:
+        if self.from_lists:
+            for split, row, where in self.published():
+                with self.bad:
+                    yield self._record(row.image, split, row.labels or (), where)
+            return
+        for table, shares in (("train_data.csv", {"train": 0.875, "val": 0.125}),
+                              ("val_data.csv", {"test": 1.0})):  # fmt: skip
+            path = self.source(table)
+            for line in read_table(path, ("ID", *CLASSES), self.bad):
+                where = f"{path.name} line {line.line}"
+                with self.bad:
+                    name = line.values["ID"]
+                    values = [line.values[column] for column in CLASSES]
+                    if not name or not set(values) <= {"0", "1"}:
+                        raise DataError(f"{where}: not an ID and twenty labels of 0 or 1.")
+                    labels = tuple(int(value) for value in values)
+                    yield self._record(name, self.draw(name, shares), labels, where)
+
+    def _record(self, path: str, split: str, labels: tuple[int, ...], where: str) -> Record:
+        if len(labels) != len(CLASSES):
+            raise DataError(f"{where}: {len(labels)} labels, not {len(CLASSES)}.")
+        name = image_name(path)
+        return Record(name, name, split, where, labels, payload=Film(self.place(path, where)))

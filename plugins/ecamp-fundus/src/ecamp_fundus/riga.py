@@ -1,0 +1,80 @@
+"""RIGA+: optic disc and cup, from three sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import numpy as np
+
+from ecamp.data.folders import inside
+from ecamp.data.images import read_image
+from ecamp.datasets.released import Film
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp_fundus.base import NO_PATIENTS, FundusDataset
+
+IMAGES, MASKS = "Image/", "FinalLabel/"
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+
+
+class RIGA(FundusDataset):
+    """Masks of the disc and, within it, of the cup."""
+
+    summary = "RIGA+: optic disc and cup of 750 photographs, tested on another site"
+    licence = "as its sources: research use"
+    citation = "Almazroa et al., RIGA, SPIE 2018; Hu et al., RIGA+, MICCAI 2022"
+    layout = """
+get: https://zenodo.org/records/6325549 (RIGA+, derived from https://doi.org/10.7302/Z23R0R29)
+root holds Image/{BinRushed,Magrabia,MESSIDOR}/... and FinalLabel/ with a grey mask for each image at the
+  same place: 0 outside, 128 the rim of the disc, 255 the cup (disc = not 0, cup = 255)
+lists: of ECAMP (csv `img_path,mask_path`)
+The raw release, with the marks of six graders drawn into copies of each image, is not read.
+"""
+    name = "riga"
+    protocols: ClassVar[Protocols] = {
+        "ecamp": SplitProtocol(
+            "Magrabia is the test: another site; validation is an eighth of the others, by hash.",
+            flaws=(NO_PATIENTS,),
+        ),
+        "ecamp-published": SplitProtocol(
+            "lists of ECAMP: Magrabia is the test: another site.",
+            (560, 95, 95),
+            flaws=(NO_PATIENTS,),
+            lists=(
+                "ECAMP/Fine-tuning/Segmentation/datasets/RIGA",
+                "Fine-tuning/Segmentation/datasets/RIGA", "datasets/RIGA", ".",
+            ),
+        ),
+    }  # fmt: skip
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(mask_classes=("disc", "cup"))
+
+    def _read(self) -> Iterable[Record]:
+        if self.from_lists:
+            for split, row, where in self.published():
+                with self.bad:
+                    if not row.mask:
+                        raise DataError(f"{where}: no mask_path.", "Columns: img_path, mask_path.")
+                    yield self._record(row.image, row.mask, split, where)
+            return
+        for path in sorted((self.root / IMAGES).glob("**/*")):
+            image = path.relative_to(self.root).as_posix()
+            if path.suffix.lower() not in SUFFIXES:
+                continue
+            shares = {"test": 1.0} if "/Magrab" in image else {"train": 0.875, "val": 0.125}
+            mask = image.replace(IMAGES, MASKS, 1)
+            yield self._record(image, mask, self.draw(image, shares), image)
+        if not (self.root / IMAGES).is_dir():
+            self.source(IMAGES + "*")  # says what is there instead
+
+    def _record(self, image: str, mask: str, split: str, where: str) -> Record:
+        film = Film(inside(self.root, image, where), mask=inside(self.root, mask, where))
+        return Record(image, image, split, where, has_mask=True, payload=film)
+
+    def load(self, record: Record, size: int) -> Sample:
+        levels = read_image(self.root / record.payload.mask, "grey", f"mask, {record.row}")[..., 0]
+        return Sample(super().load(record, size).image, np.stack([levels > 0, levels == 255]))

@@ -1,0 +1,285 @@
+"""DICOM: stored values by hash, codecs, headers that lie, and names that must reach nobody."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import traceback
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
+
+from ecamp.cli import run
+from ecamp.data.dicom import TAGS, decode_dicom, read_dicom
+from ecamp.data.images import read_image
+from ecamp.errors import DataError
+
+NAME = "PLANTED^JANE"
+
+
+def dicom(path: Path, pixels: np.ndarray, *, bits: int = 0, **tags: object) -> Path:
+    """A file of one or more frames with a patient's name wherever one may stand."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    for tag in ("PatientName", "PatientID", "StudyDescription", "ReferringPhysicianName",
+                "OtherPatientNames", "PatientComments", "InstitutionName"):  # fmt: skip
+        setattr(data, tag, NAME)
+    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+    height, width = pixels.shape[-3:-1] if colour else pixels.shape[-2:]
+    data.Rows, data.Columns, data.SamplesPerPixel = height, width, 3 if colour else 1
+    data.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    if colour:
+        data.PlanarConfiguration = 0
+    if pixels.ndim == 3 and not colour:
+        data.NumberOfFrames = len(pixels)
+    data.BitsAllocated = 8 * pixels.dtype.itemsize
+    data.BitsStored = bits or data.BitsAllocated
+    data.HighBit = data.BitsStored - 1
+    data.PixelRepresentation = int(pixels.dtype.kind == "i")
+    data.PixelData = pixels.tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for key, value in tags.items():
+            setattr(data, key, value)
+        data.save_as(path)
+    return path
+
+
+def ramp(top: int, dtype: type = np.uint16) -> np.ndarray:
+    return np.linspace(0, top, 24 * 32).reshape(24, 32).astype(dtype)
+
+
+def test_each_sample_decodes_to_its_hash_or_says_why_not(shared_data: Path):
+    folder = shared_data / "dicom_samples"
+    with (folder / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16
+    told, hashes = {}, {}
+    for row in rows:
+        path = folder / row["file"]
+        try:
+            _, pixels = decode_dicom(path)
+        except DataError as error:
+            told[row["file"]] = str(error)
+            continue
+        hashes[row["file"]] = digest = hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
+        if "not decodable" not in row["pixels"]:
+            assert f"sha256={digest}" in row["pixels"], row["file"]
+        out = read_image(path, "grey")
+        assert out.shape == (*pixels.shape[:2], 1)
+        assert out.max() > out.min()
+    broken = {row["file"] for row in rows if "not decodable" in row["pixels"]}
+    assert set(told) <= broken, told
+    # A codec more, or a codec less: the stored values of one picture are the same in each.
+    plain = hashes["MR_small.dcm"]
+    for name in ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"):
+        assert hashes.get(name, plain) == plain
+    has_jpeg_ls = get_decoder(JPEGLSLossless).is_available
+    assert ("MR_small_jpeg_ls_lossless.dcm" in hashes) == has_jpeg_ls
+    if not has_jpeg_ls:
+        assert "ecamp[dicom]" in told["MR_small_jpeg_ls_lossless.dcm"]
+    assert "8,130 of 8,192 bytes" in told["MR_truncated.dcm"]
+    assert "no Rows" in told["no_meta.dcm"]
+    assert "no set of numbers" in told["badVR.dcm"]
+    for name in set(told) & {"JPEG-lossy.dcm", "JPGExtended.dcm"}:
+        assert "12 bit" in told[name]
+
+
+def test_without_the_extra_a_codec_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "pydicom.pixels.decoders.base.Decoder.is_available", property(lambda _: False)
+    )
+    with pytest.raises(DataError, match=r"needs a decoder") as caught:
+        read_image(dicom(tmp_path / "a.dcm", ramp(3000)), "grey")
+    assert "ecamp[dicom]" in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_bit_depths(tmp_path: Path, bits: int, syntax: str):
+    pixels = ramp(2**bits - 1)
+    path = dicom(tmp_path / "a.dcm", pixels, bits=bits)
+    if syntax == RLELossless:
+        data = pydicom.dcmread(path)
+        data.compress(RLELossless)
+        data.save_as(path)
+    assert np.array_equal(decode_dicom(path)[1], pixels)
+    wanted = np.round(pixels * (255 / (2**bits - 1)))
+    assert np.abs(read_image(path, "grey")[..., 0] - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("name", ["a.dcm", "a", "1.2.840.10008"])
+def test_without_meta_header(tmp_path: Path, syntax: pydicom.uid.UID, name: str):
+    pixels = ramp(4000)
+    data = pydicom.dcmread(dicom(tmp_path / "whole.dcm", pixels))
+    bare = Dataset()
+    bare.update({element.tag: element for element in data})
+    bare.save_as(
+        tmp_path / name, implicit_vr=syntax.is_implicit_VR, little_endian=True,
+        enforce_file_format=False,
+    )  # fmt: skip
+    assert (tmp_path / name).read_bytes()[128:132] != b"DICM"
+    assert np.array_equal(
+        read_image(tmp_path / name, "grey"), read_image(tmp_path / "whole.dcm", "grey")
+    )
+
+
+def test_the_first_frame_of_many(tmp_path: Path):
+    frames = np.stack([ramp(1000), ramp(4000).T.reshape(24, 32), ramp(50)])
+    path = dicom(tmp_path / "cine.dcm", frames)
+    assert np.array_equal(decode_dicom(path)[1], frames[0])
+    assert read_image(path, "grey").shape == (24, 32, 1)
+
+
+def test_palette_becomes_colour(tmp_path: Path):
+    index = np.arange(24 * 32).reshape(24, 32).astype(np.uint8) % 4
+    red, green, blue = (
+        np.array(v, np.uint16) * 256 for v in ([0, 255, 0, 9], [0, 0, 200, 9], [7] * 4)
+    )
+    tags: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, table in (("Red", red), ("Green", green), ("Blue", blue)):
+        tags[f"{colour}PaletteColorLookupTableDescriptor"] = [4, 0, 16]
+        tags[f"{colour}PaletteColorLookupTableData"] = table.tobytes()
+    out = read_image(dicom(tmp_path / "p.dcm", index, **tags), "rgb")
+    assert out.shape == (24, 32, 3)
+    # All four entries, told apart as the table tells them: red 1 is red, green 2 is green.
+    first = out[0, :4].astype(int)
+    assert first[1].argmax() == 0
+    assert first[2].argmax() == 1
+    assert np.array_equal(out[:, 4:8], out[:, :4])
+
+
+def test_a_voi_table_goes_before_windows(tmp_path: Path):
+    pixels = ramp(255, np.uint8)
+    table = Dataset()
+    table.LUTDescriptor = [256, 0, 16]
+    table.LUTData = (np.arange(255, -1, -1) * 257).astype(np.uint16).tobytes()
+    path = dicom(
+        tmp_path / "a.dcm", pixels, VOILUTSequence=[table], WindowCenter=["10"], WindowWidth=["5"]
+    )
+    assert np.array_equal(read_image(path, "grey")[..., 0], 255 - pixels)
+
+
+@pytest.mark.parametrize("width", ["0", "-3", None])
+def test_a_window_without_width_is_none(tmp_path: Path, width: str | None):
+    plain = read_dicom(dicom(tmp_path / "a.dcm", ramp(3000)))
+    path = dicom(tmp_path / "b.dcm", ramp(3000), WindowCenter="100", WindowWidth=width)
+    assert np.array_equal(read_dicom(path), plain)
+
+
+def test_what_is_read_names_nobody():
+    for tag in TAGS:
+        assert not any(
+            word in tag for word in ("Patient", "Name", "Date", "Time", "ID", "Institution")
+        )
+
+
+def _broken(folder: Path) -> list[Path]:
+    """Files that fail in every way we know, each with a name in it."""
+    whole = dicom(folder / "whole.dcm", ramp(3000))
+    short = folder / "short.dcm"
+    short.write_bytes(whole.read_bytes()[:-100])
+    head = folder / "head.dcm"
+    head.write_bytes(whole.read_bytes()[:400])
+    lost = folder / "lost.dcm"
+    lost.write_bytes(whole.read_bytes()[133:])
+    text = folder / "text.dcm"
+    text.write_bytes(NAME.encode() * 50)
+    out = [short, head, lost, text]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number, tags in enumerate([
+            {"PhotometricInterpretation": NAME}, {"BitsStored": 200}, {"SamplesPerPixel": 7},
+            {"Rows": 0},
+        ]):  # fmt: skip
+            out.append(dicom(folder / f"tags{number}.dcm", ramp(3000), **tags))
+        # Text where a number belongs: pydicom's own words would quote it.
+        for number, (tag, vr) in enumerate(
+            [("WindowWidth", b"DS"), ("RescaleSlope", b"DS"), ("NumberOfFrames", b"IS")]
+        ):
+            path = dicom(folder / f"number{number}.dcm", ramp(3000), WindowCenter="1",
+                         **{tag: "123456789012"})  # fmt: skip
+            content = path.read_bytes()
+            assert vr + b"\x0c\x00123456789012" in content
+            path.write_bytes(content.replace(b"123456789012", NAME.encode()))
+            out.append(path)
+        data = pydicom.dcmread(whole)
+        data.file_meta.TransferSyntaxUID = JPEGLSLossless
+        data.PixelData = encapsulate([NAME.encode() * 4])
+        data["PixelData"].is_undefined_length = True
+        data.save_as(folder / "codec.dcm")
+        out.append(folder / "codec.dcm")
+    return out
+
+
+def test_no_name_reaches_a_message_a_log_or_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+):  # fmt: skip
+    files = _broken(tmp_path)
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
+    told, failed = [], 0
+    for path in [*files, tmp_path / "whole.dcm"]:
+        recwarn.clear()
+        try:
+            read_image(path, "grey", "list.csv row 3")
+        except DataError as error:
+            failed += 1
+            told += [str(error), "".join(traceback.format_exception(error))]
+        told += [str(w.message) for w in recwarn.list]
+    assert sum(f"{path.name} (list.csv row 3)" in "".join(told) for path in files) == failed
+    assert failed >= len(files) - 2  # some readers are lenient; none may talk
+    captured = capfd.readouterr()
+    everything = "\n".join([*told, caplog.text, captured.out, captured.err])
+    for word in NAME.split("^"):
+        assert word not in everything
+
+
+def test_no_name_reaches_the_output_of_a_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    files = [*_broken(tmp_path), tmp_path / "whole.dcm"]
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()
+    rows = [f"{k},{path.name},p{k},{k % 2}" for k, path in enumerate(files)]
+    (tmp_path / "table.csv").write_text("\n".join(["id,image,patient,sick", *rows]) + "\n")
+    (tmp_path / "set.yaml").write_text(
+        "name: own\nversion: 1\ntable: table.csv\nid: id\nimage: image\npatient: patient\n"
+        "split: {hash: {train: 0.6, val: 0.2, test: 0.2}}\nlabels: {multilabel: [sick]}\n"
+    )
+    name = str(tmp_path / "set.yaml")
+    packed = tmp_path / "packed"
+    assert run(["data", "check", name]) == 1
+    run(["data", "audit", name, "--cache", str(tmp_path / "cache")])
+    assert run(
+        ["data", "pack", name, "-o", str(packed), "--size", "32", "--on-bad-image", "skip"]
+    ) == 0  # fmt: skip
+    captured = capfd.readouterr()
+    assert "short.dcm" in captured.out
+    written = [
+        p for folder in (packed, tmp_path / "cache") for p in folder.rglob("*") if p.is_file()
+    ]
+    assert len(written) >= 3
+    everything = [captured.out.encode(), captured.err.encode(), caplog.text.encode()]
+    everything += [path.read_bytes() for path in written]
+    for word in NAME.split("^"):
+        assert not any(word.encode() in part for part in everything)
