@@ -81,6 +81,7 @@ REQUIRES = [
     "scipy>=1.13",
     "stevedore>=5.4",
     "timm>=1.0.15",
+    "threadpoolctl>=3.5",
     "tokenizers>=0.21",
     "torch>=2.11",
     "torchvision>=0.26",
