@@ -36,7 +36,9 @@ def not_there(root: Path, looked_for: Sequence[str], hint: str) -> MissingError:
     for near in [*sorted(p for p in root.iterdir() if p.is_dir()), root.resolve().parent]:
         if any(True for pattern in looked_for for _ in near.glob(pattern)):
             return MissingError(message, f"Is it root={near}? {hint}")
-    archives = [p.name for p in sorted(root.iterdir()) if p.suffix in (".zip", ".tar", ".tgz", ".gz")]
+    archives = [
+        p.name for p in sorted(root.iterdir()) if p.suffix in (".zip", ".tar", ".tgz", ".gz")
+    ]
     unpack = f"Unpack {archives[0]}? " if archives else ""
     return MissingError(message, unpack + hint)
 
@@ -86,7 +88,13 @@ class ImageIndex:
 
 
 def _walk(root: Path, folder: Path) -> Iterable[str]:
+    seen = set()  # a link may lead back up
     for base, folders, files in os.walk(folder, followlinks=True):
+        here = os.stat(base)
+        if (here.st_dev, here.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
         folders.sort()
         below = os.path.relpath(base, root)
         for name in sorted(files):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from ecamp.data.labels import from_findings
@@ -78,7 +77,7 @@ lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder 
         has_train = False
         for split, row, where in self.published():
             with self.bad:
-                name = Path(row.image).name
+                name = row.image.rsplit("/", 1)[-1]
                 elsewhere.add(name)
                 has_train |= split == "train"
                 labels = row.labels if row.labels else self._labels(name, where)

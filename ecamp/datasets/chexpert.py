@@ -104,10 +104,10 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         listed, has_train = set(), False
         for split, row, where in self.published():
             with self.bad:
-                name = RELEASE.sub("", row.image)
-                listed.add(name)
+                record = self._record(RELEASE.sub("", row.image), split, row.labels or (), where)
+                listed.add(record.id)
                 has_train |= split == "train"
-                yield self._record(name, split, row.labels or (), where)
+                yield record
         if not has_train:  # no repository ships the whole list: it is what is left of train.csv
             for name, labels, where in self._table("train.csv"):
                 if name not in listed:
@@ -146,4 +146,5 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
                 "Expected train/patient00001/study1/view1_frontal.jpg and five labels.",
             )
         path = inside(self.root, name if name.startswith("/") else self._base + name, where)
-        return Record(name, patient, split, where, labels, payload=Film(path))
+        film = path.removeprefix(self._base)  # the same id, whatever root is
+        return Record(film, patient, split, where, labels, payload=Film(path))

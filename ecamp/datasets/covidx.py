@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
-from ecamp.data.folders import find_file
+from ecamp.data.folders import find_file, inside
 from ecamp.data.lists import Row, patient_of, read_list
 from ecamp.data.splits import hash_split
 from ecamp.datasets.released import Film, ReleasedDataset
@@ -67,7 +66,7 @@ each source has a class of its own: a site can be told instead of the disease (e
                 with self.bad:
                     if not row.labels or len(row.labels) != 1 or row.labels[0] not in range(3):
                         raise DataError(f"{where}: '{row.labels}' is no class 0, 1 or 2.")
-                    name = Path(row.image).name
+                    name = row.image.rsplit("/", 1)[-1]
                     patient = self._patients.get(name) or patient_of(name) or name
                     yield self._record(row.image, patient, split, THREE[row.labels[0]], where)
         elif self.protocol_name == "cxr-4":
@@ -101,7 +100,8 @@ each source has a class of its own: a site can be told instead of the disease (e
         if word not in self._classes:
             raise DataError(f"{where}: '{word}' is no class.", did_you_mean(word, self._classes))
         labels = tuple(int(word == name) for name in self._classes)
-        return Record(path, patient, split, where, labels, payload=Film(self.place(path, where)))
+        name = inside(self.root, path, where)
+        return Record(name, patient, split, where, labels, payload=Film(self.images.place(name)))
 
     @cached_property
     def _patients(self) -> dict[str, str]:

@@ -46,7 +46,9 @@ def test_images_by_path_and_by_name(tmp_path: Path) -> None:
         tmp_path / "elsewhere/d.png", tmp_path / "train/notes.txt",
     )  # fmt: skip
     (tmp_path / "train/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train/deep/up").symlink_to(tmp_path / "train")
     index = ImageIndex(tmp_path, ("train", "test"))
+    assert len(index.paths) == 4
     assert index.place("test/a.b.1.jpg") == "test/a.b.1.jpg"
     assert index.place("anywhere/a.b.1.tif") == "train/a.b.1.PNG"  # of two, PNG before JPEG
     assert index.place("c") == "train/deep/down/c.dcm"

@@ -154,6 +154,9 @@ def test_a_folder_without_lists_says_what_it_holds(tmp_path: Path) -> None:
         ("valid/patient64541/study1/view1_frontal.jpg", "patient64541"),
         ("1085_left.jpg", "1085"), ("1085_RIGHT.jpg", "1085"),
         ("files/p10/p10000032/s50414267/x.jpg", "p10000032"),
+        ("train/A000001-01-25-1901-NA-CHEST_AP-1-1.0-AP.jpg", "A000001"),
+        ("MIDRC-RICORD-1C-000000-000001-12345-0.png", "MIDRC-RICORD-1C-000000-000001"),
+        ("train/sub-S00001_ses-E00001_run-1_bp-chest_vp-ap_dx.png", "sub-S00001"),
         ("aria_c_28_19.tif", None), ("0_test_1_.png", None),
     ],
 )  # fmt: skip

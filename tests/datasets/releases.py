@@ -188,6 +188,20 @@ def nih_benchx(tmp: Path) -> Release:
     return Release("chestxray14", root, table, nih_labels(), {"protocol": "mrm"}, nih_splits())
 
 
+def nih_official_lists(tmp: Path) -> Release:
+    """Other names of the three files, the same rows."""
+    root, labels = tmp / "NIH", nih_labels()
+    nih_films(root, lambda _: "images")
+    folder = tmp / "dataset"
+    nih_lists(folder, lambda _, n: n + " " + " ".join(map(str, labels[n])))
+    for path, split in zip(sorted(folder.iterdir()), ("test", "train", "val"), strict=True):
+        path.rename(folder / f"Xray14_{split}_official.txt")
+    options = {"protocol": "official-lists", "lists": tmp}
+    return Release(
+        "chestxray14", root, folder / "Xray14_val_official.txt", labels, options, nih_splits()
+    )
+
+
 def nih_splits() -> set[tuple[str, str]]:
     return {(name, split) for name, (_, split) in NIH_FILMS.items()}
 
@@ -628,6 +642,7 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "chestxray14 ECAMP": nih_ecamp,
     "chestxray14 MRM": nih_mrm,
     "chestxray14 BenchX": nih_benchx,
+    "chestxray14 official lists": nih_official_lists,
     "chexpert original": chexpert_original,
     "chexpert ECAMP": chexpert_ecamp,
     "chexpert MRM": chexpert_mrm,

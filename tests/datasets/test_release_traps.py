@@ -299,6 +299,7 @@ def test_absolute_paths_below_root_are_taken(tmp_path: Path) -> None:
         path.write_text("".join(f"{release.root}/{row}\n" for row in path.read_text().splitlines()))
     dataset = make(release)
     assert dataset.load(dataset.records()[0], 64).image.shape == (40, 48, 1)
+    assert {(r.id, r.split) for r in dataset.records()} == release.splits, "ids know no root"
     with pytest.raises(DataError, match="lies outside"):
         make(release, root=str(tmp_path / "lists")).records()
 
