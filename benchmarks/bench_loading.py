@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.harness import measure
+from benchmarks.harness import interleave, measure
 from ecamp.config import PluginRef
 from ecamp.data.arrays import check_sample
 from ecamp.data.fit import fit_square
@@ -82,15 +82,14 @@ def test_loading(
             for record in dataset.records()
         ]
 
-    ratios = {
-        title: measure(
-            f"loading, {title}, {COUNT} films",
-            lambda dataset=dataset: load(dataset),  # type: ignore[misc]
-            {"bare Pillow": bare},
-            benchmark=benchmark if title == "packed" else None,
-            rounds=7,
-        )["bare Pillow"]
-        for title, dataset in (("folder", plain), ("packed", packed))
-    }
-    assert ratios["folder"] >= 0.9
-    assert ratios["packed"] >= 5
+    measure(
+        f"loading a folder, {COUNT} films",
+        lambda: load(plain),
+        {"bare Pillow": bare},
+        benchmark=benchmark,
+        rounds=15,
+    )
+    # Microseconds an image, mostly the page cache: too unsteady a ratio to be stored.
+    ratios, _ = interleave(lambda: load(packed), {"bare Pillow": bare}, 7)
+    print(f"loading a pack, {COUNT} films: {ratios['bare Pillow']:.0f}x bare Pillow")
+    assert ratios["bare Pillow"] >= 5

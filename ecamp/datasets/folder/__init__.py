@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from ecamp.config import identity
+from ecamp.data.folders import inside
 from ecamp.data.images import read_image, read_mask
 from ecamp.data.splits import hash_split
 from ecamp.data.table import TableRow, read_table
@@ -190,18 +191,8 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
                 return self._coco.by_name[name]
         return None
 
-    @cached_property
-    def _resolved(self) -> Path:
-        return self._root.resolve()
-
     def _inside(self, text: str, where: str) -> Path:
-        path = (self._root / text).resolve()
-        if not path.is_relative_to(self._resolved):
-            raise DataError(
-                f"{where}: '{text}' lies outside {self._root}.",
-                "Set `root` to a folder that holds all images.",
-            )
-        return path
+        return self._root / inside(self._root, text, where)
 
     def load(self, record: Record, size: int) -> Sample:
         image_path, masks, boxes = record.payload
