@@ -29,6 +29,7 @@ class Retrieval(TaskPlugin):
     primary = "mean_recall"
     protocols = ("zero-shot",)
     requires = {"zero-shot": "text"}  # noqa: RUF012 - as the base class has it
+    reads = frozenset({"pooled"})
 
     def targets(self, split: Arrays) -> dict[str, np.ndarray]:
         return {"text_of_image": distinct_texts(split.reports)[1]}

@@ -59,10 +59,13 @@ class TrainingBatches:
 
 
 def in_batches(
-    encoder: Encoder | None, inputs: Inputs, batch: int = BATCH
+    encoder: Encoder | None, inputs: Inputs, batch: int | None = None
 ) -> Iterator[tuple[np.ndarray, Features]]:
     """Yield all images' indices and features in order, without gradients; less where memory ends."""
     with torch.no_grad():
         yield from in_parts(
-            lambda index: features_of(encoder, inputs, index), len(inputs), batch, "prediction"
+            lambda index: features_of(encoder, inputs, index),
+            len(inputs),
+            batch or BATCH,
+            "prediction",
         )
