@@ -205,12 +205,12 @@ class _Estimator:
         """A line for each data set and encoder."""
         groups: dict[str, dict[str, tuple[Cell, Reads]]] = defaultdict(dict)
         for cell in self.todo:
-            if cell.encoder is None or cell.protocol == "finetune":
+            task = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
+            if cell.encoder is None or cell.protocol in task.tunes:
                 continue
             group = groups[f"features {cell.encoder} on {cell.dataset}"]
-            reads = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task)).reads
             before = group.get(weights_name(cell), (cell, frozenset()))[1]
-            group[weights_name(cell)] = cell, before | reads
+            group[weights_name(cell)] = cell, before | task.reads
         lines = []
         for what, group in groups.items():
             done, size, seconds = 0, 0, 0.0
@@ -264,8 +264,9 @@ class _Estimator:
         known = self.timings.expected(cell_kind(cell))
         if known is not None:
             return known, "finished cells of this run"
-        if cell.protocol == "finetune":
-            recipe = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task)).config
+        task = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
+        if cell.protocol in task.tunes:
+            recipe = task.config
             arrays = self._glimpse(cell).arrays
             encoder, _ = self._encoder(cell, arrays.images.shape[-1])
             images = 3 * getattr(recipe, "steps", 150) * getattr(recipe, "batch_size", 64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 import traceback
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from ecamp.bench.cost import Budget, OutOfTime, Timings, cell_kind, feature_kind, pretrain_kind
 from ecamp.bench.feature_cache import FeatureCache, Frozen, count_parameters
@@ -33,7 +33,8 @@ from ecamp.bench.pretraining import (
     is_trained,
     run_pretraining,
 )
-from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack
+from ecamp.bench.results import Fitted, result_of, stored_of, write_gallery
+from ecamp.bench.store import RunFolder
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.cache import Use
 from ecamp.data.splits import fraction_index
@@ -112,7 +113,7 @@ class Runner:
             self.say(f"{folder}: damaged; this cell is made again")
         failed: dict[str, str] = {}
         for cell in todo:
-            if cell.kind != "floor" and cell.protocol != "finetune":
+            if cell.kind != "floor":
                 self._note_reads(cell)
         # Cells that share features stand together, so that features are computed once.
         order = sorted(
@@ -134,7 +135,9 @@ class Runner:
 
     def _note_reads(self, cell: Cell) -> None:
         """What all cells that share features read of them, so that they are computed once."""
-        task = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
+        task: TaskPlugin = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
+        if cell.protocol in task.tunes:
+            return
         name = f"{cell.dataset}|{weights_name(cell)}"
         self._reads[name] = self._reads.get(name, frozenset()) | task.reads
 
@@ -161,18 +164,17 @@ class Runner:
         task: TaskPlugin = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
         rows = self._rows(cell, task, arrays)
         if cell.floor:
-            predicted = floor_prediction(
-                cell.floor, arrays, rows["train"], rows["val"], rows["test"]
+            fitted = Fitted(
+                cell,
+                floor_prediction(cell.floor, arrays, rows["train"], rows["val"], rows["test"]),
             )
-            selected: dict[str, Any] = {}
-            head: dict[str, torch.Tensor] = {}
         else:
-            predicted, selected, head = self._fit(cell, task, arrays, rows, weights)
-        subset = subset_arrays(arrays, rows["test"])
+            fitted = self._fit(cell, task, arrays, rows, weights)
+        subset = arrays.subset(rows["test"])
         targets = task.targets(subset)
         counts = resample_counts(subset.patients, self.plan.spec.bootstrap)
-        metrics = task.score(predicted, targets, counts)
-        self._write(cell, task, arrays, rows, predicted, targets, metrics, selected, head, began)
+        metrics = task.score(fitted.predicted, targets, counts)
+        self._write(fitted, task, arrays, rows, targets, metrics, began)
         primary = metrics[task.primary]
         shown = "undefined" if primary.value is None else f"{primary.value:.3f}"
         self.say(f"[{count}/{total}] {cell.label}: {task.primary} {shown}")
@@ -266,9 +268,9 @@ class Runner:
         arrays: Arrays,
         rows: dict[str, np.ndarray],
         weights: Path | None,
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, torch.Tensor]]:
+    ) -> Fitted:
         assert cell.encoder is not None
-        frozen = cell.protocol != "finetune"
+        frozen = cell.protocol not in task.tunes
         shared = self._frozen(cell, arrays, weights) if frozen else None
 
         def inputs(split: str) -> Any:
@@ -278,8 +280,8 @@ class Runner:
                 return made
             return replace(made, texts=distinct_texts([arrays.reports[i] for i in rows[split]])[0])
 
-        train = TaskSplit(inputs("train"), task.targets(subset_arrays(arrays, rows["train"])))
-        val = TaskSplit(inputs("val"), task.targets(subset_arrays(arrays, rows["val"])))
+        train = TaskSplit(inputs("train"), task.targets(arrays.subset(rows["train"])))
+        val = TaskSplit(inputs("val"), task.targets(arrays.subset(rows["val"])))
         # Everything random below depends on the cell alone, not on which cells ran before.
         torch.manual_seed(cell.seed)
         channels = arrays.images.shape[-1]
@@ -289,7 +291,7 @@ class Runner:
             self._told["encoder_parameters"] = count_parameters(encoder)
         torch.manual_seed(cell.seed)
         head = task.fit(encoder, train, val, protocol=cell.protocol, seed=cell.seed)
-        return head.predict(inputs("test")), dict(head.selected), head.state_dict()
+        return Fitted(cell, head.predict(inputs("test")), dict(head.selected), head.state_dict())
 
     def _frozen(self, cell: Cell, arrays: Arrays, weights: Path | None) -> Frozen:
         name = f"{cell.dataset}|{arrays.key}|{weights_name(cell)}"
@@ -320,57 +322,13 @@ class Runner:
         return frozen
 
     def _write(
-        self,
-        cell: Cell,
-        task: TaskPlugin,
-        arrays: Arrays,
-        rows: dict[str, np.ndarray],
-        predicted: dict[str, np.ndarray],
-        targets: dict[str, np.ndarray],
-        metrics: dict[str, Metric],
-        selected: dict[str, Any],
-        head: dict[str, torch.Tensor],
-        began: float,
-    ) -> None:
-        from safetensors.torch import save_file
-
-        test = rows["test"]
-        result = {
-            "schema": SCHEMA,
-            "id": cell.key,
-            "kind": cell.kind,
-            "cell": {
-                "dataset": arrays.info.name,
-                "protocol_id": arrays.info.protocol,
-                "split_hash": arrays.split_hash,
-                "task": cell.task,
-                "encoder": str(cell.encoder) if cell.encoder else "-",
-                "pretext": cell.pretext,
-                "weights": cell.decisive["weights"],
-                "protocol": cell.protocol,
-                "fraction": cell.fraction,
-                "seed": cell.seed,
-                "floor": cell.floor,
-            },
-            "counts": {
-                **{split: len(rows[split]) for split in EVAL_SPLITS},
-                "test_patients": len({arrays.patients[i] for i in test}),
-                "skipped": len(arrays.skipped),
-            },
-            "primary": task.primary,
-            "metrics": metrics_json(metrics),
-            "selected": selected,
-            "warnings": warnings_of(task, arrays, rows),
-        }
-        stored = pack({**targets, **predicted})
-        stored["ids"] = np.array([arrays.ids[i] for i in test])
-        stored["patients"] = np.array([arrays.patients[i] for i in test])
-        for name, metric in metrics.items():
-            if metric.replicates is not None and "/" not in name:
-                stored[f"replicates/{name}"] = metric.replicates
-        if head:
+        self, fitted: Fitted, task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray],
+        targets: dict[str, np.ndarray], metrics: dict[str, Metric], began: float,
+    ) -> None:  # fmt: skip
+        cell = fitted.cell
+        if fitted.head:
             with atomic_path(self.run.cell(cell.key) / "head.safetensors") as temporary:
-                save_file({k: v.contiguous() for k, v in head.items()}, temporary)
+                save_file({k: v.contiguous() for k, v in fitted.head.items()}, temporary)
         seconds = time.monotonic() - began
         took: dict[str, float] = self._told.pop("timings", {})
         took[cell_kind(cell)] = round(seconds - sum(took.values()), 3)
@@ -378,64 +336,10 @@ class Runner:
         cost = {**self._told, **peak_bytes(), "timings": took}
         self.run.write_cell(
             cell.key,
-            result,
-            stored,
+            result_of(fitted, task, arrays, rows, metrics),
+            stored_of(fitted, arrays, rows["test"], targets, metrics),
             {"seconds": round(seconds, 3), "finished": time.time(), **cost},
             f"{cell.label}\n{seconds:.1f} s\n",
         )
-        self._write_gallery(arrays)
+        write_gallery(self.run.path / "gallery", arrays)
         self.run.log_event(event="done", id=cell.key, seconds=round(seconds, 3))
-
-    def _write_gallery(self, arrays: Arrays) -> None:
-        """A few test images, once a data set, for the report's pictures; those with truth first."""
-        path = self.run.path / "gallery" / f"{arrays.key}.npz"
-        if path.exists():
-            return
-        test = arrays.where("test")
-        marked = np.diff(arrays.box_start)[test] + arrays.masks[test].any((2, 3)).sum(1)
-        shown = np.sort(test[np.argsort(marked == 0, kind="stable")][:24])
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            images=np.asarray(arrays.images[shown]),
-            ids=np.array([arrays.ids[i] for i in shown]),
-            dataset=np.array(arrays.info.name),
-        )
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(buffer.getvalue())
-
-
-def subset_arrays(arrays: Arrays, rows: np.ndarray) -> Arrays:
-    """Some rows of the arrays, boxes re-indexed; images and masks are read."""
-    pairs = [arrays.boxes_of(int(i)) for i in rows]
-    boxes = [b for b, _ in pairs] + [np.zeros((0, 4), np.float32)]
-    kinds = [k for _, k in pairs] + [np.zeros(0, np.int64)]
-    return replace(
-        arrays,
-        ids=tuple(arrays.ids[i] for i in rows),
-        patients=tuple(arrays.patients[i] for i in rows),
-        splits=tuple(arrays.splits[i] for i in rows),
-        reports=tuple(arrays.reports[i] for i in rows),
-        distilled=tuple(arrays.distilled[i] for i in rows),
-        images=arrays.images[rows],
-        labels=arrays.labels[rows],
-        masks=arrays.masks[rows],
-        has_mask=arrays.has_mask[rows],
-        has_boxes=arrays.has_boxes[rows],
-        boxes=np.concatenate(boxes),
-        box_classes=np.concatenate(kinds),
-        box_start=np.cumsum([0] + [len(b) for b, _ in pairs]).astype(np.int64),
-    )
-
-
-def warnings_of(task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray]) -> list[str]:
-    """What a reader of the number must know: classes absent from train, images left out."""
-    out = [f"{arrays.info.protocol}: {flaw}" for flaw in arrays.info.flaws]
-    if task.needs == "labels":
-        for k, name in enumerate(arrays.info.labels):
-            for split in EVAL_SPLITS:
-                if not (arrays.labels[rows[split], k] > 0.5).any():
-                    out.append(f"class '{name}' has no positive in {split}")
-    if arrays.skipped:
-        out.append(f"{len(arrays.skipped)} unreadable images were left out")
-    return out

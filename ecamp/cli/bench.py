@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--pretext", help="none,mae,ecamp; the first is the baseline")
 @click.option("--pretrain-data", help="data set to pre-train on")
 @click.option("--pretrain-steps", type=int, help="steps of every pre-training")
-@click.option("--protocols", help="linear,frozen,finetune")
+@click.option("--protocols", help="linear,frozen,finetune,published,...")
 @click.option("--fractions", help="shares of the training labels: 0.01,0.1,1")
 @click.option("--seeds", help="0,1,2")
 @click.option("--bootstrap", type=int, help="resamples of the test patients")

@@ -10,7 +10,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,26 @@ class Arrays:
         """Boxes (k, 4) and classes (k,) of one image."""
         start, end = self.box_start[index], self.box_start[index + 1]
         return self.boxes[start:end], self.box_classes[start:end]
+
+    def subset(self, rows: np.ndarray) -> Arrays:
+        """Some rows, boxes re-indexed; images and masks are read into memory."""
+        pairs = [self.boxes_of(int(i)) for i in rows]
+        return replace(
+            self,
+            ids=tuple(self.ids[i] for i in rows),
+            patients=tuple(self.patients[i] for i in rows),
+            splits=tuple(self.splits[i] for i in rows),
+            reports=tuple(self.reports[i] for i in rows),
+            distilled=tuple(self.distilled[i] for i in rows),
+            images=self.images[rows],
+            labels=self.labels[rows],
+            masks=self.masks[rows],
+            has_mask=self.has_mask[rows],
+            has_boxes=self.has_boxes[rows],
+            boxes=np.concatenate([np.zeros((0, 4), np.float32), *(b for b, _ in pairs)]),
+            box_classes=np.concatenate([np.zeros(0, np.int64), *(k for _, k in pairs)]),
+            box_start=np.cumsum([0] + [len(b) for b, _ in pairs]).astype(np.int64),
+        )
 
 
 def materialise(

@@ -274,12 +274,14 @@ class TaskPlugin(Plugin):
     # Protocol -> encoder capability without which it is left out. Such a protocol learns nothing:
     # it gets the encoder beside its cached features, and stands once, not at every label share.
     requires: ClassVar[Mapping[str, str]] = {}
+    # Protocols under which the encoder trains: it is given, and no feature is cached.
+    tunes: ClassVar[frozenset[str]] = frozenset({"finetune"})
 
     @abstractmethod
     def fit(
         self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
     ) -> Predictor:
-        """Train a head (and the encoder, under `finetune`); choose on `val` only.
+        """Train a head (and the encoder, under what `tunes` names); choose on `val` only.
 
         `encoder` is None where the features are frozen and the protocol requires no more of it.
         """

@@ -29,7 +29,7 @@ def write_page(run: Path, baseline: str = "none") -> Path:
     charts = [
         {"title": " · ".join(key), "svg": Markup(bars(list(group)))}
         for key, group in groupby(
-            rows, lambda r: (r.dataset, f"{r.task} {r.metric}", r.protocol, r.encoder)
+            rows, lambda r: (r.place, f"{r.task} {r.metric}", r.protocol, r.encoder)
         )
     ]
     ranks, places = rank_models(cells)
@@ -61,6 +61,13 @@ def write_page(run: Path, baseline: str = "none") -> Path:
 def findings(rows: list[Row], baseline: str) -> list[str]:
     """One sentence a pretext: where it was better, worse, or could not be told from the baseline."""
     out = []
+    places = {row.place: row.dataset for row in rows}
+    names = list(places.values())
+    # By its short name where that names one test alone; not at all where there is only one.
+    where = {
+        place: "" if len(places) == 1 else f"{name if names.count(name) == 1 else place} "
+        for place, name in places.items()
+    }
     for pretext in dict.fromkeys(row.pretext for row in rows if row.pretext != baseline):
         mine = [row for row in rows if row.pretext == pretext and row.delta is not None]
         if not mine:
@@ -72,7 +79,7 @@ def findings(rows: list[Row], baseline: str) -> list[str]:
             ("tie", "tied with"),
         ):
             at = [
-                f"{r.task} at {100 * r.fraction:g} % ({r.delta:+.3f})"
+                f"{where[r.place]}{r.task} at {100 * r.fraction:g} % ({r.delta:+.3f})"
                 for r in mine
                 if r.verdict == verdict
             ]
@@ -88,8 +95,8 @@ def findings(rows: list[Row], baseline: str) -> list[str]:
 
 
 def _table_row(row: Row, before: Row | None) -> dict[str, Any]:
-    first = before is None or (row.dataset, row.task, row.protocol, row.fraction) != (
-        before.dataset, before.task, before.protocol, before.fraction,
+    first = before is None or (row.place, row.task, row.protocol, row.fraction) != (
+        before.place, before.task, before.protocol, before.fraction,
     )  # fmt: skip
     css = " ".join(filter(None, ["first" if first else "", "below" if row.below_floor else ""]))
     return {"cells": display(row), "css": css, "verdict": row.verdict}

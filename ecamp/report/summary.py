@@ -37,7 +37,7 @@ class Row:
     Attributes:
         value: Mean of the primary metric over seeds; None when undefined.
         low, high: 95 % interval of that mean over resampled test patients.
-        sd: Spread over seeds (None for one seed).
+        sd: Spread over seeds (None for one seed). train: Training images, mean over seeds.
         delta, delta_low, delta_high: Paired difference to the baseline pretext.
         p_holm: Two-sided bootstrap p, Holm-corrected over the table.
         verdict: `better`, `worse`, `tie`, or empty for the baseline itself.
@@ -70,6 +70,11 @@ class Row:
     floor_name: str | None
     below_floor: bool
     reason: str | None
+
+    @property
+    def place(self) -> str:
+        """Which test it is: the data set's protocol and the beginning of its split hash."""
+        return f"{self.protocol_id} {self.split_hash[:8]}"
 
 
 def read_run(path: Path) -> tuple[list[CellResult], list[str]]:
@@ -110,7 +115,7 @@ def summarise(cells: list[CellResult], baseline: str = "none") -> list[Row]:
     rows = [_row(key, members, groups, floors, baseline) for key, members in groups.items()]
     order = {"cls": 0, "seg": 1, "det": 2}
     rows.sort(
-        key=lambda r: (r.dataset, order.get(r.task, 9), r.task, r.protocol, r.encoder, r.fraction,
+        key=lambda r: (r.dataset, r.place, order.get(r.task, 9), r.task, r.protocol, r.encoder, r.fraction,
                        r.pretext != baseline, r.pretext)
     )  # fmt: skip
     return _holm(rows)
@@ -171,9 +176,11 @@ def _row(
     floor_name, floor = _best_floor(
         floors.get((dataset, protocol_id, split_hash, task, fraction), [])
     )
+    # Each seed draws its own share of whole patients, so their sizes differ a little.
+    train = round(float(np.mean([m.result["counts"]["train"] for m in members])))
     return Row(
         dataset, protocol_id, split_hash, task, protocol, encoder, pretext, fraction,
-        first["primary"], len(members), first["counts"]["train"], first["counts"]["test"],
+        first["primary"], len(members), train, first["counts"]["test"],
         value, low, high, sd, delta, delta_low, delta_high, p, "", floor, floor_name,
         value is not None and floor is not None and value <= floor,
         first["metrics"][first["primary"]]["reason"],
@@ -240,7 +247,7 @@ def format_rows(rows: list[Row], form: str) -> str:
     return _plain_table(rows, lines)
 
 
-COLUMNS = ("data set", "task", "protocol", "encoder", "labels", "pretext", "score", "95 % interval",
+COLUMNS = ("data set, split", "task", "protocol", "encoder", "labels", "pretext", "score", "95 % interval",
            "sd seeds", "difference to baseline", "floor", "")  # fmt: skip
 
 
@@ -257,7 +264,7 @@ def display(row: Row) -> list[str]:
     mark = ", ".join(filter(None, [row.verdict, "below floor" if row.below_floor else ""]))
     floor = "-" if row.floor is None else f"{row.floor:.3f} {row.floor_name}"
     score = f"{number(row.value)}" if row.value is not None else f"null: {row.reason}"
-    return [row.dataset, f"{row.task} {row.metric}", row.protocol, row.encoder,
+    return [row.place, f"{row.task} {row.metric}", row.protocol, row.encoder,
             f"{100 * row.fraction:g} % ({row.train})", row.pretext, score, interval,
             number(row.sd), delta if row.delta is not None else "", floor, mark]  # fmt: skip
 
@@ -270,8 +277,8 @@ def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
     widths = [max([len(shown[i]), *(len(line[p]) for line in lines)]) for i, p in enumerate(place)]
     heading = None
     for row, line in zip(rows, lines, strict=True):
-        mine = (row.dataset, row.task, row.protocol, row.encoder)
-        if mine != heading:
+        mine = (row.place, row.task, row.protocol, row.encoder)
+        if mine != heading:  # another split is another test: never under one heading
             heading = mine
             out += ["", f"{row.dataset} ({row.protocol_id}, split {row.split_hash})  {line[1]}  "
                         f"{row.protocol}  {row.encoder}  test {row.test}  seeds {row.seeds}"]  # fmt: skip

@@ -18,6 +18,7 @@ from ecamp.tasks.finetune import fit_tuned
 from ecamp.tasks.linear_probe import fit_linear
 from ecamp.tasks.linear_sgd import fit_sgd
 from ecamp.tasks.neighbours import fit_neighbours
+from ecamp.tasks.published_finetune import fit_published
 from ecamp.tasks.zero_shot import Prompts, fit_zero_shot
 from ecamp.train.heads import HeadRecipe
 
@@ -25,17 +26,20 @@ from ecamp.train.heads import HeadRecipe
 class Classification(TaskPlugin):
     """One score a class and image."""
 
-    summary = "image labels: linear probe, k-NN, the published probe, fine-tuning, zero-shot"
+    summary = "image labels: linear probe, k-NN, fine-tuning, the published recipes, zero-shot"
     licence = "Apache-2.0"
-    citation = "EVALUATION protocols `linear`, `knn`, `linear-sgd`, `finetune`, `zero-shot`"
+    citation = (
+        "EVALUATION protocols `linear`, `knn`, `linear-sgd`, `finetune`, `published`, `zero-shot`"
+    )
     needs = "labels"
     primary = "auroc"
-    protocols = ("linear", "knn", "linear-sgd", "finetune", "zero-shot")
+    protocols = ("linear", "knn", "linear-sgd", "finetune", "published", "zero-shot")
+    tunes = frozenset({"finetune", "published"})
     requires = {"zero-shot": "text"}  # noqa: RUF012 - as the base class has it
     reads = frozenset({"pooled"})
 
     class Config(HeadRecipe):
-        """Recipe of `finetune`; `linear` and `knn` have no free setting."""
+        """Recipe of `finetune` and `published`; `linear` and `knn` have no free setting."""
 
         encoder_lr_scale: float = Field(
             default=0.3, gt=0, description="encoder's rate / head's rate"
@@ -69,6 +73,8 @@ class Classification(TaskPlugin):
         if protocol == "zero-shot":
             assert isinstance(encoder, DualEncoder)
             return fit_zero_shot(encoder, val, self.config.prompts)
+        if protocol == "published":
+            return fit_published(encoder, train, val, self.config, seed)
         return fit_tuned(encoder, train, val, self.config, seed)
 
     def score(

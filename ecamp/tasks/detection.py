@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms
 
 from ecamp.data.arrays import Arrays
 from ecamp.data.augment import Warp
-from ecamp.encoders.base import Encoder, Features
+from ecamp.encoders.base import Encoder
 from ecamp.metrics.detection import Boxes, score_detection
 from ecamp.metrics.stats import Metric
 from ecamp.plugin.protocols import TaskPlugin
@@ -30,12 +30,12 @@ CANDIDATES = 100  # best boxes of an image that suppression looks at
 class Detection(TaskPlugin):
     """Boxes with class and score."""
 
-    summary = "boxes: anchor-free (dense) or YOLOv3 head on a frozen or fine-tuned encoder"
+    summary = "boxes: anchor-free (dense) or YOLOv3 head, frozen or fine-tuned; published"
     licence = "Apache-2.0"
     citation = "Tian et al., FCOS, ICCV 2019; Redmon and Farhadi, 2018; pycocotools (score)"
     needs = "boxes"
     primary = "map_40_75"
-    protocols = ("frozen", "finetune")
+    protocols = ("frozen", "finetune", "published")
 
     class Config(HeadRecipe):
         """Recipe and suppression."""
@@ -61,9 +61,15 @@ class Detection(TaskPlugin):
     def fit(
         self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
     ) -> DetectionPredictor:
+        """As the base class; `published`: frozen features and the published YOLOv3 head (METHOD 6)."""
         size, classes = train.inputs.images.shape[1], len(train.targets["classes"])
         batch = TrainingBatches(encoder, train.inputs, self.config.augment, seed)
-        head = self._head(batch.example(), size, classes)
+        kind = "yolov3" if protocol == "published" else self.config.head
+        head: BoxHead = (
+            YOLOv3(batch.example(), size, classes)
+            if kind == "yolov3"
+            else DenseHead(batch.example(), size, classes, self.config.width)
+        )
         model = Model(head, encoder)
         predictor = DetectionPredictor(model, head, self.config, {})
         truth = _per_image(train.targets, len(train.inputs))
@@ -85,11 +91,6 @@ class Detection(TaskPlugin):
         )
         predictor.selected["step"] = fit.best_step
         return predictor
-
-    def _head(self, example: Features, size: int, classes: int) -> BoxHead:
-        if self.config.head == "yolov3":
-            return YOLOv3(example, size, classes)
-        return DenseHead(example, size, classes, self.config.width)
 
     def _validate(self, predictor: DetectionPredictor, val: TaskSplit) -> float:
         one = np.ones((1, len(val.inputs)), np.float32)

@@ -29,12 +29,12 @@ CUTS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 class Segmentation(TaskPlugin):
     """One mask a class and image."""
 
-    summary = "pixel masks: one of four heads on a frozen or fine-tuned encoder"
+    summary = "pixel masks: one of four heads, frozen or fine-tuned; published"
     licence = "Apache-2.0"
     citation = "Shi et al., CVPR 2016 (subpixel); Xiao et al., UPerNet, ECCV 2018 (pyramid)"
     needs = "mask"
     primary = "dice_pos"
-    protocols = ("frozen", "finetune")
+    protocols = ("frozen", "finetune", "published")
 
     class Config(HeadRecipe):
         """Head and recipe."""
@@ -56,9 +56,12 @@ class Segmentation(TaskPlugin):
     def fit(
         self, encoder: Encoder | None, train: TaskSplit, val: TaskSplit, *, protocol: str, seed: int
     ) -> SegmentationPredictor:
+        """As the base class; `published`: frozen features, the published decoder and loss (METHOD 6)."""
+        published = protocol == "published"
+        kind, loss = ("conv", "published") if published else (self.config.head, self.config.loss)
         masks, size = train.targets["target"], train.inputs.images.shape[1]
         batch = TrainingBatches(encoder, train.inputs, self.config.augment, seed)
-        head = HEADS[self.config.head](batch.example(), size, masks.shape[1], self.config.width)
+        head = HEADS[kind](batch.example(), size, masks.shape[1], self.config.width)
         model = Model(head, encoder)
         predictor = SegmentationPredictor(model, np.full(masks.shape[1], 0.5), {})
 
@@ -67,7 +70,7 @@ class Segmentation(TaskPlugin):
             truth = torch.from_numpy(masks[index]) if warp is None else warp.masks(masks[index])
             logits = model(features)
             assert isinstance(logits, Tensor)
-            return LOSSES[self.config.loss](logits, truth.float())
+            return LOSSES[loss](logits, truth.float())
 
         fit = train_head(
             model,

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ecamp.data.augment import Augmentation
 from ecamp.encoders.base import Encoder, Features
 from ecamp.errors import EcampError
 from ecamp.plugin.protocols import PluginConfig
+from ecamp.train.memory import out_of_memory, tell_halving
 from ecamp.train.optim import adamw, layer_scales, set_lr
 from ecamp.train.schedule import warmup_cosine
 
@@ -105,6 +107,50 @@ def batches(count: int, size: int, seed: int) -> Callable[[], np.ndarray]:
     return following
 
 
+def _gradients(
+    optimizer: Optimizer,
+    loss_at: Callable[[np.ndarray, int], Tensor],
+    index: np.ndarray,
+    step: int,
+    parts: int,
+) -> int:
+    """Set the gradients of a step's mean loss; where memory runs out, in twice as many parts.
+
+    The parts' means are weighted by their images: for a loss that is a mean over images the same
+    gradient but for rounding; batch statistics and pooled Dice are then those of a part.
+
+    Returns:
+        In how many parts it went.
+
+    Raises:
+        EcampError: The loss is not finite; memory runs out with parts of one or two images.
+    """
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            for part in np.array_split(index, parts):
+                loss = loss_at(part, step)
+                if not torch.isfinite(loss):
+                    raise EcampError(
+                        f"head training: loss is {loss.item()} at step {step}.",
+                        "Lower the learning rate: task_options.<task>.lr in the recipe.",
+                    )
+                (loss * (len(part) / len(index))).backward()
+                del loss
+            return parts
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            # Batch norm wants two images.
+            if len(index) < 4 * parts:
+                raise EcampError(
+                    f"head training: memory runs out even with {-(-len(index) // parts)} images.",
+                    "Take a smaller encoder or image size, or end what else uses the memory.",
+                ) from error
+        parts *= 2
+        tell_halving("head training", len(index) // parts)
+
+
 def train_head(
     model: Model,
     loss_at: Callable[[np.ndarray, int], Tensor],
@@ -115,28 +161,32 @@ def train_head(
     lr: float,
     seed: int,
     keep_start: bool = False,
+    optimizer: Optimizer | None = None,
 ) -> Fit:
     """Train, and keep the weights with the best validation score (the last ones for one check).
 
+    A step that memory has no room for is made again in parts (`_gradients`), and that is recorded.
+
     Args:
-        loss_at: Loss of the training images named, at a step.
+        loss_at: Mean loss of the training images named, at a step; from (step, images) alone.
         validate: Score on validation, higher is better; undefined scores come as NaN.
         count: Number of training images.
         lr: Peak learning rate of the head where the recipe names none.
         seed: Decides batch order, nothing else.
         keep_start: Where validation is looked at, the weights before the first step are a candidate.
+        optimizer: Instead of AdamW as the recipe says; its groups' `lr_scale` are kept.
 
     Raises:
-        EcampError: When the loss is not finite.
+        EcampError: When the loss is not finite, or memory runs out with two images a step.
     """
     lr = recipe.lr or lr
-    optimizer = _optimizer(model, recipe, lr)
+    optimizer = optimizer or _optimizer(model, recipe, lr)
     checks = recipe.checks or (1 if model.encoder is None else FINETUNE_CHECKS)
     following = batches(count, recipe.batch_size, seed)
     check_every = max(1, math.ceil(recipe.steps / checks))
     warmup = max(1, round(recipe.warmup * recipe.steps))
     best: dict[str, Tensor] = {}
-    fit, worse = Fit(0, -math.inf), 0
+    fit, worse, parts = Fit(0, -math.inf), 0, 1
 
     def look(step: int) -> None:
         nonlocal fit, worse, best
@@ -155,14 +205,7 @@ def train_head(
         index = following()
         set_lr(optimizer, lr * warmup_cosine(step, recipe.steps, warmup))
         model.train()
-        loss = loss_at(index, step)
-        if not torch.isfinite(loss):
-            raise EcampError(
-                f"head training: loss is {loss.item()} at step {step}.",
-                "Lower the learning rate: task_options.<task>.lr in the recipe.",
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parts = _gradients(optimizer, loss_at, index, step, parts)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         # A single check chooses nothing: the rate has fallen to zero, the last weights stand.

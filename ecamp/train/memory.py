@@ -50,12 +50,19 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def on_halving(listener: Listener) -> Iterator[None]:
-    """Have a function called when `in_parts` halves a batch within the block."""
+    """Have a function called when a batch is halved within the block."""
     token = _listener.set(listener)
     try:
         yield
     finally:
         _listener.reset(token)
+
+
+def tell_halving(what: str, batch: int) -> None:
+    """Give back what a GPU's allocator keeps, and tell the listener what is tried next."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    _listener.get()(what, batch)
 
 
 def in_parts(
@@ -90,9 +97,7 @@ def in_parts(
         if result is None:
             # Out of the handler, where the error no longer holds the tensors that were in the way.
             batch = len(index) // 2
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
-            _listener.get()(what, batch)
+            tell_halving(what, batch)
             continue
         yield index, result
         start += len(index)

@@ -22,7 +22,7 @@ from ecamp.config import identity
 from ecamp.data.store import append_line, atomic_path, write_json
 from ecamp.errors import CorruptFileError, EcampError
 from ecamp.pretext.base import Objective, PretextBatch
-from ecamp.train.memory import keep_heap
+from ecamp.train.memory import keep_heap, out_of_memory
 from ecamp.train.optim import adamw, layer_scales, set_lr
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.schedule import warmup_cosine
@@ -168,7 +168,7 @@ def pretrain(
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
         batches = make_batches(source, recipe, step)
         rate = trainer.rate()
-        losses = trainer.update(batches)
+        losses = _update(trainer, batches, recipe)
         if not all(map(math.isfinite, losses.values())):
             _save(trainer, folder, key)
             raise _not_finite(losses, step, batches, source, folder)
@@ -189,6 +189,21 @@ def pretrain(
     write_json(folder / "time.json", {"seconds": time.monotonic() - began, "from_step": start})
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return weights
+
+
+def _update(trainer: Trainer, batches: list[PretextBatch], recipe: PretrainRecipe) -> Losses:
+    """A step; a batch that is halved in secret would be another method, so that is the user's word."""
+    try:
+        return trainer.update(batches)
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise EcampError(
+            f"pre-training: memory runs out at step {trainer.step} with {recipe.batch_size} pairs "
+            f"in {len(batches)} part{'s' * (len(batches) > 1)}.",
+            f"accumulate={2 * len(batches)} (--set, or pretrain.accumulate in a recipe) passes a step's "
+            "batch in smaller parts.",
+        ) from error
 
 
 def _not_finite(

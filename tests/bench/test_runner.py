@@ -62,7 +62,7 @@ def test_a_class_without_positives_is_null_with_a_reason(
         assert metrics["auroc/b"]["value"] is None
         assert "positive" in metrics["auroc/b"]["reason"]
         assert metrics["auroc"]["value"] == metrics["auroc/a"]["value"]
-        assert "class 'b' has no positive in test" in result["warnings"]
+        assert "hard/1: class 'b' has no positive in test (12 images)" in result["warnings"]
 
 
 def test_an_empty_split_fails_its_cells_and_no_others(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecamp.report.page import write_page
+from ecamp.report.page import findings, write_page
 from ecamp.report.summary import CellResult, _holm, format_rows, read_run, summarise, two_sided
 
 RNG = np.random.Generator(np.random.Philox(5))
@@ -139,3 +139,33 @@ def test_a_damaged_cell_is_named_and_the_others_stay(tmp_path: Path):
     assert len(cells) == 1
     assert "cells/mae: damaged" in warnings[0]
     assert "cells/mae: damaged" in write_page(run).read_text()
+
+
+def test_scores_of_two_protocols_never_meet_in_a_row_or_under_a_heading() -> None:
+    # The same data set name under two splits: another test set, so nothing may be compared.
+    cells = [_cell("none", 0.5), _cell("mae", 0.6)]
+    other = {"protocol_id": "d/2", "split_hash": "cd"}
+    cells += [_cell("none", 0.9, **other), _cell("mae", 0.7, **other)]
+    cells += [_cell("-", 0.65, floor="constant", encoder="-", protocol="-", **other)]
+    rows = summarise(cells)
+    assert {(r.protocol_id, r.split_hash, r.pretext): r.value for r in rows} == {
+        ("d/1", "ab", "none"): pytest.approx(0.5, abs=0.01),
+        ("d/1", "ab", "mae"): pytest.approx(0.6, abs=0.01),
+        ("d/2", "cd", "none"): pytest.approx(0.9, abs=0.01),
+        ("d/2", "cd", "mae"): pytest.approx(0.7, abs=0.01),
+    }
+    deltas = {r.split_hash: r.delta for r in rows if r.pretext == "mae"}
+    assert deltas == {"ab": pytest.approx(0.1), "cd": pytest.approx(-0.2)}
+    floors = {r.split_hash: r.floor_name for r in rows}
+    assert floors["cd"] == "constant"
+    assert not floors["ab"]
+    for form in ("table", "md"):
+        lines = format_rows(rows, form).splitlines()
+        under = [next((k for k in ("ab", "cd") if f" {k}" in line), None) for line in lines]
+        if form == "table":  # a heading names the split for the lines below it
+            for at in range(1, len(under)):
+                under[at] = under[at] or under[at - 1]
+        met = {value: under[at] for at, line in enumerate(lines)
+               for value in ("0.500", "0.600", "0.900", "0.700") if f" {value} " in line}  # fmt: skip
+        assert met == {"0.500": "ab", "0.600": "ab", "0.900": "cd", "0.700": "cd"}, form
+    assert "d/2 cd cls at 100 % (-0.200)" in findings(rows, "none")[0]

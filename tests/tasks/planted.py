@@ -105,7 +105,7 @@ class Problem:
     def fit(self, protocol: str, seed: int = 0, **options: object):
         """A fitted predictor and its test predictions."""
         task = TASKS[self.task](TASKS[self.task].Config(**options))
-        tuned = protocol == "finetune"
+        tuned = protocol in task.tunes
         splits = self.tuned if tuned else self.splits
         encoder = build(self.encoder_name) if tuned else None
         torch.manual_seed(seed)

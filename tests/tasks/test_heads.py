@@ -262,3 +262,17 @@ def _neck_grid(encoder: Encoder, size: int) -> tuple[int, int]:
 def test_the_neck_works_on_an_eighth() -> None:
     assert _neck_grid(build("timm/resnet18?image_size=96"), 96) == (12, 12)
     assert _neck_grid(build("vit-micro?image_size=64"), 64) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("task", "same"),
+    [("seg", {"head": "conv", "loss": "published"}), ("det", {"head": "yolov3"})],
+)
+def test_published_is_the_published_head_and_loss_on_frozen_features(task: str, same: dict) -> None:
+    problem = Problem(task, train=16)
+    published, found = problem.fit("published", steps=3)
+    ours, expected = problem.fit("frozen", steps=3, **same)
+    assert published.model.encoder is None
+    assert published.state_dict().keys() == ours.state_dict().keys()
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), name

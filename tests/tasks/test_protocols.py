@@ -13,7 +13,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ecamp.bench.features import feature_specs, fill_features
 from ecamp.data.normalise import normaliser
-from ecamp.tasks import class_scores, linear_probe, linear_sgd, neighbours, running
+from ecamp.tasks import (
+    class_scores,
+    linear_probe,
+    linear_sgd,
+    neighbours,
+    published_finetune,
+    running,
+)
 from ecamp.tasks.linear_probe import regressions
 from ecamp.tasks.published import schedules
 from ecamp.testing.recipes import check_frozen, check_schedule
@@ -22,8 +29,11 @@ from tests.tasks.arrays import planted_arrays
 from tests.tasks.planted import INFO, Planted, Problem, build
 
 # Chance is 0.5. The published probe does not standardise and is slow on random features.
-LEARNS = {"linear": 0.97, "knn": 0.95, "linear-sgd": 0.85, "finetune": 0.97}
-QUICK = {"linear": {}, "knn": {}, "linear-sgd": {"sgd_steps": 300}, "finetune": {"steps": 40}}
+LEARNS = {"linear": 0.97, "knn": 0.95, "linear-sgd": 0.85, "finetune": 0.97, "published": 0.85}
+QUICK = {
+    "linear": {}, "knn": {}, "linear-sgd": {"sgd_steps": 300}, "finetune": {"steps": 40},
+    "published": {"steps": 150, "lr": 0.03},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["multilabel", "multiclass"])
@@ -198,7 +208,11 @@ def test_unknown_labels_do_not_vote() -> None:
 
 @pytest.mark.parametrize(
     ("module", "protocol", "options"),
-    [(heads, "finetune", {"steps": 30}), (linear_sgd, "linear-sgd", {"sgd_steps": 40})],
+    [
+        (heads, "finetune", {"steps": 30}),
+        (heads, "published", {"steps": 30}),
+        (linear_sgd, "linear-sgd", {"sgd_steps": 40}),
+    ],
 )
 def test_the_rate_ends_where_training_ends_and_one_that_rises_again_is_caught(
     module: object, protocol: str, options: dict, monkeypatch: pytest.MonkeyPatch
@@ -267,3 +281,23 @@ def test_the_bench_turns_drop_path_off_itself() -> None:
         return out["pooled"]
 
     assert torch.equal(pooled(), pooled())
+
+
+def test_published_fine_tuning_starts_near_zero_and_drops_paths() -> None:
+    encoder = build("vit-micro?width=32&depth=3&heads=2&image_size=32&patch_size=8")
+    assert published_finetune.drop_paths(encoder) == 3
+    rates = [getattr(b.drop_path2, "drop_prob", 0.0) for b in encoder.modules()
+             if hasattr(b, "drop_path2")]  # fmt: skip
+    assert rates == pytest.approx([0, 0.05, 0.1])
+    assert published_finetune.drop_paths(build("timm/resnet18?image_size=32")) == 0
+    head = published_finetune.FreshHead(32, 2)
+    assert float(head.linear.weight.detach().abs().max()) < 1e-4
+    # Every weight moves at one rate: no decay by layer, no slower encoder.
+    problem = Problem("cls", train=16)
+    predictor, _ = problem.fit("published", steps=1, lr=1.0)
+    start = build(problem.encoder_name)
+    moved = predictor.model.encoder
+    assert all(
+        not torch.equal(weight, moved.get_parameter(name))
+        for name, weight in start.named_parameters()
+    )

@@ -1,0 +1,118 @@
+"""What a cell leaves behind: its result, the arrays it can be scored from again, pictures for the report."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ecamp.bench.plan import EVAL_SPLITS, Cell
+from ecamp.bench.store import SCHEMA, metrics_json, pack
+from ecamp.data.arrays import Arrays
+from ecamp.data.store import atomic_path
+from ecamp.metrics.stats import Metric
+from ecamp.plugin.protocols import TaskPlugin
+
+SHOWN = 24  # test images kept for pictures
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head that has predicted the test split, or a floor.
+
+    Attributes:
+        predicted: Arrays of its predictions. selected: What validation chose.
+        head: Its weights; empty for a floor.
+    """
+
+    cell: Cell
+    predicted: dict[str, np.ndarray]
+    selected: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Tensor] = field(default_factory=dict)
+
+
+def result_of(
+    fitted: Fitted, task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray],
+    metrics: dict[str, Metric],
+) -> dict[str, Any]:  # fmt: skip
+    """`result.json` of a cell: a function of recipe and data alone, without times."""
+    cell = fitted.cell
+    return {
+        "schema": SCHEMA,
+        "id": cell.key,
+        "kind": cell.kind,
+        "cell": {
+            "dataset": arrays.info.name,
+            "protocol_id": arrays.info.protocol,
+            "split_hash": arrays.split_hash,
+            "task": cell.task,
+            "encoder": str(cell.encoder) if cell.encoder else "-",
+            "pretext": cell.pretext,
+            "weights": cell.decisive["weights"],
+            "protocol": cell.protocol,
+            "fraction": cell.fraction,
+            "seed": cell.seed,
+            "floor": cell.floor,
+        },
+        "counts": {
+            **{split: len(rows[split]) for split in EVAL_SPLITS},
+            "test_patients": len({arrays.patients[i] for i in rows["test"]}),
+            "skipped": len(arrays.skipped),
+        },
+        "primary": task.primary,
+        "metrics": metrics_json(metrics),
+        "selected": fitted.selected,
+        "warnings": warnings_of(task, arrays, rows),
+    }
+
+
+def stored_of(
+    fitted: Fitted, arrays: Arrays, test: np.ndarray, targets: dict[str, np.ndarray],
+    metrics: dict[str, Metric],
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Predictions and truth of the test split, packed, with who is who and the replicates."""
+    stored = pack({**targets, **fitted.predicted})
+    stored["ids"] = np.array([arrays.ids[i] for i in test])
+    stored["patients"] = np.array([arrays.patients[i] for i in test])
+    for name, metric in metrics.items():
+        if metric.replicates is not None and "/" not in name:
+            stored[f"replicates/{name}"] = metric.replicates
+    return stored
+
+
+def write_gallery(folder: Path, arrays: Arrays) -> None:
+    """A few test images, once a data set, for the report's pictures; those with truth first."""
+    path = folder / f"{arrays.key}.npz"
+    if path.exists():
+        return
+    test = arrays.where("test")
+    marked = np.diff(arrays.box_start)[test] + arrays.masks[test].any((2, 3)).sum(1)
+    shown = np.sort(test[np.argsort(marked == 0, kind="stable")][:SHOWN])
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=np.asarray(arrays.images[shown]),
+        ids=np.array([arrays.ids[i] for i in shown]),
+        dataset=np.array(arrays.info.name),
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())
+
+
+def warnings_of(task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray]) -> list[str]:
+    """What a reader of the number must know: classes absent from train, images left out."""
+    who = arrays.info.protocol
+    out = [f"{who}: {flaw}" for flaw in arrays.info.flaws]
+    if task.needs == "labels":
+        for k, name in enumerate(arrays.info.labels):
+            for split in EVAL_SPLITS:
+                if not (arrays.labels[rows[split], k] > 0.5).any():
+                    count = f"{len(rows[split])} image{'s' * (len(rows[split]) > 1)}"
+                    out.append(f"{who}: class '{name}' has no positive in {split} ({count})")
+    if arrays.skipped:
+        out.append(f"{who}: {len(arrays.skipped)} unreadable images were left out")
+    return out
