@@ -87,6 +87,7 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(
         assert process.returncode == 0, err
         assert _results(folder) == wanted
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        seconds *= 0.8  # the machine may have been busier when that was measured
     process = _start(folder)
     _, err = process.communicate()
     assert process.returncode == 0, err
