@@ -33,7 +33,7 @@ def read_coco(path: Path) -> CocoBoxes:
         MissingError: No such file. DataError: Not JSON, a key or id missing; names it.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MissingError(f"{path}: no such file.", "Check the path where it is named.") from error
     except (ValueError, UnicodeDecodeError) as error:

@@ -50,12 +50,12 @@ each source has a class of its own: a site can be told instead of the disease (e
             ),
         ),
         "mgca": SplitProtocol(
-            "MGCA's train.csv, valid.csv and test.csv of 9A.", (24_104, 6_026, 400), "aac982bb6acc307c",
-            leaks=True,
+            "drawn from the rows of 9A as MGCA does (from its index, or MGCA's own csv files).",
+            (24_104, 6_026, 400), "aac982bb6acc307c", leaks=True,
             flaws=(
                 "validation was drawn by image: 3,036 of 6,026 are of patients in training, by the index of 9A",
             ),
-            lists=(".",),
+            lists=(".",), needs_lists=False,
         ),
         "cxr-4": SplitProtocol("train.txt, val.txt and test.txt of CXR-4, two classes."),
     }  # fmt: skip
@@ -89,6 +89,8 @@ each source has a class of its own: a site can be told instead of the disease (e
             for split in ("train", "val", "test"):
                 for row, where in self._index(f"{split}.txt"):
                     yield from self._indexed(row, where, split, split)
+        elif self.protocol_name == "mgca":
+            yield from self._mgca()
         else:
             for row, where in self._index(*TRAIN):
                 shares = {"train": 0.9, "val": 0.1}
@@ -96,6 +98,15 @@ each source has a class of its own: a site can be told instead of the disease (e
                 yield from self._indexed(row, where, split, "train")
             for row, where in self._index(*TEST):
                 yield from self._indexed(row, where, "test", "test")
+
+    def _mgca(self) -> Iterable[Record]:
+        from sklearn.model_selection import train_test_split
+
+        train, val = train_test_split(list(self._index(*TRAIN)), train_size=0.8, random_state=0)
+        test = list(self._index(*TEST))
+        for split, rows in (("train", train), ("val", val), ("test", test)):
+            for row, where in rows:
+                yield from self._indexed(row, where, split, "test" if split == "test" else "train")
 
     def _index(self, *names: str) -> Iterable[tuple[Row, str]]:
         path = self.source(*names)
@@ -105,7 +116,17 @@ each source has a class of its own: a site can be told instead of the disease (e
                 f"{path}: rows are not `patient file class source`.",
                 "Lists of ECAMP are read with protocol=published&lists=FOLDER.",
             )
-        return ((row, f"{path.name} line {row.line}") for row in lst.rows)
+        seen: dict[str, str] = {}
+        for row in lst.rows:
+            where = f"{path.name} line {row.line}"
+            with self.bad:
+                if row.image in seen:
+                    raise DataError(
+                        f"{where}: '{row.image}' stands twice (first {seen[row.image]}).",
+                        "Remove one row, or on_bad_row=skip.",
+                    )
+                seen[row.image] = where
+                yield row, where
 
     def _indexed(self, row: Row, where: str, split: str, folder: str) -> Iterable[Record]:
         with self.bad:

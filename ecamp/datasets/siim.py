@@ -109,19 +109,31 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
         path = self.source(*TABLES)
         rows = list(read_table(path, ("ImageId", "EncodedPixels"), self.bad))
         splits = scikit_split(range(len(rows)), 0.3)
+        seen: set[tuple[str, str]] = set()
         for k, row in enumerate(rows):
             name, text = row.values["ImageId"], row.values["EncodedPixels"]
             where = f"{path.name} line {row.line}"
             with self.bad:
                 if not text:
                     raise DataError(f"{where}: EncodedPixels is empty.", "-1 is written for none.")
+                if (name, text) in seen:
+                    raise DataError(f"{where}: '{name}' has this row twice.", "Remove one of them.")
+                seen.add((name, text))
                 yield splits[k], name, [text] if text != "-1" else [], where
 
     def _joined(self, rows: Iterable[tuple[str, str, list[str], str]]) -> Iterator[Record]:
         """One record an image and split, with the masks of its rows there."""
         listed: dict[tuple[str, str], tuple[list[str], str]] = {}
         for split, name, runs, where in rows:
-            listed.setdefault((split, name), ([], where))[0].extend(filter(None, runs))
+            with self.bad:
+                masks, new = [text for text in runs if text], (split, name) not in listed
+                held, first = listed.setdefault((split, name), ([], where))
+                if not new and (not masks or not held or set(masks) & set(held)):
+                    raise DataError(
+                        f"{where}: '{name}' has this row twice (first {first}).",
+                        "Remove one of them.",
+                    )
+                held += masks
         for (split, name), (joined, where) in listed.items():
             with self.bad:
                 film = Film(self._film(name, where), runs=tuple(joined))
@@ -129,10 +141,13 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
 
     def _benchx(self) -> Iterable[Record]:
         path = self.source("siim_labels.csv")
-        table = {
-            image_name(row.values["new_filename"]): row.values["has_pneumo"]
-            for row in read_table(path, ("new_filename", "has_pneumo"), self.bad)
-        }
+        table: dict[str, str] = {}
+        for row in read_table(path, ("new_filename", "has_pneumo"), self.bad):
+            with self.bad:
+                name = image_name(row.values["new_filename"])
+                if name in table:
+                    raise DataError(f"{path.name} line {row.line}: '{name}' stands twice.")
+                table[name] = row.values["has_pneumo"]
         for split, row, where in self.published():
             with self.bad:
                 name = image_name(row.image)
@@ -162,9 +177,10 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
             with self.bad:
                 if not text:
                     raise DataError(f"{where}: EncodedPixels is empty.", "-1 is written for none.")
+                new = name not in found
                 runs = found.setdefault(name, ([], where))[0]
-                if text in runs:
-                    raise DataError(f"{where}: '{name}' has this mask twice.", "Remove one row.")
+                if not new and (text == "-1" or not runs or text in runs):
+                    raise DataError(f"{where}: '{name}' has this row twice.", "Remove one of them.")
                 runs += [text] if text != "-1" else []
                 continue
             broken.add(name)

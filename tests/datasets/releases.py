@@ -697,7 +697,14 @@ def covidx_mgca(tmp: Path) -> Release:
             rows.append(f"{path.split('/')[1]},{CLASSES[k]},{k}")
         lines(release.root / f"{file}.csv", ["filename,class,labels", *rows])
     release.index = release.root / "valid.csv"
-    release.options = {"protocol": "mgca"}
+    release.options = {"protocol": "mgca", "lists": "auto"}
+    return release
+
+
+def covidx_mgca_drawn(tmp: Path) -> Release:
+    """The same from the index of 9A."""
+    release = covidx_original(tmp)
+    release.options, release.leaks = {"protocol": "mgca"}, True
     return release
 
 
@@ -815,6 +822,7 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "covidx original": covidx_original,
     "covidx ECAMP": covidx_ecamp,
     "covidx MGCA": covidx_mgca,
+    "covidx MGCA drawn": covidx_mgca_drawn,
     "covidx CXR-4": covidx_cxr4,
     "object-cxr": object_cxr,
     "object-cxr LoVT": object_cxr_lovt,
