@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ecamp.data.folders import inside
+from ecamp.data.folders import inside, not_there
 from ecamp.data.images import read_image
 from ecamp.datasets.released import Film
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
@@ -62,6 +62,10 @@ The raw release, with the marks of six graders drawn into copies of each image, 
                     yield self._record(row.image, row.mask, split, where)
             return
         found = list(self._found())
+        if not found:
+            raise not_there(
+                self.root, (IMAGES + "**/*.tif",), "ecamp data info riga says what it holds."
+            )
         yield from self.drawn((r for r in found if not r.split), {"train": 0.875, "val": 0.125})
         yield from (r for r in found if r.split)
 
@@ -73,8 +77,6 @@ The raw release, with the marks of six graders drawn into copies of each image, 
                 continue
             mask = image.replace(IMAGES, MASKS, 1)
             yield self._record(image, mask, "test" if "/Magrab" in image else "", image)
-        if not (self.root / IMAGES).is_dir():
-            self.source(IMAGES + "*")  # says what is there instead
 
     def _record(self, image: str, mask: str, split: str, where: str) -> Record:
         film = Film(inside(self.root, image, where), mask=inside(self.root, mask, where))
