@@ -142,12 +142,12 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
     def _benchx(self) -> Iterable[Record]:
         path = self.source("siim_labels.csv")
         table: dict[str, str] = {}
-        for row in read_table(path, ("new_filename", "has_pneumo"), self.bad):
+        for told in read_table(path, ("new_filename", "has_pneumo"), self.bad):
             with self.bad:
-                name = image_name(row.values["new_filename"])
+                name = image_name(told.values["new_filename"])
                 if name in table:
-                    raise DataError(f"{path.name} line {row.line}: '{name}' stands twice.")
-                table[name] = row.values["has_pneumo"]
+                    raise DataError(f"{path.name} line {told.line}: '{name}' stands twice.")
+                table[name] = told.values["has_pneumo"]
         for split, row, where in self.published():
             with self.bad:
                 name = image_name(row.image)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ecamp.plugin.host import list_plugins
+from ecamp.config import PluginRef
+from ecamp.plugin.host import list_plugins, make_plugin
 from ecamp.testing.contract import check_plugin
 from ecamp.testing.folders import check_folder, check_twice
 
@@ -20,25 +21,28 @@ def test_every_set_is_registered() -> None:
 
 
 # Every set in the layout of its release, and of the published lists where it has them.
-EVERY = pytest.mark.parametrize(
-    ("fixture", "options"),
-    [
-        ("ffa_ir", "language=en"), ("ffa_ir", "language=zh&per_case=2"),
-        ("odir", "labels=eye"), ("odir", "labels=patient"), ("odir_lists", "lists=auto"),
-        ("odir_lists", "lists=auto&percent=10"),
-        ("aptos", "on_bad_row=skip"), ("aptos", "lists={root}/clone"),
-        ("mured", "on_bad_row=fail"), ("mured", "lists={root}/clone"),
-        ("mured", "protocol=few-shot&shots=2"),
-        ("riga", "on_bad_row=skip"), ("riga", "lists={root}/clone"),
-    ],
-)  # fmt: skip
+CASES = [
+    ("ffa_ir", "language=en"), ("ffa_ir", "language=zh&per_case=2"),
+    ("odir", "labels=eye"), ("odir", "labels=patient"), ("odir_lists", "lists=auto"),
+    ("odir_lists", "lists=auto&percent=10"),
+    ("aptos", "on_bad_row=skip"), ("aptos", "lists={root}/clone"),
+    ("mured", "on_bad_row=fail"), ("mured", "lists={root}/clone"),
+    ("mured", "protocol=few-shot&shots=2"),
+    ("riga", "on_bad_row=skip"), ("riga", "lists={root}/clone"),
+]  # fmt: skip
+EVERY = pytest.mark.parametrize(("fixture", "options"), CASES)
+
+
+def named(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
+    """The data set of a fixture by its one-line name."""
+    root = request.getfixturevalue(fixture)
+    name = {"ffa_ir": "ffa-ir", "odir_lists": "odir"}.get(fixture, fixture)
+    return f"{name}?root={root}&{options.format(root=root)}"
 
 
 @pytest.fixture
 def ref(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
-    root = request.getfixturevalue(fixture)
-    name = {"ffa_ir": "ffa-ir", "odir_lists": "odir"}.get(fixture, fixture)
-    return f"{name}?root={root}&{options.format(root=root)}"
+    return named(fixture, options, request)
 
 
 @EVERY
@@ -69,17 +73,12 @@ def test_a_row_that_stands_twice_is_named(ref: str, table: str, tmp_path: Path) 
     check_twice(ref, tmp_path / table)
 
 
-def test_every_protocol_is_among_them(odir: Path, tmp_path: Path) -> None:
-    """A new protocol fails here until EVERY names it."""
-    from ecamp_fundus.aptos import APTOS
-    from ecamp_fundus.ffa_ir import FFAIR
-    from ecamp_fundus.mured import MuReD
-    from ecamp_fundus.odir import ODIR
-    from ecamp_fundus.riga import RIGA
-
-    told = {cls.name: set(cls.protocols) for cls in (FFAIR, ODIR, APTOS, MuReD, RIGA)}
-    assert told == {
-        "ffa-ir": {"official"}, "odir": {"patient", "ecamp-published"},
-        "aptos": {"ecamp", "ecamp-published"}, "riga": {"ecamp", "ecamp-published"},
-        "mured": {"ecamp", "few-shot", "ecamp-published"},
-    }  # fmt: skip
+def test_every_set_and_protocol_is_among_them(request: pytest.FixtureRequest) -> None:
+    """A new set or protocol fails here until CASES names it."""
+    covered: dict[str, set[str]] = {name: set() for name in installed}
+    known: dict[str, set[str]] = {}
+    for fixture, options in CASES:
+        dataset = make_plugin("ecamp.datasets", PluginRef.parse(named(fixture, options, request)))
+        covered[dataset.name].add(dataset.protocol_name)
+        known[dataset.name] = set(dataset.protocols)
+    assert covered == known
