@@ -62,8 +62,10 @@ def _check_below(name: str, root: Path) -> None:
     except EcampError:
         return
     for record in records:
-        place = getattr(record.payload, "path", None)
-        inside = place is None or (root / place).resolve().is_relative_to(root.resolve())
+        place = getattr(record.payload, "path", record.payload)
+        inside = not isinstance(place, (str, Path)) or (root / place).resolve().is_relative_to(
+            root.resolve()
+        )
         assert inside, f"{name}: {record.row} leads to {place}, outside root"
 
 

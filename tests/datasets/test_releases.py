@@ -44,7 +44,7 @@ def test_contract(release: Release) -> None:
 
 # These are no public chest set in a folder of images: their own tests run the contract.
 ELSEWHERE = {
-    "phantom": "tests/contract", "folder": "tests/contract", "packed": "test_packed.py",
+    "phantom": "tests/contract", "folder": "test_folder.py", "packed": "test_packed.py",
     "mimic-cxr": "test_mimic_cxr.py",
 }  # fmt: skip
 # Layouts of a clone or of a script's own files, beside those of the download.
