@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecamp.data.audit_dataset import audit_dataset
 from ecamp.data.rle import decode_rle
 from ecamp.data.splits import split_hash
 from ecamp.datasets.chestxray14 import ChestXray14
@@ -300,6 +301,19 @@ def test_masks_of_rows_that_were_drawn_apart(tmp_path: Path) -> None:
     parts = [r for r in make(releases.siim_gloria(tmp_path)).records() if r.id == first]
     assert {r.split for r in parts} == {"train", "test"}
     assert all(len(r.payload.runs) == 1 for r in parts)
+
+
+@pytest.mark.parametrize("build", [releases.siim_gloria, releases.chexpert_mgca])
+def test_leaks_of_published_draws_are_measured(
+    tmp_path: Path, build: Callable[[Path], Release]
+) -> None:
+    """Not only said of the protocol: the audit finds them in the records."""
+    dataset = make(build(tmp_path))
+    assert dataset.info.leaks
+    leaks = [f for f in audit_dataset(dataset, images=False) if f.severity == "leak"]
+    measured = [flaw for flaw in dataset.info.flaws if "the image or its patient is in" in flaw]
+    assert leaks
+    assert measured
 
 
 def test_maco_ships_a_test_alone(tmp_path: Path) -> None:
