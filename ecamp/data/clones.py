@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ecamp.data.folders import told
 from ecamp.data.lists import list_files
 from ecamp.errors import MissingError
 
-CLONES = ("ECAMP", "MRM-pytorch", "MaCo", "BenchX", "BenchmarkTransferLearning")
+CLONES = ("ECAMP", "MRM-pytorch", "MaCo", "BenchX", "BenchmarkTransferLearning", "lovt", "MGCA")
 
 
-def find_lists(given: str, root: Path, places: Sequence[str], what: str) -> Path:
+def find_lists(
+    given: str, root: Path, places: Sequence[str], what: str,
+    splits: Collection[str] = ("val", "test"),
+) -> Path:  # fmt: skip
     """The folder that holds lists.
 
     Args:
@@ -21,6 +24,7 @@ def find_lists(given: str, root: Path, places: Sequence[str], what: str) -> Path
             `$ECAMP_LISTS` and in the working directory, and at last in root itself if `places` has `.`.
         places: Where clones keep them, best first.
         what: Whose lists, for the message.
+        splits: Of which there must be a list, for `auto` to take a folder.
 
     Raises:
         MissingError: Says where was looked for what.
@@ -38,7 +42,7 @@ def find_lists(given: str, root: Path, places: Sequence[str], what: str) -> Path
     else:
         for folder in _around(root, places):
             # Two of three: ChestX-ray14's own test_list.txt alone is no set of lists.
-            if {"val", "test"} <= {split for _, (split, _) in list_files(folder)}:
+            if set(splits) <= {split for _, (split, _) in list_files(folder)}:
                 return folder
         base, near = root, f"{root}, beside it, in $ECAMP_LISTS or here"
     raise MissingError(

@@ -33,14 +33,14 @@ def not_there(root: Path, looked_for: Sequence[str], hint: str) -> MissingError:
     if not root.is_dir():
         return MissingError(f"{root}: no such folder.", hint)
     message = f"{root}: found no {' or '.join(looked_for)}; the folder holds {told(root)}."
-    for near in [*sorted(p for p in root.iterdir() if p.is_dir()), root.resolve().parent]:
-        if any(True for pattern in looked_for for _ in near.glob(pattern)):
-            return MissingError(message, f"Is it root={near}? {hint}")
     archives = [
         p.name for p in sorted(root.iterdir()) if p.suffix in (".zip", ".tar", ".tgz", ".gz")
     ]
-    unpack = f"Unpack {archives[0]}? " if archives else ""
-    return MissingError(message, unpack + hint)
+    hint = f"Unpack {archives[0]}? {hint}" if archives else hint
+    for near in [*sorted(p for p in root.iterdir() if p.is_dir()), root.resolve().parent]:
+        if any(True for pattern in looked_for for _ in near.glob(pattern)):
+            return MissingError(message, f"Is it root={near}? {hint}")
+    return MissingError(message, hint)
 
 
 def inside(root: Path, text: str, where: str) -> str:

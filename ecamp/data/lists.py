@@ -8,10 +8,13 @@ file is seen from its first lines:
 | labels | `images_006/00011997_000.png 0 0 1 ...`: path and integers, any white space |
 | ids | `00011997_000.png`, alone on its line |
 | covidx | `patient file class source`, four words without integers behind the path |
-| boxes | csv `image_path,bbox`: `"[[x1, y1, x2, y2], ...]"`, all zeros = none |
+| boxes | csv `image_path,bbox`: `"[[x1, y1, x2, y2], ...]"`, all zeros = none; MGCA's `patientId,bbox,Target` |
+| boxes | csv `ID,boxes,classes` of LoVT: `x;y;width;height|...` |
+| coco | json, as Detectron2 writes it (`rsna_test_coco_format.json`) |
 | rle | csv `ImageId,EncodedPixels` (any spaces), several rows an image, `-1` = none |
 | pairs | csv `img_path,mask_path` |
 | chexpert | csv with `Path` and 14 findings |
+| classes | csv `filename,class,labels` of MGCA |
 | table | any other csv with an id or path column |
 """
 
@@ -24,18 +27,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecamp.data.audit import Item, Listing
+from ecamp.data.coco import read_coco
 from ecamp.data.table import STRICT, BadRows, open_table
 from ecamp.errors import DataError, MissingError
 
 # File name -> list name; the number is the percentage of a label fraction.
 _NAME = re.compile(
-    r"(?:Xray14_)?(?P<split>train(?:ing)?|val(?:id(?:ation)?)?|test|dev)"
-    r"(?:_?(?:list|split|official))?(?:_0*(?P<percent>1|5|10|100))?(?P<rest>_\d{3,})?", re.IGNORECASE
+    r"(?:Xray14_|rsna_)?(?P<split>train(?:ing)?|val(?:id(?:ation)?)?|test|dev)"
+    r"(?:_?(?:list|split|official|coco_format))?(?:_0*(?P<percent>1|5|10|100))?(?P<rest>_\d{3,})?",
+    re.IGNORECASE,
 )  # fmt: skip
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test"}  # fmt: skip
 _INTEGER = re.compile(r"-?\d+")
-ID_COLUMNS = ("image_path", "img_path", "path", "imageid", "image index", "image_name", "id",
+ID_COLUMNS = ("image_path", "img_path", "imageid", "path", "image index", "image_name", "id",
               "patientid", "id_code", "filename", "new_filename", "image")  # fmt: skip
 PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "patient id", "subject_id")
 
@@ -114,7 +119,9 @@ def list_files(folder: Path) -> Iterator[tuple[Path, tuple[str, int]]]:
 def _list_name(path: Path) -> tuple[str, int] | None:
     """Split and percentage that a file name tells; None for a file that is no list."""
     match = _NAME.fullmatch(path.stem)
-    if not path.is_file() or path.suffix.lower() not in (".txt", ".csv", ".tsv") or match is None:
+    suffix = path.suffix.lower()
+    kinds = (".json",) if path.stem.endswith("_coco_format") else (".txt", ".csv", ".tsv")
+    if not path.is_file() or suffix not in kinds or match is None:
         return None
     if match["rest"]:  # test_list_600.txt: another list, which nothing uses
         return None
@@ -130,7 +137,8 @@ def read_list(path: Path, split: str, percent: int = 100, bad: BadRows = STRICT)
     Raises:
         DataError: Names file and line.
     """
-    form, rows = (_plain if path.suffix.lower() == ".txt" else _table)(path, bad)
+    readers = {".txt": _plain, ".json": _coco}
+    form, rows = readers.get(path.suffix.lower(), _table)(path, bad)
     if not rows:
         raise DataError(f"{path}: no rows.", "An empty list; download it again.")
     return PublishedList(path, split, percent, form, tuple(rows))
@@ -198,35 +206,64 @@ def _table(path: Path, bad: BadRows) -> tuple[str, list[Row]]:
             form = "pairs"
         if "path" in lower and "atelectasis" in lower:
             form = "chexpert"
+        # MGCA's csv files name the label too; other tables have columns of these names with other things.
+        word = column("class") if {"filename", "class", "labels"} <= set(lower) else None
+        label = column("labels") if word is not None else None
+        if word is not None:
+            form = "classes"
+        elif box is not None:
+            label = column("target")
         # RSNA's patientId names the image: then every image is a patient of its own.
         person = column(*PATIENT_COLUMNS)
         rows: list[Row] = []
         for line, cells in values:
             with bad:
+                where = f"{path} line {line}"
                 name = cells[image].strip()
                 patient = cells[person].strip() if person is not None else patient_of(name)
-                boxes = None if box is None else _boxes(cells[box], f"{path} line {line}")
+                boxes = None if box is None else _boxes(cells[box], where)
+                labels = None if label is None else (_label(cells[label], where),)
                 runs = None
                 if rle is not None:
                     runs = cells[rle].strip()
                     runs = "" if runs == "-1" else runs
                 drawn = cells[mask].strip() if mask is not None else None
-                rows.append(Row(name, patient or None, None, boxes, runs, line, mask=drawn))
+                told = cells[word].strip() if word is not None else None
+                rows.append(Row(name, patient or None, labels, boxes, runs, line, told, drawn))
         return form, rows
 
 
+def _coco(path: Path, bad: BadRows) -> tuple[str, list[Row]]:
+    """Images of a COCO file with the boxes of all categories; a line is the place among the images."""
+    rows = []
+    for number, (name, (boxes, _)) in enumerate(read_coco(path).by_name.items(), 1):
+        held = tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in boxes.tolist())
+        rows.append(Row(name, patient_of(name), None, held, None, number))
+    return "coco", rows
+
+
+def _label(text: str, where: str) -> int:
+    if not _INTEGER.fullmatch(text.strip()):
+        raise DataError(f"{where}: '{text.strip()}' is no label.", "A label is an integer.")
+    return int(text)
+
+
 def _boxes(text: str, where: str) -> tuple[tuple[float, float, float, float], ...]:
-    """`[[x1, y1, x2, y2], ...]`; a box of zeros (or nothing) means none."""
+    """`[[x1, y1, x2, y2], ...]`, or `x;y;width;height|...`; a box of zeros (or nothing) means none."""
     if not text.strip():
         return ()
     try:
-        value = ast.literal_eval(text)
+        by_corners = text.strip().startswith(("[", "("))
+        value = ast.literal_eval(text) if by_corners else [b.split(";") for b in text.split("|")]
         boxes = [tuple(float(v) for v in box) for box in value]
         if any(len(box) != 4 for box in boxes):
             raise ValueError("not four numbers")
+        if not by_corners:
+            boxes = [(x, y, x + width, y + height) for x, y, width, height in boxes]
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise DataError(
-            f"{where}: no boxes: {text[:60]}: {error}", "Write [[x1, y1, x2, y2], ...]."
+            f"{where}: no boxes: {text[:60]}: {error}",
+            "Write [[x1, y1, x2, y2], ...] or x;y;width;height|...",
         ) from error
     return tuple((b[0], b[1], b[2], b[3]) for b in boxes if any(b))
 

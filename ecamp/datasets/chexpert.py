@@ -42,6 +42,7 @@ root holds train.csv, valid.csv, for the official test also test.csv or test_lab
   train/patient00001/study1/view1_frontal.jpg ...; CheXpert-v1.0 or CheXpert-v1.0-small
 uncertain labels (-1) become ones for Atelectasis, Edema and Pleural Effusion, zeros for Cardiomegaly and
   Consolidation (uncertain=published); or zeros, ones, ignore. An empty label counts as 0.
+protocol mgca: train_split.csv, valid_split.csv (of MGCA's script, columns as train.csv) and valid.csv, frontal
 lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0 1 1`), mapped as published
 """
     name = "chexpert"
@@ -60,6 +61,11 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
                 "ECAMP/Fine-tuning/Classification/datasets/CheXpert",
                 "Fine-tuning/Classification/datasets/CheXpert", "DatasetsSplits/CheXpert",
             ),
+        ),
+        "mgca": SplitProtocol(
+            "frontal films of MGCA's train_split.csv and valid_split.csv; the test is valid.csv (202 films).",
+            leaks=True,
+            flaws=("98 % of its validation films are in its training too: it stops on what it learns",),
         ),
     }  # fmt: skip
 
@@ -83,13 +89,20 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         )
 
     def _read(self) -> Iterable[Record]:
+        every = self.config.views == "all" and self.protocol_name != "mgca"
         for record in self._all():
-            if self.config.views == "all" or "frontal" in record.id.rsplit("/", 1)[-1]:
+            if every or "frontal" in record.id.rsplit("/", 1)[-1]:
                 yield record
 
     def _all(self) -> Iterable[Record]:
         if self.from_lists:
             yield from self._listed()
+            return
+        if self.protocol_name == "mgca":
+            files = {"train": "train_split.csv", "val": "valid_split.csv", "test": "valid.csv"}
+            for split, file in files.items():
+                for name, labels, where in self._table(file):
+                    yield self._record(name, split, labels, where)
             return
         for name, labels, where in self._table("train.csv"):
             shares = {"train": 0.95, "val": 0.05}

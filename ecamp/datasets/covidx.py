@@ -29,7 +29,7 @@ class COVIDx(ReleasedDataset):
 get: https://www.kaggle.com/datasets/andyczhao/covidx-cxr2 offers CXR-4 today; 9A (its version 7) no more
 root holds train/ and test/ (CXR-4: val/ too) and train.txt, test.txt: `patient file class source`; or
   train_COVIDx9A.txt and test_COVIDx9A.txt of the COVID-Net repository
-lists: of ECAMP (`train/FILE 2`: 0 normal, 1 pneumonia, 2 COVID-19)
+lists: of ECAMP (`train/FILE 2`: 0 normal, 1 pneumonia, 2 COVID-19) or MGCA (csv `filename,class,labels`)
 each source has a class of its own: a site can be told instead of the disease (ecamp data audit)
 """
     name = "covidx"
@@ -49,6 +49,14 @@ each source has a class of its own: a site can be told instead of the disease (e
                 "Fine-tuning/Classification/datasets/COVIDx",
             ),
         ),
+        "mgca": SplitProtocol(
+            "drawn from the rows of 9A as MGCA does (from its index, or MGCA's own csv files).",
+            (24_104, 6_026, 400), "aac982bb6acc307c", leaks=True,
+            flaws=(
+                "validation was drawn by image: 3,036 of 6,026 are of patients in training, by the index of 9A",
+            ),
+            lists=(".",), needs_lists=False,
+        ),
         "cxr-4": SplitProtocol("train.txt, val.txt and test.txt of CXR-4, two classes."),
     }  # fmt: skip
 
@@ -66,13 +74,23 @@ each source has a class of its own: a site can be told instead of the disease (e
                 with self.bad:
                     if not row.labels or len(row.labels) != 1 or row.labels[0] not in range(3):
                         raise DataError(f"{where}: '{row.labels}' is no class 0, 1 or 2.")
+                    word = THREE[row.labels[0]]
+                    if row.word not in (None, word):
+                        raise DataError(
+                            f"{where}: class '{row.word}' is not {row.labels[0]}, {word}."
+                        )
                     name = row.image.rsplit("/", 1)[-1]
+                    path = row.image
+                    if self.protocol_name == "mgca":
+                        path = f"{'test' if split == 'test' else 'train'}/{name}"
                     patient = self._patients.get(name) or patient_of(name) or name
-                    yield self._record(row.image, patient, split, THREE[row.labels[0]], where)
+                    yield self._record(path, patient, split, word, where)
         elif self.protocol_name == "cxr-4":
             for split in ("train", "val", "test"):
                 for row, where in self._index(f"{split}.txt"):
                     yield from self._indexed(row, where, split, split)
+        elif self.protocol_name == "mgca":
+            yield from self._mgca()
         else:
             for row, where in self._index(*TRAIN):
                 shares = {"train": 0.9, "val": 0.1}
@@ -80,6 +98,15 @@ each source has a class of its own: a site can be told instead of the disease (e
                 yield from self._indexed(row, where, split, "train")
             for row, where in self._index(*TEST):
                 yield from self._indexed(row, where, "test", "test")
+
+    def _mgca(self) -> Iterable[Record]:
+        from sklearn.model_selection import train_test_split
+
+        train, val = train_test_split(list(self._index(*TRAIN)), train_size=0.8, random_state=0)
+        test = list(self._index(*TEST))
+        for split, rows in (("train", train), ("val", val), ("test", test)):
+            for row, where in rows:
+                yield from self._indexed(row, where, split, "test" if split == "test" else "train")
 
     def _index(self, *names: str) -> Iterable[tuple[Row, str]]:
         path = self.source(*names)
@@ -89,7 +116,17 @@ each source has a class of its own: a site can be told instead of the disease (e
                 f"{path}: rows are not `patient file class source`.",
                 "Lists of ECAMP are read with protocol=published&lists=FOLDER.",
             )
-        return ((row, f"{path.name} line {row.line}") for row in lst.rows)
+        seen: dict[str, str] = {}
+        for row in lst.rows:
+            where = f"{path.name} line {row.line}"
+            with self.bad:
+                if row.image in seen:
+                    raise DataError(
+                        f"{where}: '{row.image}' stands twice (first {seen[row.image]}).",
+                        "Remove one row, or on_bad_row=skip.",
+                    )
+                seen[row.image] = where
+                yield row, where
 
     def _indexed(self, row: Row, where: str, split: str, folder: str) -> Iterable[Record]:
         with self.bad:

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ecamp.config import identity
+from ecamp.data.folders import inside, not_there
 from ecamp.data.images import read_image
 from ecamp.data.store import content_hash
 from ecamp.data.table import read_table
@@ -91,6 +92,7 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
         for _, row in self._index(METADATA, ("dicom_id", "ViewPosition")):
             views[row["dicom_id"]] = row["ViewPosition"]
         records, reports = [], {}
+        seen: dict[str, str] = {}
         for line, row in self._index(SPLIT, ("dicom_id", "study_id", "subject_id", "split")):
             where = f"{SPLIT} line {line}"
             if views.get(row["dicom_id"]) not in self.config.views:
@@ -98,7 +100,16 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
             if row["split"] not in SPLITS:
                 raise DataError(f"{where}: split '{row['split']}' is none of {', '.join(SPLITS)}.")
             subject, study = row["subject_id"], row["study_id"]
+            if row["dicom_id"] in seen:
+                raise DataError(
+                    f"{where}: '{row['dicom_id']}' stands twice (first {seen[row['dicom_id']]}).",
+                    "Remove one row, or download the table again.",
+                )
+            seen[row["dicom_id"]] = where
             home = Path("files") / f"p{subject[:2]}" / f"p{subject}"
+            image = inside(
+                self.root, (home / f"s{study}" / f"{row['dicom_id']}.jpg").as_posix(), where
+            )
             if study not in reports:
                 reports[study] = self._report(home / f"s{study}.txt")
             records.append(
@@ -109,9 +120,15 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
                     row=where,
                     report=reports[study] or None,
                     distilled=self._distilled.get(study) or None,
-                    payload=home / f"s{study}" / f"{row['dicom_id']}.jpg",
+                    payload=Path(image),
                 )
             )
+        some = records[:: max(1, len(records) // 50)]
+        if some and not any((self.root / record.payload).exists() for record in some):
+            raise not_there(
+                self.root, (some[0].payload.as_posix(),),
+                f"None of {len(records):,} films is there ({some[0].row}).",
+            )  # fmt: skip
         if records and not any(reports.values()):
             raise MissingError(
                 f"{self.config.reports or self.root}: no report under files/.",

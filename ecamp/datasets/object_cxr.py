@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import numpy as np
 
 from ecamp.data.boxes import Box
 from ecamp.data.folders import image_name
-from ecamp.data.splits import hash_split
 from ecamp.data.table import read_table
 from ecamp.datasets.released import Film, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
@@ -31,17 +30,23 @@ root holds train.csv, dev.csv (image_name, annotation) and the films in train/, 
   protocol official also test.csv and test/
 an annotation is `TYPE x1 y1 x2 y2`, several joined by `;`: 0 rectangle, 1 ellipse (both by their box),
   2 polygon (x1 y1 x2 y2 ... xn yn)
+lists: of LoVT (csv `ID,boxes,classes`)
 """
     name = "object-cxr"
     folders = ("train", "dev", "test", "images")
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
-            "dev.csv is the test; validation is a tenth of train.csv, by hash of the image.",
-            (7_214, 786, 1_000), "72025345032979b6", flaws=(NO_PATIENTS,),
+            "dev.csv is the test; validation is a tenth of the images of train.csv with and of those without "
+            "an object, by hash.",
+            (7_200, 800, 1_000), "4241137f4c197994", flaws=(NO_PATIENTS,),
         ),
         "official": SplitProtocol(
             "train.csv, dev.csv, test.csv.", (8_000, 1_000, 1_000), "feb8460302c7277c",
             flaws=(NO_PATIENTS,),
+        ),
+        "lovt": SplitProtocol(
+            "LoVT's lists: dev.csv is the test, a fifth of train.csv validation.", (6_400, 1_600, 1_000),
+            "0f7f1b25215a925f", flaws=(NO_PATIENTS,), lists=("datasets/object-CXR",),
         ),
     }  # fmt: skip
 
@@ -50,25 +55,31 @@ an annotation is `TYPE x1 y1 x2 y2`, several joined by `;`: 0 rectangle, 1 ellip
         return self.describe(labels=("foreign object",), box_classes=("foreign object",))
 
     def _read(self) -> Iterable[Record]:
-        if self.protocol_name == "official":
+        if self.from_lists:
+            for split, row, where in self.published():
+                with self.bad:
+                    path = f"{'dev' if split == 'test' else 'train'}/{row.image}.jpg"
+                    yield self._record(path, split, where, row.boxes or ())
+        elif self.protocol_name == "official":
             for part, split in (("train", "train"), ("dev", "val"), ("test", "test")):
-                yield from self._part(part, {split: 1.0})
+                yield from self._part(part, split)
         else:
-            yield from self._part("train", {"train": 0.9, "val": 0.1})
-            yield from self._part("dev", {"test": 1.0})
+            yield from self.drawn(self._part("train", ""), {"train": 0.9, "val": 0.1})
+            yield from self._part("dev", "test")
 
-    def _part(self, part: str, shares: dict[str, float]) -> Iterable[Record]:
+    def _part(self, part: str, split: str) -> Iterator[Record]:
         path = self.source(f"{part}.csv")
         for row in read_table(path, ("image_name", "annotation"), self.bad):
             where = f"{path.name} line {row.line}"
             with self.bad:
                 file = row.values["image_name"].rsplit("/", 1)[-1]
-                name = image_name(file)
                 boxes = shapes(row.values["annotation"], where)
-                film = Film(self.place(f"{part}/{file}", where), boxes)
-                split = hash_split(name, shares, "object-cxr/ecamp")
-                label = (int(bool(boxes)),)
-                yield Record(name, name, split, where, label, has_boxes=True, payload=film)
+                yield self._record(f"{part}/{file}", split, where, boxes)
+
+    def _record(self, path: str, split: str, where: str, boxes: tuple[Box, ...]) -> Record:
+        name, film = image_name(path), Film(self.place(path, where), boxes)
+        label = (int(bool(boxes)),)
+        return Record(name, name, split, where, label, has_boxes=True, payload=film)
 
     def load(self, record: Record, size: int) -> Sample:
         image = super().load(record, size).image

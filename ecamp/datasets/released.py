@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +21,7 @@ from ecamp.data.clones import find_lists
 from ecamp.data.folders import ImageIndex, find_file, inside, not_there
 from ecamp.data.images import read_image
 from ecamp.data.lists import PublishedList, Row, list_files, read_list
+from ecamp.data.splits import strata_of, stratified_split
 from ecamp.data.store import content_hash
 from ecamp.data.table import BadRows
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol, differences, overlaps
@@ -181,7 +182,7 @@ class ReleasedDataset(Dataset):
     def _lists(self) -> list[PublishedList]:
         folder = find_lists(
             self.config.lists or "auto", self.root, self.protocol.lists,
-            f"{self.name}/{self.protocol_name}",
+            f"{self.name}/{self.protocol_name}", {*self.protocol.listed} - {"train"},
         )  # fmt: skip
         percent = self.config.percent
         files = list(list_files(folder))
@@ -197,6 +198,8 @@ class ReleasedDataset(Dataset):
                     f"{folder}: two lists for {split}: {paths[0].name} and {paths[1].name}.",
                     "Move one of them away.",
                 )
+            if split not in self.protocol.listed:
+                continue
             if not paths and (split != "train" or not self._can_derive_train()):
                 there = ", ".join(path.name for path, _ in files)
                 which = f" of {percent} %" if split == "train" else ""
@@ -208,6 +211,21 @@ class ReleasedDataset(Dataset):
         read = [read_list(paths[0], s, bad=self.bad) for s, paths in wanted.items() if paths]
         self.sources.extend(lst.path for lst in read)
         return read
+
+    def drawn(
+        self, records: Iterable[Record], shares: Mapping[str, float], salt: str = ""
+    ) -> Iterator[Record]:
+        """Records with the split of our own protocols: by patient, stratified by label, from hashes.
+
+        Args:
+            salt: As in `stratified_split`; by default name and protocol.
+        """
+        held = list(records)
+        strata = strata_of([r.patient for r in held], [r.labels or () for r in held])
+        salt = salt or f"{self.name}/{self.protocol_name}"
+        splits = stratified_split(list(strata), list(strata.values()), shares, salt)
+        for record in held:
+            yield replace(record, split=splits[record.patient])
 
     def _can_derive_train(self) -> bool:
         """Whether the training images are known without a list: all that are in no other one."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,8 @@ from pydantic import Field
 
 from ecamp.data.boxes import Box, fill_boxes, scale_boxes
 from ecamp.data.folders import image_name
-from ecamp.data.splits import hash_split
+from ecamp.data.lists import Row, list_files
+from ecamp.data.splits import scikit_split
 from ecamp.data.table import read_table
 from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
@@ -29,15 +31,8 @@ def mgca_split(ids: Sequence[str]) -> dict[str, str]:
 
     At 26,684 ids: 16,010 train, 5,337 val, 5,337 test.
     """
-    from sklearn.model_selection import train_test_split
-
-    share = (
-        10_674 if len(ids) == 26_684 else 0.4
-    )  # any other number of ids is not the published set
-    train, held = train_test_split(sorted(ids), test_size=share, random_state=0)
-    test, val = train_test_split(held, test_size=0.5, random_state=0)
-    parts = {"train": train, "val": val, "test": test}
-    return {name: split for split, names in parts.items() for name in names}
+    # Any other number of ids is not the published set.
+    return scikit_split(sorted(ids), 10_674 if len(ids) == 26_684 else 0.4)
 
 
 class RSNA(ReleasedDataset):
@@ -52,7 +47,9 @@ root holds stage_2_train_labels.csv and stage_2_train_images/*.dcm, or the films
   (ecamp data prepare rsna) in train_images/ or images/; stage_2_detailed_class_info.csv for detailed=true;
   stage_2_test_images/ (or test_images/) for protocol mrm-cls
 a patientId is one film; films of one person are not known as such
-lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for mrm-cls), MRM, BenchX
+lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for mrm-cls), MRM, BenchX,
+  MGCA (train.csv, val.csv, test.csv: `patientId,bbox,Target`), LoVT (csv `ID,boxes,classes`), MaCo (COCO
+  json of its test)
 """
     name = "rsna"
     folders = (
@@ -69,7 +66,8 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
     tables = ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv")
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
-            "70 / 10 / 20 %, by hash of the patientId.", (18_734, 2_689, 5_261), "3964f328bbcad708"
+            "70 / 10 / 20 % of films with and of films without a box, by hash of the patientId.",
+            (18_678, 2_670, 5_336), "119eeac5404a4b8c",
         ),
         "mgca-det": SplitProtocol(
             "drawn from the sorted ids as MGCA does (from the csv, or the lists of ECAMP's det and seg).",
@@ -94,6 +92,20 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
             "BenchX's ids, with stage_2_train_labels.csv in root.", (18_678, 4_003, 4_003),
             "83c3b1ceb5042f47",
             lists=("preprocess/datasets/RSNA", "."),
+        ),
+        "gloria-cls": SplitProtocol(
+            "drawn from the sorted ids as GLoRIA and MGCA do for cls (from the csv, or MGCA's own csv files).",
+            (18_678, 4_003, 4_003), "88c423472aa6902b", lists=(".",), needs_lists=False,
+        ),
+        "lovt": SplitProtocol(
+            "LoVT's lists.", (16_010, 5_337, 5_337), "114d8d3cc04b378b",
+            lists=("datasets/RSNA-Pneunomia-Detection", "."),
+        ),
+        "maco-det": SplitProtocol(
+            "MaCo's test as COCO json; its train and val are pickled arrays, which are not read.",
+            (0, 0, 1_218),
+            flaws=("films with a box alone: no false alarm on a film without one is ever counted",),
+            lists=("detectron2/projects/ViTDet/out_valid", "."), listed=("test",),
         ),
     }  # fmt: skip
 
@@ -125,7 +137,9 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
         if self.from_lists:
             for split, row, where in self.published():
                 with self.bad:
-                    name = image_name(row.image)
+                    name, path = image_name(row.image), row.image
+                    if self.protocol_name == "maco-det":
+                        path = ""  # of the authors' disk
                     boxes = row.boxes
                     if boxes is None and not row.labels:  # ids alone
                         if name not in self._boxes:
@@ -134,16 +148,32 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
                             )
                         boxes = self._boxes[name][0]
                     label = row.labels[0] if row.labels else int(bool(boxes))
-                    yield self._record(name, split, where, label, boxes, row.image)
+                    if boxes is not None and label != bool(boxes):
+                        raise DataError(f"{where}: Target {label} with {len(boxes)} boxes.")
+                    yield self._record(name, split, where, label, boxes, path)
             return
-        if self.protocol_name == "mgca-det":
-            splits = mgca_split(list(self._boxes))
-        else:
+        if self.protocol_name == "ecamp":
             shares = {"train": 0.7, "val": 0.1, "test": 0.2}
-            splits = {name: hash_split(name, shares, "rsna/ecamp") for name in self._boxes}
+            yield from self.drawn(self._unsplit({}), shares)
+        elif self.protocol_name == "mgca-det":
+            yield from self._unsplit(mgca_split(list(self._boxes)))
+        else:
+            yield from self._unsplit(scikit_split(sorted(self._boxes), 0.3))
+
+    def _unsplit(self, splits: Mapping[str, str]) -> Iterator[Record]:
+        """Films of the csv; "" is the split of those that `splits` does not name."""
         for name, (boxes, where) in self._boxes.items():
             with self.bad:
-                yield self._record(name, splits[name], where, int(bool(boxes)), boxes)
+                yield self._record(name, splits.get(name, ""), where, int(bool(boxes)), boxes)
+
+    def published(self) -> Iterator[tuple[str, Row, str]]:
+        given = Path(self.config.lists or "auto").expanduser()
+        if any(given.glob("*.pkl")) and not any(True for _ in list_files(given)):
+            raise DataError(
+                f"{given}: pickles are not read: opening one can run anything.",
+                "protocol=mgca-det without lists draws MGCA's split from stage_2_train_labels.csv.",
+            )
+        return super().published()
 
     def _record(
         self, name: str, split: str, where: str, label: int, boxes: tuple[Box, ...] | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from ecamp.data.folders import image_name
 from ecamp.data.images import read_mask
 from ecamp.data.rle import decode_rle
-from ecamp.data.splits import hash_split
+from ecamp.data.splits import scikit_split
 from ecamp.data.table import read_table
 from ecamp.datasets.released import Film, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
@@ -34,7 +34,8 @@ get: https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation (the films are 
 root holds train-rle.csv (or stage_2_train.csv) and dicom-images-train/STUDY/SERIES/ImageId.dcm, or the
   films as PNG (ecamp data prepare siim) in train/images/1024/dicom/ImageId.png
   BenchX: siim_labels.csv (new_filename, has_pneumo), images/*.png and masks/*.png
-lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with train-rle.csv in root)
+lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or LoVT (ids, with train-rle.csv in
+  root)
 """
     name = "siim"
     folders = ("train", "test", "images", "png_images", "dicom-images-train", "dicom-images-test")
@@ -45,8 +46,7 @@ lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with t
     tables = TABLES
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
-            "70 / 10 / 20 % of the images of train-rle.csv, by hash of ImageId.",
-            (7_409, 1_060, 2_206), "31244906940bb360",
+            "70 / 10 / 20 % of the images with and of those without a mask, by hash of ImageId.",
         ),
         "mrm": SplitProtocol(
             "lists of MRM, MaCo and ECAMP; ECAMP ships 1 % and 10 % only (percent=10).",
@@ -63,6 +63,15 @@ lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with t
             (9_303, 1_372, 1_372), "dd8c9f9038fc42ce",
             lists=("preprocess/datasets/SIIM", "."),
         ),
+        "lovt": SplitProtocol(
+            "LoVT's lists of ImageId.", (7_229, 2_409, 2_409), "15db5521cfe4fa40",
+            lists=("datasets/siim-acr-pneumothorax-segmentation", "."),
+        ),
+        "gloria": SplitProtocol(
+            "rows of train-rle.csv drawn as GLoRIA and MGCA do (from the csv, or MGCA's own csv files).",
+            flaws=("rows are drawn, not images: one with several masks can be in all splits, a part in each",),
+            leaks=True, lists=(".",), needs_lists=False,
+        ),
     }  # fmt: skip
 
     @property
@@ -72,24 +81,59 @@ lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with t
     def _read(self) -> Iterable[Record]:
         if self.protocol_name == "ecamp":
             shares = {"train": 0.7, "val": 0.1, "test": 0.2}
-            for name, (runs, where) in self._runs.items():
-                with self.bad:
-                    split = hash_split(name, shares, "siim/ecamp")
-                    yield self._record(name, split, where, Film(self._film(name, where), runs=runs))
+            yield from self.drawn(self._whole(), shares)
         elif self.protocol_name == "benchx":
             yield from self._benchx()
+        elif self.from_lists:
+            yield from self._joined(self._listed())
         else:
-            yield from self._mrm()
+            yield from self._joined(self._drawn_rows())
 
-    def _mrm(self) -> Iterable[Record]:
-        listed: dict[tuple[str, str], tuple[list[str], str]] = {}
+    def _whole(self) -> Iterator[Record]:
+        for name, (runs, where) in self._runs.items():
+            with self.bad:
+                yield self._record(name, "", where, Film(self._film(name, where), runs=runs))
+
+    def _listed(self) -> Iterator[tuple[str, str, list[str], str]]:
+        """Split, ImageId, runs and place of each row of the lists; runs of ids are those of the csv."""
         for split, row, where in self.published():
             with self.bad:
                 name = image_name(row.image)
                 if row.rle is None and name not in self._runs:
                     raise DataError(f"{where}: '{name}' is not in train-rle.csv.")
                 runs = [*self._runs[name][0]] if row.rle is None else [row.rle]
-                listed.setdefault((split, name), ([], where))[0].extend(filter(None, runs))
+                yield split, name, runs, where
+
+    def _drawn_rows(self) -> Iterator[tuple[str, str, list[str], str]]:
+        """The same for the rows of the csv; bad ones count in the draw, as they did in the published one."""
+        path = self.source(*TABLES)
+        rows = list(read_table(path, ("ImageId", "EncodedPixels"), self.bad))
+        splits = scikit_split(range(len(rows)), 0.3)
+        seen: set[tuple[str, str]] = set()
+        for k, row in enumerate(rows):
+            name, text = row.values["ImageId"], row.values["EncodedPixels"]
+            where = f"{path.name} line {row.line}"
+            with self.bad:
+                if not text:
+                    raise DataError(f"{where}: EncodedPixels is empty.", "-1 is written for none.")
+                if (name, text) in seen:
+                    raise DataError(f"{where}: '{name}' has this row twice.", "Remove one of them.")
+                seen.add((name, text))
+                yield splits[k], name, [text] if text != "-1" else [], where
+
+    def _joined(self, rows: Iterable[tuple[str, str, list[str], str]]) -> Iterator[Record]:
+        """One record an image and split, with the masks of its rows there."""
+        listed: dict[tuple[str, str], tuple[list[str], str]] = {}
+        for split, name, runs, where in rows:
+            with self.bad:
+                masks, new = [text for text in runs if text], (split, name) not in listed
+                held, first = listed.setdefault((split, name), ([], where))
+                if not new and (not masks or not held or set(masks) & set(held)):
+                    raise DataError(
+                        f"{where}: '{name}' has this row twice (first {first}).",
+                        "Remove one of them.",
+                    )
+                held += masks
         for (split, name), (joined, where) in listed.items():
             with self.bad:
                 film = Film(self._film(name, where), runs=tuple(joined))
@@ -97,10 +141,13 @@ lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with t
 
     def _benchx(self) -> Iterable[Record]:
         path = self.source("siim_labels.csv")
-        table = {
-            image_name(row.values["new_filename"]): row.values["has_pneumo"]
-            for row in read_table(path, ("new_filename", "has_pneumo"), self.bad)
-        }
+        table: dict[str, str] = {}
+        for told in read_table(path, ("new_filename", "has_pneumo"), self.bad):
+            with self.bad:
+                name = image_name(told.values["new_filename"])
+                if name in table:
+                    raise DataError(f"{path.name} line {told.line}: '{name}' stands twice.")
+                table[name] = told.values["has_pneumo"]
         for split, row, where in self.published():
             with self.bad:
                 name = image_name(row.image)
@@ -130,9 +177,10 @@ lists: of ECAMP (csv `ImageId,EncodedPixels`, one row a run) or MRM (ids, with t
             with self.bad:
                 if not text:
                     raise DataError(f"{where}: EncodedPixels is empty.", "-1 is written for none.")
+                new = name not in found
                 runs = found.setdefault(name, ([], where))[0]
-                if text in runs:
-                    raise DataError(f"{where}: '{name}' has this mask twice.", "Remove one row.")
+                if not new and (text == "-1" or not runs or text in runs):
+                    raise DataError(f"{where}: '{name}' has this row twice.", "Remove one of them.")
                 runs += [text] if text != "-1" else []
                 continue
             broken.add(name)

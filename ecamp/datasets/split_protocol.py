@@ -24,6 +24,7 @@ class SplitProtocol:
         lists: Where clones of the authors' repositories hold its lists, `.` for root itself; empty =
             not read from lists.
         needs_lists: Whether it can be had from lists only.
+        listed: Splits of which a list must be there.
     """
 
     says: str
@@ -33,6 +34,7 @@ class SplitProtocol:
     leaks: bool = False
     lists: tuple[str, ...] = ()
     needs_lists: bool = True
+    listed: tuple[str, ...] = SPLITS
 
 
 Protocols = Mapping[str, SplitProtocol]

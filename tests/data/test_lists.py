@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ecamp.data.lists import as_listings, by_image, patient_of, read_list, read_lists
+from ecamp.data.lists import as_listings, by_image, list_files, patient_of, read_list, read_lists
 from ecamp.errors import DataError, EcampError, MissingError
 
 
@@ -30,6 +33,48 @@ def test_labels_with_any_white_space(tmp_path: Path) -> None:
     assert [row.labels for row in read.rows] == [(0, 1, 0, 1, 1), (0, 0, 0, 0, 1)]
     assert [row.patient for row in read.rows] == ["patient57997", "00011997"]
     assert [row.line for row in read.rows] == [1, 3]
+
+
+CORNERS = st.tuples(*[st.integers(0, 500)] * 2, *[st.integers(501, 1024)] * 2)
+
+
+@given(boxes=st.lists(CORNERS, min_size=1, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_boxes_come_back_from_every_form(
+    tmp_path: Path, boxes: list[tuple[int, int, int, int]]
+) -> None:
+    """Corners as a list, x;y;width;height joined by bars, COCO json: the same boxes."""
+    corners = str([[float(v) for v in box] for box in boxes])
+    sides = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes]
+    bars = "|".join(";".join(map(str, side)) for side in sides)
+    coco = {
+        "images": [{"id": 7, "file_name": "/mnt/elsewhere/a.png"}],
+        "categories": [{"id": 0, "name": "none"}, {"id": 1, "name": "some"}],
+        "annotations": [{"image_id": 7, "category_id": 1, "bbox": side} for side in sides],
+    }
+    for name, text in (
+        ("train.csv", f'image_path,bbox\na.png,"{corners}"\n'),
+        ("val.csv", f'patientId,bbox,Target\na,"{corners}",1\n'),
+        ("validation.csv", f"ID,boxes,classes\na,{bars},{'|'.join('1' for _ in boxes)}\n"),
+        ("rsna_test_coco_format.json", json.dumps(coco)),
+    ):
+        (row,) = read_list(write(tmp_path, name, text), "test").rows
+        assert row.boxes == tuple(tuple(map(float, box)) for box in boxes)
+    names = {path.name: what for path, what in list_files(tmp_path)}
+    assert names["rsna_test_coco_format.json"] == ("test", 100)
+    assert names["validation.csv"] == ("val", 100)
+
+
+def test_classes_of_mgca(tmp_path: Path) -> None:
+    text = "filename,class,labels\na (1).png,COVID-19,2\nb.png,normal,0\n"
+    read = read_list(write(tmp_path, "valid.csv", text), "val")
+    assert read.form == "classes"
+    assert [(r.image, r.word, r.labels) for r in read.rows] == [
+        ("a (1).png", "COVID-19", (2,)), ("b.png", "normal", (0,)),
+    ]  # fmt: skip
+    listings, exclusive = as_listings([read])
+    assert exclusive
+    assert [item.labels for item in listings[0].items] == [(0, 0, 1), (1, 0, 0)]
 
 
 def test_ids_alone(tmp_path: Path) -> None:

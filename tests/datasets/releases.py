@@ -6,6 +6,7 @@ boxes nor masks are symmetric, so that swapped axes show.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -284,6 +285,21 @@ def chexpert_ecamp(tmp: Path) -> Release:
     return Release("chexpert", root, index, labels, {"lists": folder}, splits, leaks=True)
 
 
+def chexpert_mgca(tmp: Path) -> Release:
+    """As MGCA's script leaves them: rows of train.csv behind their old number, both views in them."""
+    release = chexpert_original(tmp)
+    home = release.index.parent
+    header, *rows = release.index.read_text().splitlines()
+    for file, kept in (("train_split.csv", rows[:-1]), ("valid_split.csv", rows[-2:])):
+        lines(home / file, [f",{header}", *(f"{k},{row}" for k, row in enumerate(kept))])
+    labels = {f: v for f, v in chexpert_labels("train", "valid").items() if "frontal" in f}
+    films = [f for f in labels if f.startswith("train")]
+    splits = {(f, "train") for f in films[:-1]} | {(f, "val") for f in films[-2:]}
+    splits |= {(f, "test") for f in labels if f.startswith("valid")}
+    return Release("chexpert", release.root, home / "train_split.csv", labels, {"protocol": "mgca"},
+                   splits, leaks=True)  # fmt: skip
+
+
 def chexpert_mrm(tmp: Path) -> Release:
     release = chexpert_ecamp(tmp)
     for path in (tmp / "lists").glob("*.txt"):
@@ -398,6 +414,67 @@ def rsna_benchx(tmp: Path) -> Release:
                    RSNA_FILMS, "mask")  # fmt: skip
 
 
+def rsna_gloria(tmp: Path) -> Release:
+    """Drawn from the csv as GLoRIA does."""
+    release = rsna_original(tmp)
+    release.options = {"protocol": "gloria-cls"}
+    return release
+
+
+def rsna_mgca_cls(tmp: Path) -> Release:
+    """MGCA's own files beside the csv: corners as a list, nothing where there is none."""
+    release = rsna_original(tmp)
+    for split in ("train", "val", "test"):
+        rows = [f'{n},"{[list(b) for b in RSNA_FILMS[n]]}",1' if RSNA_FILMS[n] else f"{n},,0"
+                for n, s in RSNA_SPLITS.items() if s == split]  # fmt: skip
+        lines(release.root / f"{split}.csv", ["patientId,bbox,Target", *rows])
+    release.index = release.root / "val.csv"
+    release.options = {"protocol": "gloria-cls", "lists": "auto"}
+    release.splits = set(RSNA_SPLITS.items())
+    return release
+
+
+def rsna_lovt(tmp: Path) -> Release:
+    """x;y;width;height, boxes joined by bars, in a clone beside the images."""
+    root = tmp / "rsna"
+    rsna_films(root, lambda name: f"stage_2_train_images/{name}.dcm")
+    folder = tmp / "lovt/datasets/RSNA-Pneunomia-Detection"
+    for split, file in (("train", "train"), ("val", "validation"), ("test", "test")):
+        rows = []
+        for name, boxes in RSNA_FILMS.items():
+            if RSNA_SPLITS[name] == split:
+                shown = "|".join(f"{x1};{y1};{x2 - x1};{y2 - y1}" for x1, y1, x2, y2 in boxes)
+                rows.append(f"{name},{shown},{'|'.join('1' for _ in boxes)}")
+        lines(folder / f"{file}.csv", ["ID,boxes,classes", *rows])
+    return Release("rsna", root, folder / "test.csv", rsna_labels(), {"protocol": "lovt"},
+                   set(RSNA_SPLITS.items()), RSNA_FILMS, "mask")  # fmt: skip
+
+
+def rsna_maco(tmp: Path) -> Release:
+    """COCO json of the test, as Detectron2 writes it; films with a box alone, paths of another disk."""
+    root = tmp / "rsna"
+    rsna_films(root, lambda name: f"train_images/{name}.png")
+    films = {n: b for n, b in RSNA_FILMS.items() if b}
+    images, notes = [], []
+    for k, (name, boxes) in enumerate(films.items()):
+        path = f"/mnt/disk2/datasets/png_all/{name}.png"
+        images.append({"id": 100 - k, "width": 1024, "height": 1024, "file_name": path})
+        for x1, y1, x2, y2 in boxes:
+            notes.append({
+                "id": len(notes) + 1, "image_id": 100 - k, "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "category_id": 1,
+                "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]],
+            })  # fmt: skip
+    classes = [{"id": k, "name": name} for k, name in enumerate(("none_pneu", "pneu"))]
+    index = tmp / "MaCo/detectron2/projects/ViTDet/out_valid/rsna_test_coco_format.json"
+    index.parent.mkdir(parents=True)
+    value = {"info": {}, "images": images, "categories": classes, "annotations": notes}
+    index.write_text(json.dumps(value))
+    labels: dict[str, tuple[int | None, ...]] = dict.fromkeys(films, (1,))
+    return Release("rsna", root, index, labels, {"protocol": "maco-det", "lists": tmp / "MaCo"},
+                   {(n, "test") for n in films}, films, "mask")  # fmt: skip
+
+
 # --- SIIM ---------------------------------------------------------------------------------------
 
 # ImageId -> areas in a film of 1024; the first has two rows of runs
@@ -493,6 +570,42 @@ def siim_mrm(tmp: Path) -> Release:
     return release
 
 
+def siim_lovt(tmp: Path) -> Release:
+    """Ids under a header."""
+    release = siim_original(tmp)
+    folder = tmp / "lovt/datasets/siim-acr-pneumothorax-segmentation"
+    for split, file in (("train", "train"), ("val", "validation"), ("test", "test")):
+        lines(folder / f"{file}.csv", ["ID", *(n for n, s in SIIM_SPLITS.items() if s == split)])
+    release.options, release.splits = {"protocol": "lovt"}, set(SIIM_SPLITS.items())
+    return release
+
+
+def siim_gloria(tmp: Path) -> Release:
+    """MGCA's files: rows drawn, so that the two masks of the first film are in train and in test."""
+    release = siim_original(tmp)
+    rows = siim_rows(list(SIIM_FILMS), " -1", " ")
+    test = {1, *range(len(rows) - 2, len(rows))}
+    splits = set()
+    for split, file in (("train", "train"), ("val", "valid"), ("test", "test")):
+        kept = [k for k in range(len(rows)) if split == (
+            "test" if k in test else "val" if k in (3, 4) else "train")]  # fmt: skip
+        shown = [f"{k},{rows[k]},{0.0 if ', -1' in rows[k] else 1.0},s/{k}.dcm" for k in kept]
+        lines(release.root / f"{file}.csv", [",ImageId, EncodedPixels,Label,Path", *shown])
+        splits |= {(rows[k].split(",")[0], split) for k in kept}
+    release.index = release.root / "train.csv"
+    release.options, release.splits = {"protocol": "gloria", "lists": release.root}, splits
+    release.leaks, release.bright = True, ""  # a film's masks are in two splits, a part in each
+    return release
+
+
+def siim_rows_drawn(tmp: Path) -> Release:
+    """The same from the csv."""
+    release = siim_original(tmp)
+    release.options = {"protocol": "gloria"}
+    release.leaks, release.bright = True, ""
+    return release
+
+
 def siim_benchx(tmp: Path) -> Release:
     """Names tell number, part and label; masks are images."""
     root = tmp / "SIIM"
@@ -573,6 +686,28 @@ def covidx_ecamp(tmp: Path) -> Release:
                    set(splits.items()), leaks=True)  # fmt: skip
 
 
+def covidx_mgca(tmp: Path) -> Release:
+    """File names alone; rows of train.txt and valid.csv are both in train/."""
+    release = covidx_ecamp(tmp)
+    assert release.splits is not None
+    for split, file in (("train", "train"), ("val", "valid"), ("test", "test")):
+        rows = []
+        for path in sorted(p for p, s in release.splits if s == split):
+            k = release.labels[path].index(1)
+            rows.append(f"{path.split('/')[1]},{CLASSES[k]},{k}")
+        lines(release.root / f"{file}.csv", ["filename,class,labels", *rows])
+    release.index = release.root / "valid.csv"
+    release.options = {"protocol": "mgca", "lists": "auto"}
+    return release
+
+
+def covidx_mgca_drawn(tmp: Path) -> Release:
+    """The same from the index of 9A."""
+    release = covidx_original(tmp)
+    release.options, release.leaks = {"protocol": "mgca"}, True
+    return release
+
+
 def covidx_cxr4(tmp: Path) -> Release:
     root = tmp / "COVIDx"
     labels: dict[str, tuple[int | None, ...]] = {}
@@ -615,6 +750,25 @@ def object_cxr(tmp: Path) -> Release:
     return Release("object-cxr", root, root / "train.csv", labels, boxes=boxes, bright="boxes")  # type: ignore[arg-type]
 
 
+def object_cxr_lovt(tmp: Path) -> Release:
+    """x;y;width;height in pixels of the film; dev is the test."""
+    release = object_cxr(tmp)
+    assert release.boxes is not None
+    splits = {name: "test" if name.startswith("08") else "train" for name in release.boxes}
+    splits["00004"] = "val"
+    folder = tmp / "lovt/datasets/object-CXR"
+    for split, file in (("train", "train"), ("val", "validation"), ("test", "test")):
+        rows = []
+        for name in (n for n, s in splits.items() if s == split):
+            boxes = [[int(v) for v in box] for box in release.boxes[name]]
+            shown = "|".join(f"{x1};{y1};{x2 - x1};{y2 - y1}" for x1, y1, x2, y2 in boxes)
+            rows.append(f"{name},{shown},{'|'.join('1' for _ in boxes)}")
+        lines(folder / f"{file}.csv", ["ID,boxes,classes", *rows])
+    release.index = folder / "train.csv"
+    release.options, release.splits = {"lists": tmp / "lovt"}, set(splits.items())
+    return release
+
+
 def medmnist(tmp: Path, name: str, size: int) -> Release:
     rng = np.random.default_rng(5)
     counts = {"train": 6, "val": 3, "test": 3}
@@ -646,21 +800,32 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "chexpert original": chexpert_original,
     "chexpert ECAMP": chexpert_ecamp,
     "chexpert MRM": chexpert_mrm,
+    "chexpert MGCA": chexpert_mgca,
     "rsna original": rsna_original,
     "rsna MGCA": rsna_mgca,
     "rsna ECAMP det": rsna_det,
     "rsna ECAMP cls": rsna_cls,
     "rsna MRM": rsna_mrm,
     "rsna BenchX": rsna_benchx,
+    "rsna GLoRIA": rsna_gloria,
+    "rsna MGCA cls": rsna_mgca_cls,
+    "rsna LoVT": rsna_lovt,
+    "rsna MaCo": rsna_maco,
     "siim original": siim_original,
     "siim stage 2": siim_stage2,
     "siim ECAMP": siim_ecamp,
     "siim MRM": siim_mrm,
     "siim BenchX": siim_benchx,
+    "siim LoVT": siim_lovt,
+    "siim GLoRIA": siim_gloria,
+    "siim GLoRIA drawn": siim_rows_drawn,
     "covidx original": covidx_original,
     "covidx ECAMP": covidx_ecamp,
+    "covidx MGCA": covidx_mgca,
+    "covidx MGCA drawn": covidx_mgca_drawn,
     "covidx CXR-4": covidx_cxr4,
     "object-cxr": object_cxr,
+    "object-cxr LoVT": object_cxr_lovt,
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),

@@ -24,6 +24,8 @@ from ecamp.data.arrays import materialise
 from ecamp.data.table import read_table
 from ecamp.errors import EcampError
 from ecamp.plugin.host import make_plugin
+from ecamp.testing.contract import check_plugin
+from ecamp.testing.folders import check_spelling
 
 HERE = Path(__file__).parent
 LAYOUT: dict[str, Any] = {
@@ -71,6 +73,11 @@ def read_all(folder: Path, **options: Any) -> Any:
         cache=folder / "cache",
         **options,
     )
+
+
+def test_contract(folder: Path) -> None:
+    check_plugin("ecamp.datasets", str(folder / "dataset.yaml"))
+    check_spelling(str(folder / "dataset.yaml"), [folder / "table.csv", folder / "boxes.json"])
 
 
 def test_everything_is_read(folder: Path) -> None:

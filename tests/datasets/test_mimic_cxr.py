@@ -16,6 +16,7 @@ from ecamp.errors import DataError, EcampError, MissingError
 from ecamp.plugin.host import make_plugin
 from ecamp.plugin.protocols import Dataset
 from ecamp.testing.contract import check_plugin
+from ecamp.testing.folders import check_archive
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -70,6 +71,22 @@ def _make(root: Path, **options: object) -> Dataset:
 
 def test_contract(root: Path):
     check_plugin("ecamp.datasets", f"mimic-cxr?root={root}")
+
+
+def test_bad_folders_and_rows(root: Path):
+    check_archive(f"mimic-cxr?root={root}")
+    columns = ["dicom_id", "study_id", "subject_id", "split"]
+    split = root / "mimic-cxr-2.0.0-split.csv.gz"
+    rows = [list(row[:4]) for row in ROWS]
+    _table(split, columns, [*rows, rows[0]])
+    with pytest.raises(DataError, match=r"line 7: 'a1' stands twice \(first .*line 2\)"):
+        _make(root).records()
+    _table(split, columns, [*rows[1:], ["a1", "50000001", "1/../../../../../etc", "train"]])
+    with pytest.raises(DataError, match=r"line 6: 'files/.*etc.*' lies outside"):
+        _make(root).records()
+    header, *lines = [",".join(columns), *(",".join(f'"{v} "' for v in row) for row in rows)]
+    split.write_bytes(gzip.compress(("\ufeff" + "\r\n".join([header, *lines])).encode()))
+    assert [r.id for r in _make(root).records()] == ["a1", "b1", "c1", "d1"]
 
 
 def test_frontal_films_with_findings_and_impression(root: Path):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ecamp.data.audit_dataset import audit_dataset
 from ecamp.data.rle import decode_rle
 from ecamp.data.splits import split_hash
 from ecamp.datasets.chestxray14 import ChestXray14
@@ -235,6 +236,17 @@ BAD_ROWS: dict[str, tuple[Callable[[Path], Release], str, str, str, str]] = {
                      r"train_COVIDx9A\.txt line 3: 3 words"),
     "covidx index": (releases.covidx_ecamp, "lists/test_list.txt", ".png 2", ".png 3",
                      r"test_list\.txt line 1: .* is no class 0, 1 or 2"),
+    "rsna corners": (releases.rsna_mgca_cls, "rsna/test.csv", "]]", "]", r"test\.csv line \d: no boxes"),
+    "rsna target of MGCA": (releases.rsna_mgca_cls, "rsna/test.csv", ",,0", ",,1",
+                            r"test\.csv line \d: Target 1 with 0 boxes"),
+    "rsna box of LoVT": (releases.rsna_lovt, "lovt/datasets/RSNA-Pneunomia-Detection/test.csv", ";", " ",
+                         r"test\.csv line \d: no boxes"),
+    "siim id of LoVT": (releases.siim_lovt, "lovt/datasets/siim-acr-pneumothorax-segmentation/test.csv",
+                        "1.2.276", "9.2.276", r"test\.csv line 2: '9\.2\.276.*' is not in train-rle\.csv"),
+    "covidx class of MGCA": (releases.covidx_mgca, "COVIDx/test.csv", ",COVID-19,2", ",COVID-19,1",
+                             r"test\.csv line \d: class 'COVID-19' is not 1, pneumonia"),
+    "covidx label of MGCA": (releases.covidx_mgca, "COVIDx/test.csv", ",COVID-19,2", ",COVID-19,2.0",
+                             r"test\.csv line \d: '2\.0' is no label"),
     "object shape": (releases.object_cxr, "object-CXR/dev.csv", "0 0 0 20 5", "0 0 0 20",
                      r"dev\.csv line 2: no shape '0 0 0 20'"),
 }  # fmt: skip
@@ -257,6 +269,105 @@ def test_a_bad_row_is_named_and_can_be_left_out(
     assert len(rest.records()) == whole - 1
     assert any("rows left out, first " in flaw for flaw in rest.info.flaws)
     assert rest.fingerprint() != make(build(tmp_path / "again"), on_bad_row="skip").fingerprint()
+
+
+def test_pickles_are_not_read(tmp_path: Path) -> None:
+    """MGCA's detection lists are pickles; its split is drawn from the csv instead."""
+    release = releases.rsna_mgca(tmp_path)
+    folder = tmp_path / "RSNA_Pneumonia"
+    for name in ("train", "val", "test"):
+        lines(folder / f"{name}.pkl", ["cos"])
+    with pytest.raises(
+        DataError, match=r"(?s)pickles are not read.*protocol=mgca-det without lists"
+    ):
+        make(release, lists=str(folder)).records()
+    assert len(make(release).records()) == 12
+
+
+def test_masks_of_rows_that_were_drawn_apart(tmp_path: Path) -> None:
+    """GLoRIA's rows: the parts of a film's mask are in two splits, and together the whole."""
+    for build in (releases.siim_gloria, releases.siim_rows_drawn):
+        release = build(tmp_path / build.__name__)
+        dataset = make(release)
+        whole = make(release, protocol="ecamp", lists=None)
+        masks: dict[str, Any] = {}
+        for record in dataset.records():
+            mask = dataset.load(record, 64).mask
+            assert mask is not None
+            masks[record.id] = masks.get(record.id, False) | mask
+        for record in whole.records():
+            assert np.array_equal(masks[record.id], whole.load(record, 64).mask)
+    first = next(iter(releases.SIIM_FILMS))
+    parts = [r for r in make(releases.siim_gloria(tmp_path)).records() if r.id == first]
+    assert {r.split for r in parts} == {"train", "test"}
+    assert all(len(r.payload.runs) == 1 for r in parts)
+
+
+@pytest.mark.parametrize("build", [releases.siim_gloria, releases.chexpert_mgca])
+def test_leaks_of_published_draws_are_measured(
+    tmp_path: Path, build: Callable[[Path], Release]
+) -> None:
+    """Not only said of the protocol: the audit finds them in the records."""
+    dataset = make(build(tmp_path))
+    assert dataset.info.leaks
+    leaks = [f for f in audit_dataset(dataset, images=False) if f.severity == "leak"]
+    measured = [flaw for flaw in dataset.info.flaws if "the image or its patient is in" in flaw]
+    assert leaks
+    assert measured
+
+
+def test_maco_ships_a_test_alone(tmp_path: Path) -> None:
+    dataset = make(releases.rsna_maco(tmp_path))
+    assert {record.split for record in dataset.records()} == {"test"}
+    assert all(record.labels == (1,) for record in dataset.records())
+    assert any("a box alone" in flaw for flaw in dataset.info.flaws)
+
+
+def test_our_splits_keep_the_shares_of_each_class(tmp_path: Path) -> None:
+    """Of 12 films 5 have a box; 70 / 10 / 20 % of both kinds, to within one."""
+    for build in (releases.rsna_original, releases.siim_original):
+        records = make(build(tmp_path / build.__name__)).records()
+        for label in (0, 1):
+            found = [r.split for r in records if r.labels == (label,)]
+            for split, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
+                assert abs(found.count(split) - share * len(found)) <= 1
+
+
+# A list or table, its header, its row of number k, and a bad one.
+FORTY: dict[str, tuple[Callable[[Path], Release], str, str, Callable[[int], str], str]] = {
+    "boxes": (releases.rsna_det, "clone/Fine-tuning/Detection/datasets/RSNA/train_list_1.csv",
+              "image_path,bbox", lambda k: f'train_images/{k}.png,"[[1.0, 2.0, 3.0, 4.0]]"',
+              'train_images/1.png,"[[1.0, 2.0, 3.0]]"'),
+    "boxes of LoVT": (releases.rsna_lovt, "lovt/datasets/RSNA-Pneunomia-Detection/train.csv",
+                      "ID,boxes,classes", lambda k: f"{k},1.0;2.0;3.0;4.0,1", "1,1.0;2.0;3.0,1"),
+    "rsna csv": (releases.rsna_original, "rsna/stage_2_train_labels.csv",
+                 "patientId,x,y,width,height,Target", lambda k: f"{k},1.0,2.0,3.0,4.0,1", "1,1.0,2.0,0,4.0,1"),
+    "covidx": (releases.covidx_original, "COVIDx/train_COVIDx9A.txt", "",
+               lambda k: f"p{k} {k}.png normal x", "p1 1.png normal"),
+    "chexpert": (releases.chexpert_ecamp, "lists/train_list.txt", "",
+                 lambda k: f"train/patient{k:05}/study1/view1_frontal.jpg 0 0 0 0 1",
+                 "train/patient1/study1/view1_frontal.jpg 0 0 0 0"),
+    "objects": (releases.object_cxr, "object-CXR/train.csv", "image_name,annotation",
+                lambda k: f"{k}.jpg,0 1 2 3 4", "1.jpg,0 1 2 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FORTY.values(), ids=FORTY)
+def test_one_bad_row_of_forty_thousand_in_other_forms(
+    tmp_path: Path, case: tuple[Callable[[Path], Release], str, str, Callable[[int], str], str]
+) -> None:
+    build, file, header, row, bad = case
+    release = build(tmp_path)
+    rows = [row(k) for k in range(100, 40_100)]
+    kept = (tmp_path / file).read_text().splitlines()[bool(header) :]
+    rows[31_415] = bad
+    lines(tmp_path / file, [*([header] if header else []), *rows, *kept])
+    number = 31_416 + bool(header)
+    with pytest.raises(DataError, match=rf"{Path(file).name} line {number}"):
+        make(release).records()
+    rest = make(release, on_bad_row="skip")
+    read = [r for r in rest.records() if r.row.startswith(f"{Path(file).name} line ")]
+    assert len(read) == 39_999 + len({line.split(",")[0] for line in kept})
 
 
 def test_one_bad_row_of_forty_thousand(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ecamp.errors import EcampError, MissingError
 from ecamp.plugin.host import list_plugins, make_plugin
 from ecamp.plugin.protocols import Dataset
 from ecamp.testing.contract import check_plugin
+from ecamp.testing.folders import check_archive, check_root, check_spelling, check_twice
 from tests.datasets.releases import BRIGHT, RELEASES, Release
 
 EVERY = pytest.mark.parametrize("build", RELEASES.values(), ids=RELEASES)
@@ -39,6 +40,77 @@ def release(build, tmp_path: Path) -> Release:
 def test_contract(release: Release) -> None:
     make(release)
     check_plugin("ecamp.datasets", release.ref)
+
+
+# These are no public chest set in a folder of images: their own tests run the contract.
+ELSEWHERE = {
+    "phantom": "tests/contract", "folder": "test_folder.py", "packed": "test_packed.py",
+    "mimic-cxr": "test_mimic_cxr.py",
+}  # fmt: skip
+# Layouts of a clone or of a script's own files, beside those of the download.
+LISTS = {
+    "chestxray14": {"ECAMP", "MRM", "BenchX", "official lists"}, "chexpert": {"ECAMP", "MRM", "MGCA"},
+    "rsna": {"ECAMP det", "ECAMP cls", "MRM", "BenchX", "MGCA cls", "LoVT", "MaCo"},
+    "siim": {"ECAMP", "MRM", "BenchX", "LoVT", "GLoRIA"}, "covidx": {"ECAMP", "MGCA"},
+    "object-cxr": {"LoVT"},
+}  # fmt: skip
+
+
+def test_every_data_set_has_a_folder_in_each_layout(tmp_path: Path) -> None:
+    """A new data set fails here until releases.py can make its folder."""
+    ours = {e.name for e in list_plugins("ecamp.datasets") if e.dist == "ecamp"}
+    made = {
+        build(tmp_path / str(k)).name.split("/")[0] for k, build in enumerate(RELEASES.values())
+    }
+    assert ours - ELSEWHERE.keys() <= made, "say in releases.py how its folder looks"
+    for name, layouts in LISTS.items():
+        for layout in layouts:
+            assert f"{name} {layout}" in RELEASES
+
+
+def test_every_protocol_has_a_folder(tmp_path: Path) -> None:
+    covered: dict[type, set[str]] = {}
+    for k, build in enumerate(RELEASES.values()):
+        dataset = make(build(tmp_path / str(k)))
+        covered.setdefault(type(dataset), set()).add(dataset.info.version.split("+")[0])
+    for kind, names in covered.items():
+        lacking = set(kind.protocols) - names - {"official-valid"}
+        lacking -= {"official"} if kind.name == "object-cxr" else set()
+        assert not lacking, f"{kind.name}: no folder for {lacking}"
+
+
+def tables(release: Release, tmp_path: Path) -> list[Path]:
+    found = [p for s in ("*.csv", "*.txt", "*.json") for p in sorted(tmp_path.rglob(s))]
+    assert release.index in found
+    return found
+
+
+@EVERY
+def test_spelling_of_tables_does_not_matter(release: Release, tmp_path: Path) -> None:
+    if release.index.suffix != ".npz":
+        make(release)
+        check_spelling(release.ref, tables(release, tmp_path))
+
+
+@EVERY
+def test_no_row_leads_out_of_root(release: Release, tmp_path: Path) -> None:
+    if release.index.suffix != ".npz":
+        make(release)
+        check_root(release.ref, tables(release, tmp_path))
+
+
+@EVERY
+def test_an_archive_that_is_still_packed(release: Release) -> None:
+    if release.index.suffix != ".npz":
+        make(release)
+        check_archive(release.ref)
+
+
+@EVERY
+def test_a_row_that_stands_twice_is_named(release: Release) -> None:
+    if release.index.suffix in (".csv", ".txt"):
+        make(release)
+        check_twice(release.ref, release.index)
 
 
 @EVERY

@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from ecamp.config import identity
+from ecamp.data.coco import CocoBoxes, read_coco
 from ecamp.data.folders import inside
 from ecamp.data.images import read_image, read_mask
 from ecamp.data.splits import hash_split
 from ecamp.data.table import TableRow, read_table
-from ecamp.datasets.folder.coco import CocoBoxes, read_coco
 from ecamp.datasets.folder.layout import Layout, read_layout, resolve
 from ecamp.errors import DataError, MissingError, did_you_mean
 from ecamp.plugin.protocols import (

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ecamp.plugin.host import list_plugins
+from ecamp.config import PluginRef
+from ecamp.plugin.host import list_plugins, make_plugin
 from ecamp.testing.contract import check_plugin
+from ecamp.testing.folders import check_folder, check_twice
 
 NAMES = ("ffa-ir", "odir", "aptos", "mured", "riga")
 installed = {entry.name for entry in list_plugins("ecamp.datasets") if entry.dist == "ecamp-fundus"}
@@ -18,21 +20,65 @@ def test_every_set_is_registered() -> None:
     assert installed == set(NAMES)
 
 
-@pytest.mark.parametrize(
-    ("fixture", "options"),
-    [
-        ("ffa_ir", "language=en"), ("ffa_ir", "language=zh&per_case=2"),
-        ("odir", "labels=eye"), ("odir", "labels=patient"), ("odir_lists", "lists=auto"),
-        ("odir_lists", "lists=auto&percent=10"),
-        ("aptos", "on_bad_row=skip"), ("aptos", "lists={root}/clone"),
-        ("mured", "on_bad_row=skip"), ("mured", "lists={root}/clone"),
-        ("riga", "on_bad_row=skip"), ("riga", "lists={root}/clone"),
-    ],
-)  # fmt: skip
-def test_contract(
-    fixture: str, options: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+# Every set in the layout of its release, and of the published lists where it has them.
+CASES = [
+    ("ffa_ir", "language=en"), ("ffa_ir", "language=zh&per_case=2"),
+    ("odir", "labels=eye"), ("odir", "labels=patient"), ("odir_lists", "lists=auto"),
+    ("odir_lists", "lists=auto&percent=10"),
+    ("aptos", "on_bad_row=skip"), ("aptos", "lists={root}/clone"),
+    ("mured", "on_bad_row=fail"), ("mured", "lists={root}/clone"),
+    ("mured", "protocol=few-shot&shots=2"),
+    ("riga", "on_bad_row=skip"), ("riga", "lists={root}/clone"),
+]  # fmt: skip
+EVERY = pytest.mark.parametrize(("fixture", "options"), CASES)
+
+
+def named(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
+    """The data set of a fixture by its one-line name."""
     root = request.getfixturevalue(fixture)
     name = {"ffa_ir": "ffa-ir", "odir_lists": "odir"}.get(fixture, fixture)
-    given = options.format(root=root)
-    check_plugin("ecamp.datasets", f"{name}?root={root}&{given}", tmp_path / "cache")
+    return f"{name}?root={root}&{options.format(root=root)}"
+
+
+@pytest.fixture
+def ref(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
+    return named(fixture, options, request)
+
+
+@EVERY
+def test_contract(ref: str, tmp_path: Path) -> None:
+    check_plugin("ecamp.datasets", ref, tmp_path / "cache")
+
+
+@EVERY
+def test_bad_input(ref: str, tmp_path: Path) -> None:
+    """Spelling of tables, ways out of root, an archive that is still packed."""
+    tables = [p for s in ("*.csv", "*.txt", "*.json") for p in sorted(tmp_path.rglob(s))]
+    check_folder(ref, tables)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "options", "table"),
+    [
+        ("odir", "labels=eye", "full_df.csv"),
+        ("odir_lists", "lists=auto", "ECAMP/Fine-tuning/Classification/datasets/ODIR5K/test_list.txt"),
+        ("aptos", "protocol=ecamp", "train.csv"),
+        ("aptos", "lists={root}/clone", "clone/datasets/Aptos/val_list.txt"),
+        ("mured", "protocol=ecamp", "val_data.csv"),
+        ("mured", "lists={root}/clone", "clone/datasets/MURED/train_list.txt"),
+        ("riga", "lists={root}/clone", "clone/datasets/RIGA/test_list.csv"),
+    ],
+)  # fmt: skip
+def test_a_row_that_stands_twice_is_named(ref: str, table: str, tmp_path: Path) -> None:
+    check_twice(ref, tmp_path / table)
+
+
+def test_every_set_and_protocol_is_among_them(request: pytest.FixtureRequest) -> None:
+    """A new set or protocol fails here until CASES names it."""
+    covered: dict[str, set[str]] = {name: set() for name in installed}
+    known: dict[str, set[str]] = {}
+    for fixture, options in CASES:
+        dataset = make_plugin("ecamp.datasets", PluginRef.parse(named(fixture, options, request)))
+        covered[dataset.name].add(dataset.protocol_name)
+        known[dataset.name] = set(dataset.protocols)
+    assert covered == known

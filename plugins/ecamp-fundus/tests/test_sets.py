@@ -167,6 +167,40 @@ def test_mured(mured: Path) -> None:
     assert {r.id for r in ours.records() if r.split == "test"} == test
 
 
+def test_mured_by_few_shots(mured: Path) -> None:
+    """The same validation and test; of each class as many as asked for, or all there are."""
+    whole = make("mured", mured).records()
+    few = make("mured", mured, protocol="few-shot", shots=1)
+    assert few.info.protocol == "mured/few-shot+1-shot"
+    held = {r.id: r.split for r in whole if r.split != "train"}
+    assert {r.id: r.split for r in few.records() if r.split != "train"} == held
+    train = [r for r in few.records() if r.split == "train"]
+    assert {r.id for r in train} < {r.id for r in whole if r.split == "train"}
+    for k in range(20):
+        there = sum(r.labels[k] or 0 for r in whole if r.split == "train" and r.labels)
+        assert sum(r.labels[k] or 0 for r in train if r.labels) >= min(1, there)
+    assert len(train) <= 20
+
+
+def test_our_splits_keep_the_shares_of_each_class(aptos: Path) -> None:
+    """Eight images of each grade: 70 / 10 / 20 % of them, to within one."""
+    for grade in range(5):
+        found = [r.split for r in make("aptos", aptos).records() if r.labels and r.labels[grade]]
+        assert len(found) == 8
+        assert [found.count(s) for s in ("train", "val", "test")] == [6, 0, 2]
+
+
+def test_one_bad_row_of_forty_thousand(odir_lists: Path) -> None:
+    path = odir_lists / "ECAMP/Fine-tuning/Classification/datasets/ODIR5K/train_list.txt"
+    rows = [f"{k}_left.jpg 1 0 0 0 0 0 0 0" for k in range(100, 40_100)]
+    rows[31_415] = rows[31_415].replace(" 1", " l")
+    path.write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match=r"train_list\.txt line 31416"):
+        make("odir", odir_lists, lists="auto").records()
+    rest = make("odir", odir_lists, lists="auto", on_bad_row="skip")
+    assert sum(record.split == "train" for record in rest.records()) == 39_999
+
+
 def test_mured_columns_in_another_order(mured: Path) -> None:
     before = {r.id: r.labels for r in make("mured", mured).records()}
     path = mured / "train_data.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from ecamp.data.folders import image_name
@@ -32,7 +32,8 @@ lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
     folders = ("train_images", "images")
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
-            "70 / 10 / 20 % of train.csv, by hash of id_code.", flaws=(NO_PATIENTS,)
+            "70 / 10 / 20 % of each grade in train.csv, by hash of id_code.",
+            (2_563, 366, 733), "3fdaf8d9896ee99e", flaws=(NO_PATIENTS,),
         ),
         "ecamp-published": SplitProtocol(
             "lists of ECAMP: blocks of the sorted ids.",
@@ -59,6 +60,9 @@ lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
                         )
                     yield self._record(row.image, split, str(row.labels[0]), where)
             return
+        yield from self.drawn(self._graded(), SHARES)
+
+    def _graded(self) -> Iterator[Record]:
         path = self.source("train.csv")
         for line in read_table(path, ("id_code", "diagnosis"), self.bad):
             where = f"{path.name} line {line.line}"
@@ -67,7 +71,7 @@ lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
                 if not name:
                     raise DataError(f"{where}: 'id_code' is empty.")
                 grade = line.values["diagnosis"]
-                yield self._record(f"{name}.png", self.draw(name, SHARES), grade, where)
+                yield self._record(f"{name}.png", "", grade, where)
 
     def _record(self, path: str, split: str, grade: str, where: str) -> Record:
         if grade not in ("0", "1", "2", "3", "4"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
+from pydantic import Field
+
 from ecamp.data.folders import image_name
+from ecamp.data.splits import few_shot
 from ecamp.data.table import read_table
-from ecamp.datasets.released import Film
+from ecamp.datasets.released import Film, ReleasedConfig
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError
 from ecamp.plugin.protocols import DatasetInfo, Record
@@ -37,7 +40,11 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
     folders = ("images",)
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
-            "val_data.csv is the test; validation is an eighth of train_data.csv, by hash of ID.",
+            "val_data.csv is the test; validation is an eighth of train_data.csv, of each class, by hash.",
+            (1_542, 222, 444), "a6fd22a23a122417", flaws=(NO_PATIENTS,),
+        ),
+        "few-shot": SplitProtocol(
+            "as ecamp, trained on so many images of each class (shots=5), the rarest class first, by hash.",
             flaws=(NO_PATIENTS,),
         ),
         "ecamp-published": SplitProtocol(
@@ -51,6 +58,16 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
         ),
     }  # fmt: skip
 
+    class Config(ReleasedConfig):
+        """How many images."""
+
+        shots: int = Field(
+            default=5, ge=1, description="training images of each class; protocol few-shot"
+        )
+
+    def _choices(self) -> tuple[str, ...]:
+        return (f"{self.config.shots}-shot",) if self.protocol_name == "few-shot" else ()
+
     @property
     def info(self) -> DatasetInfo:
         return self.describe(labels=CLASSES)
@@ -61,18 +78,26 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
                 with self.bad:
                     yield self._record(row.image, split, row.labels or (), where)
             return
-        for table, shares in (("train_data.csv", {"train": 0.875, "val": 0.125}),
-                              ("val_data.csv", {"test": 1.0})):  # fmt: skip
-            path = self.source(table)
-            for line in read_table(path, ("ID", *CLASSES), self.bad):
-                where = f"{path.name} line {line.line}"
-                with self.bad:
-                    name = line.values["ID"]
-                    values = [line.values[column] for column in CLASSES]
-                    if not name or not set(values) <= {"0", "1"}:
-                        raise DataError(f"{where}: not an ID and twenty labels of 0 or 1.")
-                    labels = tuple(int(value) for value in values)
-                    yield self._record(name, self.draw(name, shares), labels, where)
+        shares = {"train": 0.875, "val": 0.125}
+        records = list(self.drawn(self._table("train_data.csv", ""), shares, "mured/ecamp"))
+        if self.protocol_name == "few-shot":
+            train = [r for r in records if r.split == "train"]
+            labels = [r.labels or () for r in train]
+            kept = few_shot([r.id for r in train], labels, self.config.shots, "mured/few-shot")
+            records = [r for r in records if r.split != "train" or r.id in kept]
+        yield from records
+        yield from self._table("val_data.csv", "test")
+
+    def _table(self, table: str, split: str) -> Iterator[Record]:
+        path = self.source(table)
+        for line in read_table(path, ("ID", *CLASSES), self.bad):
+            where = f"{path.name} line {line.line}"
+            with self.bad:
+                name = line.values["ID"]
+                values = [line.values[column] for column in CLASSES]
+                if not name or not set(values) <= {"0", "1"}:
+                    raise DataError(f"{where}: not an ID and twenty labels of 0 or 1.")
+                yield self._record(name, split, tuple(int(value) for value in values), where)
 
     def _record(self, path: str, split: str, labels: tuple[int, ...], where: str) -> Record:
         if len(labels) != len(CLASSES):

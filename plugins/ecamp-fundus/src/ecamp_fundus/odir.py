@@ -46,7 +46,11 @@ lists: of ECAMP (`1085_left.jpg 0 0 0 0 1 0 0 0`, images flat in root or in the 
     folders = ("preprocessed_images", "ODIR-5K/ODIR-5K/Training Images", "ODIR-5K/Training Images",
                "Training Images", "ODIR-5K_Training_Dataset", "images")  # fmt: skip
     protocols: ClassVar[Protocols] = {
-        "patient": SplitProtocol("70 / 10 / 20 % of the patients, by hash of the patient's number."),
+        # By hash alone, not stratified: labels=eye and labels=patient share the split.
+        "patient": SplitProtocol(
+            "70 / 10 / 20 % of the patients, by hash of the patient's number.",
+            (4_455, 560, 1_377), "1f6dfb2ac9e5d898"
+        ),
         "ecamp-published": SplitProtocol(
             "lists of ECAMP, which split eyes, not patients.",
             (4_474, 639, 1_279),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import numpy as np
 
-from ecamp.data.folders import inside
+from ecamp.data.folders import inside, not_there
 from ecamp.data.images import read_image
 from ecamp.datasets.released import Film
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
@@ -36,7 +36,7 @@ The raw release, with the marks of six graders drawn into copies of each image, 
     protocols: ClassVar[Protocols] = {
         "ecamp": SplitProtocol(
             "Magrabia is the test: another site; validation is an eighth of the others, by hash.",
-            flaws=(NO_PATIENTS,),
+            (573, 82, 95), "c2b4eaf07c2ca478", flaws=(NO_PATIENTS,),
         ),
         "ecamp-published": SplitProtocol(
             "lists of ECAMP: Magrabia is the test: another site.",
@@ -61,15 +61,22 @@ The raw release, with the marks of six graders drawn into copies of each image, 
                         raise DataError(f"{where}: no mask_path.", "Columns: img_path, mask_path.")
                     yield self._record(row.image, row.mask, split, where)
             return
+        found = list(self._found())
+        if not found:
+            raise not_there(
+                self.root, (IMAGES + "**/*.tif",), "ecamp data info riga says what it holds."
+            )
+        yield from self.drawn((r for r in found if not r.split), {"train": 0.875, "val": 0.125})
+        yield from (r for r in found if r.split)
+
+    def _found(self) -> Iterator[Record]:
+        """Images of the folder; "" is the split of those that are still to be drawn."""
         for path in sorted((self.root / IMAGES).glob("**/*")):
             image = path.relative_to(self.root).as_posix()
             if path.suffix.lower() not in SUFFIXES:
                 continue
-            shares = {"test": 1.0} if "/Magrab" in image else {"train": 0.875, "val": 0.125}
             mask = image.replace(IMAGES, MASKS, 1)
-            yield self._record(image, mask, self.draw(image, shares), image)
-        if not (self.root / IMAGES).is_dir():
-            self.source(IMAGES + "*")  # says what is there instead
+            yield self._record(image, mask, "test" if "/Magrab" in image else "", image)
 
     def _record(self, image: str, mask: str, split: str, where: str) -> Record:
         film = Film(inside(self.root, image, where), mask=inside(self.root, mask, where))

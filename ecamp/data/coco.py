@@ -1,4 +1,4 @@
-"""Boxes of a folder data set from a COCO file, read and checked."""
+"""Boxes from a COCO file, read and checked: one reader for all data sets."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ def read_coco(path: Path) -> CocoBoxes:
         MissingError: No such file. DataError: Not JSON, a key or id missing; names it.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
-        raise MissingError(
-            f"{path}: no such file.", "Check `boxes` in the data set's file."
-        ) from error
+        raise MissingError(f"{path}: no such file.", "Check the path where it is named.") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not JSON: {error}.") from error
     try:
