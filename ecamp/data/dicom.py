@@ -19,6 +19,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +102,14 @@ def decode_dicom(path: Path) -> tuple[Any, np.ndarray]:
     """
     import pydicom
 
-    with _silent():
+    # Opened here, so that an OSError of pydicom is one of the content: it raises them for that too.
+    with _silent(), path.open("rb") as file:
         try:
-            dataset = pydicom.dcmread(path, force=True, specific_tags=list(TAGS))
-        except OSError:
-            raise
+            dataset = pydicom.dcmread(file, force=True, specific_tags=list(TAGS))
         except Exception as error:
             raise DataError(f"not a DICOM file ({type(error).__name__}).") from None
         try:
-            return dataset, _decode(dataset)
+            return dataset, _decode(dataset, path)
         except DataError:
             raise
         except Exception as error:  # decoders raise many kinds; their words may quote the header
@@ -133,7 +133,7 @@ def _silent() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _decode(dataset: Any) -> np.ndarray:
+def _decode(dataset: Any, path: Path) -> np.ndarray:
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import UID
 
@@ -166,12 +166,54 @@ def _decode(dataset: Any) -> np.ndarray:
             'pip install "ecamp[dicom]"',
         )
     names = [""] if decoder.is_native else sorted(decoder.available_plugins, key=_DECODERS.index)
-    for name in names[:-1]:
+    failed: Exception | None = None
+    for name in names:
         try:
+            if name == "gdcm":
+                return _decode_apart(path, meta.TransferSyntaxUID)
             return pixel_array(dataset, index=0, decoding_plugin=name)
-        except Exception:  # the next one may; the last one's error tells
-            continue
-    return pixel_array(dataset, index=0, decoding_plugin=names[-1])
+        except Exception as error:  # the next one may; the last one's error tells
+            failed = error
+    assert failed is not None
+    raise failed
+
+
+def _decode_apart(path: Path, syntax: Any) -> np.ndarray:
+    """Decode with gdcm in a process of its own: damaged content can make it crash, not only fail."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    try:
+        found: np.ndarray | str = _other_process().submit(_gdcm, path, syntax).result()
+    except BrokenProcessPool:
+        _other_process.cache_clear()
+        raise DataError(
+            f"DICOM pixels cannot be decoded: {_codec(syntax)} with content that crashes its decoder.",
+            "Get the file again, or leave such rows out with --on-bad-image skip.",
+        ) from None
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
+
+
+@cache
+def _other_process() -> Any:
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(max_workers=1, timeout=300)
+
+
+def _gdcm(path: Path, syntax: str) -> np.ndarray | str:
+    """Stored values of the first frame; the kind of error, as errors cross processes badly."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+
+    with _silent():
+        try:
+            dataset = pydicom.dcmread(path, force=True, specific_tags=list(TAGS))
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+            return pixel_array(dataset, index=0, decoding_plugin="gdcm")
+        except Exception as error:
+            return type(error).__name__
 
 
 def _why(dataset: Any, error: Exception) -> str:
@@ -195,7 +237,7 @@ def _why(dataset: Any, error: Exception) -> str:
 
 
 def _codec(syntax: Any) -> str:
-    """Name of a transfer syntax; its number only where it is a known one."""
+    """Name of a transfer syntax (pydicom's UID); its number only where it is a known one."""
     return syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown coding"
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import os
+import signal
 import traceback
 import warnings
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
@@ -24,6 +28,7 @@ from pydicom.uid import (
 )
 
 from ecamp.cli import run
+from ecamp.data import dicom as module
 from ecamp.data.dicom import TAGS, decode_dicom, read_dicom
 from ecamp.data.images import read_image
 from ecamp.errors import DataError
@@ -283,3 +288,68 @@ def test_no_name_reaches_the_output_of_a_command(
     everything += [path.read_bytes() for path in written]
     for word in NAME.split("^"):
         assert not any(word.encode() in part for part in everything)
+
+
+# --- damaged content ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lossless_jpeg(shared_data: Path, tmp_path: Path) -> Path:
+    """A sample as gdcm alone decodes it: lossless JPEG, the commonest coding of archives."""
+    gdcm = pytest.importorskip("gdcm", reason='pip install "ecamp[dicom]" brings gdcm')
+    reader, change, writer = (
+        gdcm.ImageReader(),
+        gdcm.ImageChangeTransferSyntax(),
+        gdcm.ImageWriter(),
+    )
+    reader.SetFileName(str(shared_data / "dicom_samples" / "MR_small.dcm"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(tmp_path / "lossless.dcm"))
+    assert writer.Write()
+    return tmp_path / "lossless.dcm"
+
+
+def test_a_decoder_that_crashes_takes_one_image_with_it(
+    lossless_jpeg: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected = decode_dicom(shared_data / "dicom_samples" / "MR_small.dcm")
+    assert np.array_equal(decode_dicom(lossless_jpeg)[1], expected)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_gdcm", lambda path, syntax: os.kill(os.getpid(), signal.SIGSEGV))
+        with pytest.raises(DataError, match="content that crashes its decoder") as caught:
+            decode_dicom(lossless_jpeg)
+        assert "--on-bad-image skip" in str(caught.value)
+    assert np.array_equal(decode_dicom(lossless_jpeg)[1], expected)
+
+
+def test_damaged_files_give_an_image_or_a_clear_error(
+    lossless_jpeg: Path, shared_data: Path, tmp_path: Path
+) -> None:
+    samples = [lossless_jpeg, *sorted((shared_data / "dicom_samples").glob("*.dcm"))]
+    whole = [path.read_bytes() for path in samples]
+    path = tmp_path / "damaged.dcm"
+
+    @settings(max_examples=400, deadline=None)
+    @given(
+        st.sampled_from(whole), st.floats(0.05, 1),
+        st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12),
+        st.booleans(),
+    )  # fmt: skip
+    def check(content: bytes, kept: float, hits: list[tuple[float, int]], header: bool) -> None:
+        damaged = bytearray(content[: int(len(content) * kept)])
+        for where, value in hits:  # in the header half of the time: that is the smaller part
+            damaged[int(where * (min(1500, len(damaged)) if header else len(damaged)))] = value
+        path.write_bytes(damaged)
+        try:
+            image = read_dicom(path)
+        except DataError:
+            return
+        assert image.dtype == np.uint8
+        assert image.ndim in (2, 3)
+
+    check()
