@@ -16,10 +16,12 @@ memory, and messages are our own, since those of decoders quote what stands in t
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ TAGS = [
 ]  # fmt: skip
 # One order on every machine: a lossy file gives the same pixels whichever extra is installed.
 _DECODERS = ("", "pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
+TIMEOUT = 120.0  # seconds for one image, after which its decoder counts as crashed
 _LOSSY_12_BIT = "1.2.840.10008.1.2.4.51"
 
 
@@ -88,6 +91,11 @@ def read_dicom(path: Path) -> np.ndarray:
                 "Correct the header: RescaleSlope, WindowCenter, WindowWidth and tables are numbers.",
             ) from None
     values = np.asarray(values, np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(
+            "DICOM values are not finite after rescale and window.",
+            "Correct RescaleSlope and RescaleIntercept, or leave such rows out with --on-bad-image skip.",
+        )
     return stretch(values.max() - values if kind == "MONOCHROME1" else values)
 
 
@@ -180,23 +188,32 @@ def _decode(dataset: Any, path: Path) -> np.ndarray:
 
 def _decode_apart(path: Path, syntax: Any) -> np.ndarray:
     """Decode with gdcm in a process of its own: damaged content can make it crash, not only fail."""
-    from joblib.externals.loky.process_executor import BrokenProcessPool
-
-    try:
-        found: np.ndarray | str = _other_process().submit(_gdcm, path, syntax).result()
-    except BrokenProcessPool:
-        _other_process.cache_clear()
-        raise DataError(
-            f"DICOM pixels cannot be decoded: {_codec(syntax)} with content that crashes its decoder.",
-            "Get the file again, or leave such rows out with --on-bad-image skip.",
-        ) from None
+    # A daemonic process (torch's DataLoader workers) may have no children.
+    found = (_gdcm if current_process().daemon else _in_other_process)(path, syntax)
     if isinstance(found, str):
         raise ValueError(found)
     return found
 
 
+def _in_other_process(path: Path, syntax: Any) -> np.ndarray | str:
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    executor = _other_process(os.getpid())
+    try:
+        found: np.ndarray | str = executor.submit(_gdcm, path, syntax).result(TIMEOUT)
+        return found
+    except (BrokenProcessPool, TimeoutError):
+        executor.shutdown(wait=False, kill_workers=True)
+        _other_process.cache_clear()
+        raise DataError(
+            f"DICOM pixels cannot be decoded: {_codec(syntax)} with content that crashes its decoder.",
+            "Get the file again, or leave such rows out with --on-bad-image skip.",
+        ) from None
+
+
 @cache
-def _other_process() -> Any:
+def _other_process(pid: int) -> Any:
+    """The process that decodes for process `pid`; a fork does not inherit its parent's."""
     from joblib.externals.loky import ProcessPoolExecutor
 
     return ProcessPoolExecutor(max_workers=1, timeout=300)

@@ -59,14 +59,20 @@ def prepare(
         verify: Compare files that are there with their checksums; wrong ones are made again.
 
     Raises:
-        MissingError: No DICOM file in root; says what was looked for.
+        MissingError: No DICOM file in root; says what was looked for. DataError: Two of one name.
     """
-    wanted = {
-        target.format(image_name(path)): path
-        for folder, target in folders.items()
-        for path in sorted(ImageIndex(root, (folder,)).paths)
-        if path.lower().endswith(DICOM_SUFFIXES)
-    }
+    wanted: dict[str, str] = {}
+    for folder, target in folders.items():
+        for path in sorted(ImageIndex(root, (folder,)).paths):
+            if not path.lower().endswith(DICOM_SUFFIXES):
+                continue
+            png = target.format(image_name(path))
+            if png in wanted:
+                raise DataError(
+                    f"{root}: {wanted[png]} and {path} would both become {png}.",
+                    "Move one of them away: images are known by their names.",
+                )
+            wanted[png] = path
     if not wanted:
         raise MissingError(
             f"{root}: no DICOM file in {' or '.join(folders)}.", "--from names the download."
@@ -112,7 +118,8 @@ def _is_made(root: Path, out: Path, one: Made | None, verify: bool) -> bool:
     if one is None:
         return False
     target, source = out / one.png, root / one.source
-    if not (target.exists() and source.stat().st_size == one.source_bytes):
+    # A download that was laid out anew has its files elsewhere: made again, as it may be another.
+    if not (target.exists() and source.exists() and source.stat().st_size == one.source_bytes):
         return False
     if verify:
         return hashlib.sha256(target.read_bytes()).hexdigest() == one.sha256

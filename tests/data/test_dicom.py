@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
+import multiprocessing
 import os
 import signal
 import traceback
@@ -325,6 +326,32 @@ def test_a_decoder_that_crashes_takes_one_image_with_it(
             decode_dicom(lossless_jpeg)
         assert "--on-bad-image skip" in str(caught.value)
     assert np.array_equal(decode_dicom(lossless_jpeg)[1], expected)
+
+
+def test_a_forked_or_daemonic_reader_decodes_too(lossless_jpeg: Path) -> None:
+    expected = decode_dicom(lossless_jpeg)[1]  # the parent has its decoder by now
+
+    def read(answers: object) -> None:
+        answers.put(int(decode_dicom(lossless_jpeg)[1].sum()))
+
+    for daemon in (False, True):
+        context = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        child = context.Process(target=read, args=(answers,), daemon=daemon)
+        child.start()
+        assert answers.get(timeout=60) == int(expected.sum())
+        child.join(60)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    path = dicom(
+        tmp_path / "a.dcm",
+        np.arange(64, dtype=np.uint16).reshape(8, 8),
+        RescaleSlope=1e308,
+        RescaleIntercept=0,
+    )
+    with pytest.raises(DataError, match="not finite"):
+        read_dicom(path)
 
 
 def test_damaged_files_give_an_image_or_a_clear_error(

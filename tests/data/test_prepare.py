@@ -15,7 +15,7 @@ from ecamp.data.images import read_image
 from ecamp.data.prepare import MANIFEST, Prepared, prepare
 from ecamp.datasets.rsna import RSNA
 from ecamp.datasets.siim import SIIM
-from ecamp.errors import MissingError
+from ecamp.errors import DataError, MissingError
 from tests.datasets import releases
 
 
@@ -149,3 +149,19 @@ def test_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         run(["data", "prepare", "phantom", "--from", str(tmp_path), "-o", str(tmp_path / "o")]) == 2
     )
     assert "nothing to prepare" in capsys.readouterr().err
+
+
+def test_two_films_of_one_name_are_named(root: Path, tmp_path: Path) -> None:
+    home = root / "stage_2_test_images"
+    (home / "again").mkdir()
+    (home / "again" / "window.dcm").write_bytes((home / "window.dcm").read_bytes())
+    with pytest.raises(DataError, match=r"window\.dcm and .*window\.dcm would both become"):
+        ready(root, tmp_path / "out")
+
+
+def test_a_download_laid_out_anew_is_made_again(root: Path, tmp_path: Path) -> None:
+    out, home = tmp_path / "out", root / "stage_2_test_images"
+    ready(root, out)
+    (home / "deeper").mkdir()
+    (home / "window.dcm").rename(home / "deeper" / "window.dcm")
+    assert ready(root, out) == Prepared(1, 12, ())
