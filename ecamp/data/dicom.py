@@ -90,7 +90,8 @@ def read_dicom(path: Path) -> np.ndarray:
                 f"DICOM rescale, window or palette cannot be applied ({type(error).__name__}).",
                 "Correct the header: RescaleSlope, WindowCenter, WindowWidth and tables are numbers.",
             ) from None
-    values = np.asarray(values, np.float32)
+    with np.errstate(over="ignore"):  # what is beyond float32 is refused below
+        values = np.asarray(values, np.float32)
     if not np.isfinite(values).all():
         raise DataError(
             "DICOM values are not finite after rescale and window.",
