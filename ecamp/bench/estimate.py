@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecamp.bench.cost import Timings, cell_kind
+from ecamp.bench.cost import Timings, cell_kind, pretrain_kind
 from ecamp.bench.feature_cache import FeatureCache, feature_key, limit_bytes
 from ecamp.bench.features import BATCH, Reads, build_encoder, feature_specs, weights_name
 from ecamp.bench.plan import EVAL_SPLITS, Cell, Plan
@@ -159,7 +159,7 @@ class _Estimator:
         for cell in self.todo:
             one = cell.pretraining
             if one is not None and one.file is None:
-                groups[f"pretrain {one.encoder} {one.label}"][one.key] = one
+                groups[pretrain_kind(one)][one.key] = one
         lines = []
         for what, group in groups.items():
             left = [one for one in group.values() if not is_trained(one, self.cache)]

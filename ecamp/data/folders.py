@@ -43,6 +43,28 @@ def not_there(root: Path, looked_for: Sequence[str], hint: str) -> MissingError:
     return MissingError(message, hint)
 
 
+def check_images(
+    root: Path, places: Sequence[tuple[Path | str, str]], looked_for: Sequence[str], hint: str = ""
+) -> None:
+    """A folder without any of a table's images is the wrong one; single missing ones show on reading.
+
+    Args:
+        places: Path below root of each image, and its row. looked_for: Folders of images, for the
+            message; by default the first path.
+
+    Raises:
+        MissingError: None of a sample of fifty is there.
+    """
+    some = places[:: max(1, len(places) // 50)]
+    if not some or any((root / path).exists() for path, _ in some):
+        return
+    first, row = some[0]
+    raise not_there(
+        root, looked_for or (Path(first).as_posix(),),
+        f"None of {len(places):,} images is there, such as {Path(first).as_posix()} ({row}). {hint}".rstrip(),
+    )  # fmt: skip
+
+
 def inside(root: Path, text: str, where: str) -> str:
     """A path of a table as one below `root`; absolute paths are taken if they lie there.
 

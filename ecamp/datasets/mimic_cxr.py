@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ecamp.config import identity
-from ecamp.data.folders import inside, not_there
+from ecamp.data.folders import check_images, inside
 from ecamp.data.images import read_image
 from ecamp.data.store import content_hash
 from ecamp.data.table import read_table
@@ -123,12 +123,7 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
                     payload=Path(image),
                 )
             )
-        some = records[:: max(1, len(records) // 50)]
-        if some and not any((self.root / record.payload).exists() for record in some):
-            raise not_there(
-                self.root, (some[0].payload.as_posix(),),
-                f"None of {len(records):,} films is there ({some[0].row}).",
-            )  # fmt: skip
+        check_images(self.root, [(record.payload, record.row) for record in records], ())
         if records and not any(reports.values()):
             raise MissingError(
                 f"{self.config.reports or self.root}: no report under files/.",

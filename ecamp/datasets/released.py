@@ -18,7 +18,7 @@ from pydantic import Field
 from ecamp.config import identity
 from ecamp.data.boxes import Box
 from ecamp.data.clones import find_lists
-from ecamp.data.folders import ImageIndex, find_file, inside, not_there
+from ecamp.data.folders import ImageIndex, check_images, find_file, inside, not_there
 from ecamp.data.images import read_image
 from ecamp.data.lists import PublishedList, Row, list_files, read_list
 from ecamp.data.splits import strata_of, stratified_split
@@ -253,14 +253,9 @@ class ReleasedDataset(Dataset):
         return records
 
     def _check_images(self, records: list[Record]) -> None:
-        """A folder without any of the images is the wrong one; single missing ones show on reading."""
-        some = records[:: max(1, len(records) // 50)]
-        if any((self.root / record.payload.path).exists() for record in some):
-            return
-        raise not_there(
-            self.root, self.folders or (some[0].payload.path,),
-            f"None of {len(records):,} images is there, such as {some[0].payload.path} "
-            f"({some[0].row}). ecamp data info {self.name} says what root holds.",
+        check_images(
+            self.root, [(record.payload.path, record.row) for record in records], self.folders,
+            f"ecamp data info {self.name} says what root holds.",
         )  # fmt: skip
 
     def describe(self, **facts: Any) -> DatasetInfo:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from ecamp.data.augment import Augmentation
 from ecamp.encoders.base import Encoder, Features
 from ecamp.metrics.classification import best_thresholds
 from ecamp.tasks.base import Inputs, TaskSplit
@@ -75,17 +77,33 @@ def fit_tuned(
     encoder: Encoder, train: TaskSplit, val: TaskSplit, recipe: HeadRecipe, seed: int
 ) -> TunedPredictor:
     """Train all weights; keep those of the best look at validation."""
+    probe = fit_linear(_frozen(encoder, train), _frozen(encoder, val))
+    model = Model(PooledHead(probe), encoder)
+    return fit_scores(
+        model, encoder, train, val, recipe, seed, augment=recipe.augment, lr=LR, keep_start=True
+    )
+
+
+def fit_scores(
+    model: Model, encoder: Encoder, train: TaskSplit, val: TaskSplit, recipe: HeadRecipe, seed: int,
+    *, augment: Augmentation | None, lr: float, keep_start: bool = False,
+    optimizer: Optimizer | None = None,
+) -> TunedPredictor:  # fmt: skip
+    """Train a model of class scores through its encoder, and keep the best look at validation.
+
+    Args:
+        model: Head and encoder. augment: Of the training images.
+        lr, keep_start, optimizer: As in `train_head`.
+    """
     labels = torch.from_numpy(train.targets["targets"])
-    softmax = is_softmax(train)
-    model = Model(PooledHead(fit_linear(_frozen(encoder, train), _frozen(encoder, val))), encoder)
-    predictor = TunedPredictor(np.zeros(0), {}, model, softmax)
-    batch = TrainingBatches(encoder, train.inputs, recipe.augment, seed)
+    predictor = TunedPredictor(np.zeros(0), {}, model, is_softmax(train))
+    batch = TrainingBatches(encoder, train.inputs, augment, seed)
 
     def loss_at(index: np.ndarray, step: int) -> Tensor:
         features, _ = batch(index, step)
         logits = model(features)
         assert isinstance(logits, Tensor)
-        return label_loss(logits, labels[torch.from_numpy(index)], softmax)
+        return label_loss(logits, labels[torch.from_numpy(index)], predictor.softmax)
 
     fit = train_head(
         model,
@@ -93,9 +111,10 @@ def fit_tuned(
         lambda: macro_auroc(predictor.scores(val.inputs), val.targets["targets"]),
         count=len(train.inputs),
         recipe=recipe,
-        lr=LR,
+        lr=lr,
         seed=seed,
-        keep_start=True,
+        keep_start=keep_start,
+        optimizer=optimizer,
     )
     predictor.thresholds = best_thresholds(predictor.scores(val.inputs), val.targets["targets"])
     known = round(fit.best_score, 6) if np.isfinite(fit.best_score) else None

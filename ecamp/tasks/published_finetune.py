@@ -8,8 +8,6 @@ best look at validation is kept. Crops keep their proportions, where the publish
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
 from timm.layers import DropPath
@@ -17,12 +15,9 @@ from torch import Tensor, nn
 
 from ecamp.data.augment import Augmentation
 from ecamp.encoders.base import Encoder, Features
-from ecamp.metrics.classification import best_thresholds
 from ecamp.tasks.base import TaskSplit
-from ecamp.tasks.class_scores import is_softmax, label_loss, macro_auroc
-from ecamp.tasks.finetune import TunedPredictor
-from ecamp.tasks.running import TrainingBatches
-from ecamp.train.heads import HeadRecipe, Model, train_head
+from ecamp.tasks.finetune import TunedPredictor, fit_scores
+from ecamp.train.heads import HeadRecipe, Model
 
 LR = 3e-3
 DROP_PATH = 0.1
@@ -60,31 +55,12 @@ def fit_published(
     encoder: Encoder, train: TaskSplit, val: TaskSplit, recipe: HeadRecipe, seed: int
 ) -> TunedPredictor:
     """Train all weights; keep those of the best look at validation."""
-    labels = torch.from_numpy(train.targets["targets"])
-    softmax = is_softmax(train)
     drop_paths(encoder)
-    model = Model(FreshHead(encoder.width, labels.shape[1]), encoder)
-    predictor = TunedPredictor(np.zeros(0), {}, model, softmax)
-    batch = TrainingBatches(encoder, train.inputs, AUGMENT, seed)
-
-    def loss_at(index: np.ndarray, step: int) -> Tensor:
-        logits = cast(Tensor, model(batch(index, step)[0]))
-        return label_loss(logits, labels[torch.from_numpy(index)], softmax)
-
+    model = Model(FreshHead(encoder.width, train.targets["targets"].shape[1]), encoder)
     rate = recipe.lr or LR
-    fit = train_head(
-        model,
-        loss_at,
-        lambda: macro_auroc(predictor.scores(val.inputs), val.targets["targets"]),
-        count=len(train.inputs),
-        recipe=recipe,
-        lr=rate,
-        seed=seed,
-        optimizer=torch.optim.SGD(
-            [{"params": list(model.parameters()), "lr_scale": 1.0}], lr=rate, momentum=0.9
-        ),
+    optimizer = torch.optim.SGD(
+        [{"params": list(model.parameters()), "lr_scale": 1.0}], lr=rate, momentum=0.9
     )
-    predictor.thresholds = best_thresholds(predictor.scores(val.inputs), val.targets["targets"])
-    known = round(fit.best_score, 6) if np.isfinite(fit.best_score) else None
-    predictor.selected |= {"step": fit.best_step, "val_auroc": known}
-    return predictor
+    return fit_scores(
+        model, encoder, train, val, recipe, seed, augment=AUGMENT, lr=rate, optimizer=optimizer
+    )
