@@ -147,14 +147,17 @@ def check(name: str, limit: int | None) -> int:
 @click.option("--count", type=click.IntRange(min=1, max=200), default=24, show_default=True)
 @click.option("--size", type=click.IntRange(min=32), default=256, show_default=True,
               help="side at which a procedural data set draws")  # fmt: skip
-def show(name: str, output: Path, split: str | None, count: int, size: int) -> None:
-    """Write a contact sheet: images with masks and boxes drawn, those with truth first."""
+def show(name: str, output: Path, split: str | None, count: int, size: int) -> int:
+    """Write a contact sheet: images with masks and boxes drawn, those with truth first.
+
+    Images that cannot be read are named and others take their place; exit 1 then.
+    """
     import io
 
     from ecamp.config import PluginRef
     from ecamp.data.arrays import check_sample
     from ecamp.data.store import write_bytes
-    from ecamp.errors import MissingError
+    from ecamp.errors import EcampError, MissingError
     from ecamp.plugin.host import make_plugin
     from ecamp.report.sheet import Tile, contact_sheet
 
@@ -167,9 +170,16 @@ def show(name: str, output: Path, split: str | None, count: int, size: int) -> N
     # One colour a name: masks and boxes of one class share theirs.
     names = list(dict.fromkeys([*facts.mask_classes, *facts.box_classes]))
     colour = [names.index(name) for name in facts.box_classes]
-    tiles = []
-    for record in records[:count]:
-        sample = check_sample(dataset, record, size)
+    tiles: list[Tile] = []
+    bad: list[str] = []
+    for record in records:
+        if len(tiles) == count or len(bad) == 20:
+            break
+        try:
+            sample = check_sample(dataset, record, size)
+        except EcampError as error:
+            bad.append(error.message)
+            continue
         boxes = [] if sample.boxes is None else sample.boxes.tolist()
         kinds = [] if sample.box_classes is None else sample.box_classes.tolist()
         told = [n for n, v in zip(facts.labels, record.labels or (), strict=False) if v == 1]
@@ -182,11 +192,16 @@ def show(name: str, output: Path, split: str | None, count: int, size: int) -> N
                 ),
             )
         )  # fmt: skip
+    for text in bad:
+        click.echo(text, err=True)
+    if not tiles:
+        raise MissingError(f"{name}: none of the images can be shown.", "See ecamp data check.")
     sheet = contact_sheet(tiles, names)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     write_bytes(output, buffer.getvalue())
     click.echo(f"{output}: {len(tiles)} images")
+    return 1 if bad else 0
 
 
 @data.command()
@@ -243,18 +258,24 @@ def split(name: str, output: Path, fractions: str, draws: int) -> None:
               help="folder to write; use it as root afterwards")  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=1), help="processes; default one a core")
 @click.option("--verify", is_flag=True, help="check files that are there by their checksum")
-def prepare(name: str, root: Path, output: Path, workers: int | None, verify: bool) -> int:
+@click.option("--truth/--no-truth", default=True, show_default=True,
+              help="write masks as PNG and boxes as COCO JSON too, for other tools")  # fmt: skip
+def prepare(
+    name: str, root: Path, output: Path, workers: int | None, verify: bool, truth: bool
+) -> int:
     """Turn the DICOM files of a download into PNG, beside its tables. Exit 1 if some cannot be read.
 
     Rescale, the first VOI window or LUT, MONOCHROME1 turned around, the range stretched to 8 bits; the
-    size stays. manifest.jsonl holds the checksums; the same command resumes, and does nothing twice.
+    size stays. manifest.jsonl and truth.jsonl hold the checksums; the same command resumes, and does
+    nothing twice.
     """
     import os
 
     from ecamp.config import PluginRef
     from ecamp.data.prepare import prepare as write
-    from ecamp.errors import UsageError
-    from ecamp.plugin.host import load_plugin
+    from ecamp.data.truth import write_truth
+    from ecamp.errors import EcampError, UsageError
+    from ecamp.plugin.host import load_plugin, make_plugin
 
     cls = load_plugin("ecamp.datasets", PluginRef(name=name), any_variant=True)
     folders = getattr(cls, "prepared", {})
@@ -262,15 +283,32 @@ def prepare(name: str, root: Path, output: Path, workers: int | None, verify: bo
         raise UsageError(
             f"{name}: nothing to prepare.", "Its images are read as they are downloaded."
         )
+    workers = workers or os.cpu_count() or 1
     done = write(
-        root, output, folders, getattr(cls, "tables", ()), workers=workers or os.cpu_count() or 1,
-        verify=verify,
+        root, output, folders, getattr(cls, "tables", ()), workers=workers, verify=verify,
         progress=lambda n, total: click.echo(f"  {n:,} of {total:,}", err=True),
     )  # fmt: skip
     for text in done.bad[:20]:
         click.echo(text)
     click.echo(f"{output}: {done.made:,} made, {done.kept:,} kept, {len(done.bad):,} bad")
-    return 1 if done.bad else 0
+    bad = list(done.bad)
+    if truth:
+        ref = PluginRef(name=name, options={"root": str(output)})
+        try:
+            written = write_truth(
+                make_plugin("ecamp.datasets", ref), output, workers=workers, verify=verify,
+                progress=lambda n, total: click.echo(f"  truth of {n:,} of {total:,}", err=True),
+            )  # fmt: skip
+        except EcampError as error:  # the images are there: no reason to end as if nothing were
+            click.echo(f"no masks and boxes: {error}\n  Or say --no-truth.")
+            return 1
+        for text in written.bad[:20]:
+            click.echo(text)
+        bad += written.bad
+        click.echo(
+            f"{output}: {written.masks:,} masks, {written.boxes:,} boxes, {len(written.bad):,} bad"
+        )
+    return 1 if bad else 0
 
 
 @data.command()

@@ -8,6 +8,7 @@ memory, and messages are our own, since those of decoders quote what stands in t
 | rescale, modality table | values in their units |
 | VOI table, else windows | the first of them is applied; a width below 1 is none |
 | neither | the whole range |
+| pixel padding | black, and no part of the range |
 | MONOCHROME1 | turned around: bright means dense |
 | RGB, YBR, PALETTE COLOR | RGB |
 | many frames | the first |
@@ -18,16 +19,18 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing import current_process
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from ecamp.data.codestream import stream_size
 from ecamp.errors import DataError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -36,7 +39,7 @@ TAGS = [
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "WindowCenter",
     "WindowWidth", "VOILUTFunction", "PixelData", "FloatPixelData", "DoubleFloatPixelData",
-    "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelPaddingValue", "PixelPaddingRangeLimit",
     *(f"{colour}PaletteColorLookupTable{part}"
       for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
@@ -78,6 +81,7 @@ def read_dicom(path: Path) -> np.ndarray:
     kind = str(dataset.get("PhotometricInterpretation", ""))
     with _silent():
         try:
+            padding = _padding(dataset, pixels)
             if kind == "PALETTE COLOR":
                 pixels = apply_color_lut(pixels, dataset)
             if kind.startswith(("RGB", "YBR", "PALETTE")):
@@ -87,7 +91,7 @@ def read_dicom(path: Path) -> np.ndarray:
                 values = apply_voi_lut(values, dataset)
         except Exception as error:
             raise DataError(
-                f"DICOM rescale, window or palette cannot be applied ({type(error).__name__}).",
+                f"DICOM rescale, window, palette or padding cannot be applied ({type(error).__name__}).",
                 "Correct the header: RescaleSlope, WindowCenter, WindowWidth and tables are numbers.",
             ) from None
     with np.errstate(over="ignore"):  # what is beyond float32 is refused below
@@ -97,7 +101,7 @@ def read_dicom(path: Path) -> np.ndarray:
             "DICOM values are not finite after rescale and window.",
             "Correct RescaleSlope and RescaleIntercept, or leave such rows out with --on-bad-image skip.",
         )
-    return stretch(values.max() - values if kind == "MONOCHROME1" else values)
+    return stretch(-values if kind == "MONOCHROME1" else values, ~padding)
 
 
 def decode_dicom(path: Path) -> tuple[Any, np.ndarray]:
@@ -113,6 +117,7 @@ def decode_dicom(path: Path) -> tuple[Any, np.ndarray]:
 
     # Opened here, so that an OSError of pydicom is one of the content: it raises them for that too.
     with _silent(), path.open("rb") as file:
+        _check_deflated(file)
         try:
             dataset = pydicom.dcmread(file, force=True, specific_tags=list(TAGS))
         except Exception as error:
@@ -155,10 +160,9 @@ def _decode(dataset: Any, path: Path) -> np.ndarray:
             "Not an image, not a DICOM file, or its beginning is lost; get the file again.",
         )
     height, width = int(dataset.Rows), int(dataset.Columns)
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and height * width > 2 * limit:
+    if (limit := _limit()) is not None and height * width > limit:
         raise DataError(
-            f"DICOM of {width}x{height} = {height * width:,} pixels is beyond the limit of {2 * limit:,}.",
+            f"DICOM of {width}x{height} = {height * width:,} pixels is beyond the limit of {limit:,}.",
             "Shrink the image before use.",
         )
     meta = dataset.file_meta
@@ -174,6 +178,8 @@ def _decode(dataset: Any, path: Path) -> np.ndarray:
             f"DICOM pixels cannot be decoded: {_codec(meta.TransferSyntaxUID)} needs a decoder.",
             'pip install "ecamp[dicom]"',
         )
+    if not decoder.is_native:
+        _check_stream(dataset, width, height)
     names = [""] if decoder.is_native else sorted(decoder.available_plugins, key=_DECODERS.index)
     failed: Exception | None = None
     for name in names:
@@ -185,6 +191,59 @@ def _decode(dataset: Any, path: Path) -> np.ndarray:
             failed = error
     assert failed is not None
     raise failed
+
+
+def _limit() -> int | None:
+    """Pixels beyond which an image is taken for an attack, as Pillow counts them."""
+    return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+
+
+def _check_deflated(file: BinaryIO) -> None:
+    """A deflated file is inflated whole before its header can be read: it must end within bounds.
+
+    Raises:
+        DataError: It inflates to more than an image of 32 bit at the limit of pixels.
+    """
+    from pydicom.filereader import read_dataset, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    try:
+        read_preamble(file, force=True)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        rest, inflated, stream = file.read(), 0, zlib.decompressobj(-zlib.MAX_WBITS)
+        while rest and not stream.eof and (limit := _limit()) is not None:
+            inflated += len(stream.decompress(rest, 2**20))
+            if inflated > 4 * limit:
+                raise DataError(
+                    f"DICOM inflates to more than {4 * limit:,} bytes.",
+                    "Shrink the image before use.",
+                )
+            rest = stream.unconsumed_tail
+    except DataError:
+        raise
+    except Exception:  # not what it says: whoever reads it whole tells why
+        return
+    finally:
+        file.seek(0)
+
+
+def _check_stream(dataset: Any, width: int, height: int) -> None:
+    """Decoders take the size that stands in the compressed stream: it must be the header's.
+
+    Raises:
+        DataError: It is another.
+    """
+    from pydicom.encaps import get_frame
+
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    size = stream_size(get_frame(dataset.PixelData, 0, number_of_frames=frames))
+    if size not in (None, (width, height)):
+        raise DataError(
+            f"DICOM of {width}x{height} holds a compressed image of {size[0]}x{size[1]}.",
+            "Get the file again, or leave such rows out with --on-bad-image skip.",
+        )
 
 
 def _decode_apart(path: Path, syntax: Any) -> np.ndarray:
@@ -215,9 +274,14 @@ def _in_other_process(path: Path, syntax: Any) -> np.ndarray | str:
 @cache
 def _other_process(pid: int) -> Any:
     """The process that decodes for process `pid`; a fork does not inherit its parent's."""
+    from multiprocessing.util import Finalize
+
     from joblib.externals.loky import ProcessPoolExecutor
 
-    return ProcessPoolExecutor(max_workers=1, timeout=300)
+    executor = ProcessPoolExecutor(max_workers=1, timeout=300)
+    # A forked process waits for its children when it ends, and this one would idle for its five minutes.
+    Finalize(None, executor.shutdown, kwargs={"wait": False, "kill_workers": True}, exitpriority=10)
+    return executor
 
 
 def _gdcm(path: Path, syntax: str) -> np.ndarray | str:
@@ -267,9 +331,29 @@ def _has_window(dataset: Any) -> bool:
     return float(first) >= 1
 
 
-def stretch(values: np.ndarray) -> np.ndarray:
-    """Map the range of a float image to 0..255; a constant image becomes all 0."""
-    low, high = float(values.min()), float(values.max())
+def _padding(dataset: Any, pixels: np.ndarray) -> np.ndarray:
+    """Where stored values are padding, which is no part of the film (DICOM PS3.3 C.7.5.1.1.2); bool."""
+    first = dataset.get("PixelPaddingValue")
+    if first is None:
+        return np.zeros(pixels.shape, bool)
+    last = dataset.get("PixelPaddingRangeLimit")
+    ends = [int(value) for value in (first, first if last is None else last)]
+    if pixels.dtype.kind == "i" and pixels.dtype.itemsize == 2:
+        # Many writers call it unsigned whatever the pixels are: 63536 is -2000.
+        ends = [end - 2**16 if end >= 2**15 else end for end in ends]
+    return (pixels >= min(ends)) & (pixels <= max(ends))
+
+
+def stretch(values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    """Map the range of a float image to 0..255; a constant image becomes all 0.
+
+    Args:
+        where: Pixels that count, bool of the same shape; the others become 0. None, or none at all: all.
+    """
+    if where is None or not where.any():
+        where = np.ones(values.shape, bool)
+    low, high = float(values[where].min()), float(values[where].max())
     if high <= low:
         return np.zeros(values.shape, np.uint8)
-    return np.round((values - low) * (255.0 / (high - low))).astype(np.uint8)
+    levels = np.round((values - low) * (255.0 / (high - low)))
+    return np.where(where, levels, 0).astype(np.uint8)

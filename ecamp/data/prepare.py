@@ -1,14 +1,13 @@
 """DICOM to PNG, once: `ecamp data prepare`.
 
 Pixels are those of `read_image`: rescale, the first VOI window or LUT, MONOCHROME1 turned around, the range
-stretched to 8 bits; the size stays. A manifest holds a checksum a file, so that the same command resumes
-and a second run changes nothing.
+stretched to 8 bits; the size stays. A manifest holds the checksums, so that the same command resumes and a
+second run changes nothing. `ecamp.data.truth` writes masks and boxes beside the images.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,14 @@ from PIL import Image
 from ecamp.data.dicom import DICOM_SUFFIXES
 from ecamp.data.folders import ImageIndex, find_file, image_name
 from ecamp.data.images import read_image
-from ecamp.data.store import atomic_path, write_bytes
+from ecamp.data.store import (
+    append_line,
+    atomic_path,
+    content_hash,
+    keep_bytes,
+    read_lines,
+    write_lines,
+)
 from ecamp.errors import DataError, MissingError
 
 MANIFEST = "manifest.jsonl"
@@ -35,6 +41,7 @@ class Made:
     bytes: int
     source: str
     source_bytes: int
+    source_sha256: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ def prepare(
     Args:
         folders: Folder below root -> path below `out`, with `{}` for the name of the image.
         tables: Patterns of the index files; those that are there are copied.
-        verify: Compare files that are there with their checksums; wrong ones are made again.
+        verify: Compare files of both sides with their checksums, not their sizes; what is wrong, or made
+            from a file that was replaced, is made again.
 
     Raises:
         MissingError: No DICOM file in root; says what was looked for. DataError: Two of one name.
@@ -79,8 +87,9 @@ def prepare(
         )
     for pattern in tables:
         if (table := find_file(root, pattern)) is not None:
-            write_bytes(out / table.relative_to(root), table.read_bytes())
-    known = _read_manifest(out / MANIFEST)
+            keep_bytes(out / table.relative_to(root), table.read_bytes())
+    manifest = out / MANIFEST
+    known = {made.png: made for made in read_lines(manifest, Made)}
     fine = {png: known[png] for png in wanted if _is_made(root, out, known.get(png), verify)}
     todo = [(source, png) for png, source in wanted.items() if png not in fine]
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
@@ -90,28 +99,11 @@ def prepare(
         made = [result for result in results if isinstance(result, Made)]
         done |= {result.png: result for result in made}
         bad += [result for result in results if isinstance(result, str)]
-        with (out / MANIFEST).open(
-            "a", encoding="utf-8"
-        ) as file:  # an interrupted run goes on here
-            file.write(_lines(made))
+        for one in made:  # an interrupted run goes on here
+            append_line(manifest, asdict(one))
         progress(len(done) + len(bad), len(wanted))
-    write_bytes(out / MANIFEST, _lines([done[png] for png in sorted(done)]).encode())
+    write_lines(manifest, (done[png] for png in sorted(done)))
     return Prepared(len(done) - len(fine), len(fine), tuple(bad))
-
-
-def _lines(made: Sequence[Made]) -> str:
-    return "".join(json.dumps(asdict(one), sort_keys=True) + "\n" for one in made)
-
-
-def _read_manifest(path: Path) -> dict[str, Made]:
-    known = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            one = Made(**json.loads(line))
-        except (ValueError, TypeError):  # a line that a kill cut short
-            continue
-        known[one.png] = one
-    return known
 
 
 def _is_made(root: Path, out: Path, one: Made | None, verify: bool) -> bool:
@@ -122,7 +114,7 @@ def _is_made(root: Path, out: Path, one: Made | None, verify: bool) -> bool:
     if not (target.exists() and source.exists() and source.stat().st_size == one.source_bytes):
         return False
     if verify:
-        return hashlib.sha256(target.read_bytes()).hexdigest() == one.sha256
+        return (content_hash(target), content_hash(source)) == (one.sha256, one.source_sha256)
     return target.stat().st_size == one.bytes
 
 
@@ -137,6 +129,7 @@ def _convert(root: Path, out: Path, chunk: Sequence[tuple[str, str]]) -> list[Ma
         with atomic_path(out / png) as temporary:
             Image.fromarray(pixels).save(temporary, "PNG")
             data = temporary.read_bytes()
-        size = (root / source).stat().st_size
-        results.append(Made(png, hashlib.sha256(data).hexdigest(), len(data), source, size))
+        size, digest = (root / source).stat().st_size, content_hash(root / source)
+        made = Made(png, hashlib.sha256(data).hexdigest(), len(data), source, size, digest)
+        results.append(made)
     return results

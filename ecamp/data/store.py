@@ -9,11 +9,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from ecamp.errors import CorruptFileError, EcampError, MissingError
+
+T = TypeVar("T")
 
 
 def cache_root(override: Path | None = None) -> Path:
@@ -65,6 +68,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def keep_bytes(path: Path, data: bytes) -> None:
+    """Write atomically, unless the file holds just that: its time stays then."""
+    if not (path.is_file() and path.read_bytes() == data):
+        write_bytes(path, data)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: sorted keys, two spaces, NaN refused, so equal values, equal bytes."""
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
@@ -96,6 +105,27 @@ def append_line(path: Path, value: Any) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise EcampError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def read_lines(path: Path, kind: type[T]) -> list[T]:
+    """JSON lines of a run that goes on here, as dataclasses of `kind`.
+
+    Those that a kill cut short are taken out of the file, so that the next one appended begins a line.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError):
+            found.append(kind(**json.loads(line)))
+    if text:
+        write_lines(path, found)
+    return found
+
+
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Write dataclasses as JSON lines, unless the file holds just them."""
+    text = "".join(json.dumps(asdict(line), sort_keys=True) + "\n" for line in lines)
+    keep_bytes(path, text.encode())
 
 
 def content_hash(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import logging
 import multiprocessing
 import os
@@ -11,18 +12,23 @@ import signal
 import traceback
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -191,6 +197,42 @@ def test_a_window_without_width_is_none(tmp_path: Path, width: str | None):
     assert np.array_equal(read_dicom(path), plain)
 
 
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": "1500", "WindowWidth": "3000"}])
+def test_padding_is_black_and_no_part_of_the_range(
+    tmp_path: Path, kind: str, window: dict[str, str]
+):
+    film = (ramp(2000) + 500).astype(np.int16)
+    padded = film.copy()
+    padded[:, :5] = -2000
+    plain = read_dicom(dicom(tmp_path / "a.dcm", film, PhotometricInterpretation=kind, **window))
+    tags = {**window, "PhotometricInterpretation": kind}
+    for number, padding in enumerate([
+        {"PixelPaddingValue": -2000}, {"PixelPaddingValue": -2010, "PixelPaddingRangeLimit": -1990},
+    ]):  # fmt: skip
+        out = read_dicom(dicom(tmp_path / f"{number}.dcm", padded, **tags, **padding))
+        assert not out[:, :5].any()
+        inner = film[:, 5:].astype(float) * (-1 if kind == "MONOCHROME1" else 1)
+        wanted = np.round((inner - inner.min()) * 255 / (inner.max() - inner.min()))
+        assert np.abs(out[:, 5:] - wanted).max() <= 1
+    assert plain[0, 0] != out[0, 0] or kind == "MONOCHROME2"
+    # A file of padding alone has a range of its own.
+    assert read_dicom(dicom(tmp_path / "c.dcm", film * 0, PixelPaddingValue=0)).shape == film.shape
+
+
+def test_padding_that_is_called_unsigned(tmp_path: Path):
+    film = ramp(2000).astype(np.int16)
+    film[0] = -2000
+    path = dicom(tmp_path / "a.dcm", film)
+    data = pydicom.dcmread(path)
+    data.add_new("PixelPaddingValue", "US", 2**16 - 2000)
+    data.save_as(path)
+    out = read_dicom(path)
+    assert not out[0].any()
+    assert out[1:].min() == 0
+    assert len(np.unique(out[1:])) > 200
+
+
 def test_what_is_read_names_nobody():
     for tag in TAGS:
         assert not any(
@@ -279,12 +321,21 @@ def test_no_name_reaches_the_output_of_a_command(
     assert run(
         ["data", "pack", name, "-o", str(packed), "--size", "32", "--on-bad-image", "skip"]
     ) == 0  # fmt: skip
+    download, prepared = tmp_path / "download", tmp_path / "prepared"
+    for path in files:
+        home = download / "stage_2_train_images" / path.name
+        home.parent.mkdir(parents=True, exist_ok=True)
+        home.write_bytes(path.read_bytes())
+    assert run(["data", "prepare", "rsna", "--from", str(download), "-o", str(prepared)]) == 1
+    assert run(["data", "show", name, "-o", str(prepared / "sheet.png")]) == 1
     captured = capfd.readouterr()
-    assert "short.dcm" in captured.out
+    assert captured.out.count("short.dcm") == 4, "check, audit, pack, prepare"
+    assert "short.dcm" in captured.err, "show"
     written = [
-        p for folder in (packed, tmp_path / "cache") for p in folder.rglob("*") if p.is_file()
-    ]
-    assert len(written) >= 3
+        p for folder in (packed, prepared, tmp_path / "cache")
+        for p in folder.rglob("*") if p.is_file()
+    ]  # fmt: skip
+    assert len(written) >= 5
     everything = [captured.out.encode(), captured.err.encode(), caplog.text.encode()]
     everything += [path.read_bytes() for path in written]
     for word in NAME.split("^"):
@@ -340,7 +391,46 @@ def test_a_forked_or_daemonic_reader_decodes_too(lossless_jpeg: Path) -> None:
         child = context.Process(target=read, args=(answers,), daemon=daemon)
         child.start()
         assert answers.get(timeout=60) == int(expected.sum())
-        child.join(60)
+        child.join(30)
+        assert child.exitcode == 0, "it has ended, and waits for no decoder"
+
+
+def test_a_deflated_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dicom(tmp_path / "bomb.dcm", np.zeros((1000, 1000), np.uint16))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(path)
+    assert path.stat().st_size < 10_000
+    assert not read_dicom(path).any()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with (
+        patch.object(pydicom, "dcmread", side_effect=AssertionError("inflated whole")),
+        pytest.raises(DataError, match=r"inflates to more than 16,000 bytes"),
+    ):
+        read_dicom(path)
+    path.write_bytes(path.read_bytes()[:-20])  # and one that is cut short is no bomb
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="not a DICOM file"):
+        read_dicom(path)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "JPEG2000"])
+def test_a_stream_of_another_size_than_the_header_is_refused(tmp_path: Path, form: str) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(ramp(255, np.uint8)).save(
+        buffer, form, **{"no_jp2": True} if form != "JPEG" else {}
+    )
+    path = dicom(tmp_path / "a.dcm", ramp(255, np.uint8))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit if form == "JPEG" else JPEG2000Lossless
+    data.PixelData = encapsulate([buffer.getvalue()])
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path)
+    assert read_dicom(path).shape == (24, 32)
+    data.Columns = 16
+    data.save_as(path)
+    with pytest.raises(DataError, match="DICOM of 16x24 holds a compressed image of 32x24"):
+        read_dicom(path)
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
