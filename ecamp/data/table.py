@@ -107,7 +107,9 @@ def _rows(path: Path, reader: Any, width: int, bad: BadRows) -> Iterator[tuple[i
         with bad:
             raise DataError(
                 f"{path} line {reader.line_num}: {len(values)} fields, the header has {width}.",
-                "Quote fields that hold commas.",
+                "Quote fields that hold commas."
+                if len(values) > width
+                else "Is the file cut short? Get it again, or fill the row.",
             )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from ecamp.config import identity
-from ecamp.data.folders import check_images, inside
+from ecamp.data.folders import check_images, inside, not_there
 from ecamp.data.images import read_image
 from ecamp.data.store import content_hash
 from ecamp.data.table import read_table
@@ -68,11 +68,10 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
     def _index(self, name: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
         path = self.root / name
         if not path.exists():
-            found = sorted(p.name for p in self.root.glob("*"))[:6] if self.root.is_dir() else []
-            raise MissingError(
-                f"{path}: missing; the folder holds {', '.join(found) or 'nothing'}.",
+            raise not_there(
+                self.root, (name,),
                 f"root is the folder with {METADATA}, {SPLIT} and files/, as downloaded.",
-            )
+            )  # fmt: skip
         for row in read_table(path, columns):
             yield row.line, row.values
 
