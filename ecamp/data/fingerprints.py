@@ -15,12 +15,16 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scipy import fft
+from scipy import fft, ndimage
 
 from ecamp.errors import EcampError
 
 THUMB = 32  # side of the thumbnail
 BITS = 8  # side of the perceptual hash
+DARK = 12  # grey up to which a pixel of a thumbnail is frame
+HOPEFUL = 0.8  # likeness from which a crop is tried
+MARGINS = (0.25, 0.5)  # pixels of a thumbnail that a crop may have lost at each side
+CROSS = ndimage.generate_binary_structure(2, 1)[None]  # neighbours within one thumbnail
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,13 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(
-    prints: Sequence[Fingerprint], bits: int = 6, likeness: float = 0.995
+    prints: Sequence[Fingerprint], bits: int = 6, likeness: float = 0.96
 ) -> Iterator[tuple[int, int]]:
     """Pairs that show the same film: hashes differ in few bits and thumbnails agree.
 
     Two hashes that differ in at most `bits` bits agree in one of `bits + 1` parts, so only images
-    with an equal part are compared. Chest films resemble each other: what the hash proposes, the
-    correlation of the thumbnails must confirm.
+    with an equal part are compared. Films of one kind resemble each other, photographs of the eye in one
+    frame above all: what the hash proposes, the correlation of the thumbnails' detail must confirm.
 
     Yields:
         (i, j), i < j, each pair once.
@@ -86,21 +90,65 @@ def near_duplicates(
             group = order[start:end]
             for k, i in enumerate(group[:-1]):
                 others = group[k + 1 :]
-                far = np.bitwise_count(hashes[others] ^ hashes[i])
-                for j in others[far <= bits]:
-                    pair = (int(min(i, j)), int(max(i, j)))
-                    if pair not in seen:
-                        seen.add(pair)
-                        if _alike(prints[pair[0]].thumb, prints[pair[1]].thumb) >= likeness:
-                            yield pair
+                near = others[np.bitwise_count(hashes[others] ^ hashes[i]) <= bits]
+                pairs = [(int(min(i, j)), int(max(i, j))) for j in near]
+                at = [n for n, pair in enumerate(pairs) if pair not in seen]
+                if not at:
+                    continue
+                seen.update(pairs)
+                thumbs = np.stack([prints[int(near[n])].thumb for n in at])
+                like = _alike(prints[i].thumb, thumbs)
+                for n, thumb, alike in zip(at, thumbs, like, strict=True):
+                    if alike >= likeness or (
+                        alike >= HOPEFUL and _cropped(prints[i].thumb, thumb) >= likeness
+                    ):
+                        yield pairs[n]
 
 
-def _alike(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of two thumbnails; 0 where one is constant."""
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    x, y = x - x.mean(), y - y.mean()
-    spread = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / spread) if spread > 0 else 0.0
+def _alike(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Correlation of the detail of a thumbnail and of (n, 32, 32) others, where both show something.
+
+    Detail is what a blur takes away, and a dark frame shows nothing: neither brightness, nor a round
+    field of view, nor the border of a letter-box makes two images alike.
+
+    Returns:
+        float (n,); 0 where one is flat.
+    """
+    shown = _shown(one[None]) & _shown(others)
+    shown[shown.sum((1, 2)) < shown[0].size // 16] = True  # dark images: all they have
+    count = shown.sum((1, 2), keepdims=True)
+    x, y = _detail(one[None]) * shown, _detail(others) * shown
+    x, y = (v - shown * (v.sum((1, 2), keepdims=True) / count) for v in (x, y))
+    spread = np.sqrt((x * x).sum((1, 2)) * (y * y).sum((1, 2)))
+    return np.asarray((x * y).sum((1, 2)) / np.where(spread > 0, spread, np.inf))
+
+
+def _cropped(a: np.ndarray, b: np.ndarray) -> float:
+    """The same where one of two thumbnails is first cropped a little, as archives crop films."""
+    best = 0.0
+    for margin in MARGINS:
+        box = (margin, margin, THUMB - margin, THUMB - margin)
+        for cropped, other in ((a, b), (b, a)):
+            image = Image.fromarray(cropped).resize(
+                (THUMB, THUMB), Image.Resampling.BICUBIC, box=box
+            )
+            best = max(best, float(_alike(other, np.asarray(image)[None])[0]))
+    return best
+
+
+def _shown(thumbs: np.ndarray) -> np.ndarray:
+    return np.asarray(ndimage.binary_erosion(thumbs > DARK, CROSS))
+
+
+def _detail(thumbs: np.ndarray) -> np.ndarray:
+    """What lies between a slight and a strong blur; neither mixes the dark frame in."""
+    lit = (thumbs > DARK).astype(np.float64)
+    return np.asarray(lit * (_blur(thumbs, lit, 0.6) - _blur(thumbs, lit, 2.0)))
+
+
+def _blur(thumbs: np.ndarray, lit: np.ndarray, width: float) -> np.ndarray:
+    value, weight = (ndimage.gaussian_filter(v, (0, width, width)) for v in (thumbs * lit, lit))
+    return np.asarray(value / np.where(weight > 0, weight, 1.0))
 
 
 class PrintStore:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -79,6 +81,60 @@ def test_bad_and_empty_images(films: list[np.ndarray]) -> None:
     assert audit(changed, halves(COUNT)) == {
         "unreadable": [("error", 1)], "constant": [("error", 2)],
     }  # fmt: skip
+
+
+def eye(seed: int, size: int = 128) -> np.ndarray:
+    """A round field of view in a dark frame, with vessels of its own: what all photographs share is the frame."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:size, :size] / size - 0.5
+    detail = Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8))
+    fine = np.asarray(detail.resize((size, size), Image.Resampling.BICUBIC), float)
+    light = 130 - 120 * (columns**2 + rows**2) + 0.06 * fine
+    return np.where(columns**2 + rows**2 < 0.2, light, 0).astype(np.uint8)
+
+
+def test_a_frame_in_common_is_no_copy() -> None:
+    eyes = [eye(seed) for seed in range(40)]
+    thumbs = [fingerprint(image).thumb.ravel() for image in eyes]
+    assert np.corrcoef(thumbs).min() > 0.995, "the whole thumbnails are alike"
+    prints = [dataclasses.replace(fingerprint(image), perceptual=0) for image in eyes]
+    assert list(near_duplicates(prints)) == []
+    # The same eye, cropped by a hundredth and darker, is one.
+    copy = np.asarray(Image.fromarray(eyes[0]).crop((1, 1, 127, 127)).point(lambda v: v * 0.9))
+    prints.append(dataclasses.replace(fingerprint(copy), perceptual=0))
+    assert list(near_duplicates(prints)) == [(0, 40)]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["fundus", "covid_cxr", "kermany_cxr"])
+def test_copies_of_real_films(name: str, shared_data: Path) -> None:
+    """Recompressed, shrunk, brightened, cropped by a hundredth: found; other patients' films: not."""
+    with (shared_data / name / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))[:100]
+    images = [Image.open(shared_data / name / row["image"]).convert("L") for row in rows]
+    originals = [fingerprint(np.asarray(image)) for image in images]
+    found = list(near_duplicates(originals))
+    assert all(rows[a]["patient_id"] == rows[b]["patient_id"] for a, b in found)
+    for change, share in ((recompress, 1.0), (brighten, 0.97), (crop, 0.8)):
+        copies = [fingerprint(change(image)) for image in images]
+        pairs = set(near_duplicates([*originals, *copies]))
+        caught = sum((k, k + len(images)) in pairs for k in range(len(images)))
+        assert caught >= share * len(images), f"{change.__name__}: {caught} of {len(images)}"
+
+
+def recompress(image: Image.Image) -> np.ndarray:
+    file = io.BytesIO()
+    image.resize((image.width // 2, image.height // 2)).save(file, "JPEG", quality=30)
+    return np.asarray(Image.open(file))
+
+
+def brighten(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.point(lambda v: round(255 * (v / 255) ** 1.3)))
+
+
+def crop(image: Image.Image) -> np.ndarray:
+    x, y = image.width // 100, image.height // 100
+    return np.asarray(image.crop((x, y, image.width - x, image.height - y)))
 
 
 def test_every_pair_is_found_whatever_the_bits() -> None:
