@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ecamp.data.images import fit_mask, read_mask
 from ecamp.datasets.jsrt import JSRT, ORGANS, nodule_box
 from ecamp.datasets.montgomery import Montgomery
 from ecamp.datasets.outlined import OutlinedDataset, right_first
@@ -57,6 +58,19 @@ def test_sides_by_the_middle_of_what_is_outlined(one: list[int], other: list[int
     means = [float(np.mean(sorted(set(c)))) if c else 4.5 for c in (one, other)]
     expected = masks if means[0] <= means[1] else masks[::-1]
     assert all(a is b for a, b in zip(right_first(*masks), expected, strict=True))
+
+
+def test_radiologists_right_lungs_lie_left(shared_data: Path) -> None:
+    """The rule held against 27 real films whose lungs were drawn and named apart."""
+    masks = shared_data / "covid_cxr/masks_parts"
+    films = 0
+    for path in sorted(masks.glob("*__left_lung.png")):
+        twin = path.with_name(path.name.replace("left", "right"))
+        left, right = read_mask(path), read_mask(twin)
+        for pair in ((left, right), (right, left)):
+            assert right_first(*pair)[0] is right, path.name
+        films += 1
+    assert films == 27
 
 
 @pytest.mark.parametrize("build", [releases.jsrt, releases.jsrt_png, releases.jsrt_kaggle])
@@ -146,6 +160,15 @@ def test_a_mask_of_another_film(tmp_path: Path) -> None:
     Image.new("L", (60, 64)).save(release.index)
     with pytest.raises(DataError, match=r"CHNCXR_0001_0_mask\.png .*mask is 60x64, image 64x60"):
         lungs(make(release), 0)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.randoms())
+def test_a_mask_of_another_size_covers_the_same(h: int, w: int, k: int, random) -> None:
+    """Enlarged k times each pixel is a square of k; shrunk again it is the mask before."""
+    mask = np.array([[random.random() < 0.5 for _ in range(w)] for _ in range(h)])
+    large = fit_mask(mask, h * k, w * k)
+    assert np.array_equal(large, np.kron(mask, np.ones((k, k), bool)))
+    assert np.array_equal(fit_mask(large, h, w), mask)
 
 
 def test_films_of_one_person_stay_together(tmp_path: Path) -> None:
