@@ -32,8 +32,10 @@ def nested(*folders: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class OutlinedFilm(Film):
-    """Attributes:
-    masks: Mask images below root, one a part; () = not known.
+    """A film with organs outlined.
+
+    Attributes:
+        masks: Mask images below root, one a part; () = not known.
     """
 
     masks: tuple[str, ...] = ()
@@ -112,6 +114,12 @@ class OutlinedDataset(ReleasedDataset):
             raise DataError(
                 f"{self.root / path} ({record.row}): mask is {w}x{h}, image {width}x{height}.",
                 "A mask may be smaller or larger than its film, but of the same proportions.",
+            )
+        if mask.mean() > 2 / 3:
+            raise DataError(
+                f"{self.root / path} ({record.row}): {mask.mean():.0%} of the film is inside, "
+                "more than any organ.",
+                "Inside is what is not 0; is the mask inverted?",
             )
         return fit_mask(mask, height, width)
 

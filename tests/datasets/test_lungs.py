@@ -155,10 +155,13 @@ def test_a_lost_mask_is_named(tmp_path: Path) -> None:
     assert any("1 rows left out" in flaw for flaw in rest.info.flaws)
 
 
-def test_a_mask_of_another_film(tmp_path: Path) -> None:
+def test_a_mask_of_another_film_or_inverted(tmp_path: Path) -> None:
     release = releases.shenzhen(tmp_path)
     Image.new("L", (60, 64)).save(release.index)
     with pytest.raises(DataError, match=r"CHNCXR_0001_0_mask\.png .*mask is 60x64, image 64x60"):
+        lungs(make(release), 0)
+    Image.new("L", (64, 60), 255).save(release.index)
+    with pytest.raises(DataError, match=r"(?s)100% of the film is inside.*inverted"):
         lungs(make(release), 0)
 
 
@@ -206,8 +209,8 @@ def test_the_whole_set_has_the_counts_and_splits_that_are_told(tmp_path: Path, n
 
 def test_the_folds_of_scr(tmp_path: Path) -> None:
     """124 films of odd number, 123 of even number, as the paper says."""
-    JSRT_names = NUMBERED["jsrt"][1]
-    assert Counter(int(name[-1]) % 2 for name in JSRT_names) == {1: 124, 0: 123}
+    names = NUMBERED["jsrt"][1]
+    assert Counter(int(name[-1]) % 2 for name in names) == {1: 124, 0: 123}
     for protocol, parity in (("scr", 0), ("scr-reverse", 1)):
         release = releases.jsrt_png(tmp_path / protocol, protocol)
         for record in make(release).records():
