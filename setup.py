@@ -47,6 +47,9 @@ ENTRY_POINTS = {
         "siim = ecamp.datasets.siim:SIIM",
         "covidx = ecamp.datasets.covidx:COVIDx",
         "object-cxr = ecamp.datasets.object_cxr:ObjectCXR",
+        "montgomery = ecamp.datasets.montgomery:Montgomery",
+        "shenzhen = ecamp.datasets.shenzhen:Shenzhen",
+        "jsrt = ecamp.datasets.jsrt:JSRT",
         "medmnist = ecamp.datasets.medmnist:MedMNIST",
     ],
     "ecamp.tasks": [

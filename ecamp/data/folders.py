@@ -9,7 +9,7 @@ from pathlib import Path
 from ecamp.errors import DataError, MissingError
 
 # Best first, where one image lies there in several forms.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".dcm", ".dicom", ".img")
 
 
 def find_file(root: Path, *patterns: str) -> Path | None:

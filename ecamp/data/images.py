@@ -74,6 +74,23 @@ def read_mask(path: Path, row: str = "") -> np.ndarray:
     return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0)
 
 
+def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask at the size of its image, where it was drawn on that image at another size.
+
+    A pixel is inside where at least half of it is.
+
+    Args:
+        mask: bool, any size.
+
+    Returns:
+        bool (height, width).
+    """
+    if mask.shape == (height, width):
+        return mask
+    levels = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(levels.resize((width, height), Image.Resampling.BOX)) >= 128
+
+
 def _size(path: Path) -> str:
     """`30000x20000: ` of an image that is too large to be opened."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ecamp.data.folders import image_name
-from ecamp.data.images import read_mask
+from ecamp.data.images import fit_mask, read_mask
 from ecamp.data.rle import decode_rle
 from ecamp.data.splits import scikit_split
 from ecamp.data.table import read_table
@@ -194,18 +194,4 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
         mask = np.zeros((FRAME, FRAME), bool)
         for runs in film.runs or ():
             mask |= decode_rle(runs, FRAME, FRAME, relative=True, where=record.row)
-        return Sample(image, _fit(mask, *image.shape[:2])[None])
-
-
-def _fit(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A mask of 1024 x 1024 at the size of its image, which was stretched from 1024 x 1024.
-
-    A pixel is inside where at least half of it is.
-    """
-    if mask.shape == (height, width):
-        return mask
-    from PIL import Image
-
-    levels = Image.fromarray(mask.astype(np.uint8) * 255)
-    box = Image.Resampling.BOX
-    return np.asarray(levels.resize((width, height), box)) >= 128
+        return Sample(image, fit_mask(mask, *image.shape[:2])[None])

@@ -52,6 +52,7 @@ EXAMPLES = {
 # run the contract there.
 ELSEWHERE = {
     "mimic-cxr", "chestxray14", "chexpert", "rsna", "siim", "covidx", "object-cxr", "medmnist",
+    "montgomery", "shenzhen", "jsrt",
     "packed", "published", "consensus", "llm", "transformers", "hf-clip",
 }  # fmt: skip
 OURS = [

@@ -60,7 +60,7 @@ def test_images_by_path_and_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [("a/b.png", "b"), ("1.2.276.490940", "1.2.276.490940"), ("x/1.2.3.dcm", "1.2.3"),
-     ("COVID(1).JPG", "COVID(1)"), ("424_train_1_", "424_train_1_")],
+     ("COVID(1).JPG", "COVID(1)"), ("JPCLN001.IMG", "JPCLN001"), ("424_train_1_", "424_train_1_")],
 )  # fmt: skip
 def test_image_names_keep_their_dots(text: str, name: str) -> None:
     assert image_name(text) == name

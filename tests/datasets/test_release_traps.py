@@ -19,17 +19,24 @@ from ecamp.data.splits import split_hash
 from ecamp.datasets.chestxray14 import ChestXray14
 from ecamp.datasets.chexpert import CheXpert
 from ecamp.datasets.covidx import COVIDx
+from ecamp.datasets.jsrt import JSRT
 from ecamp.datasets.medmnist import MedMNIST
+from ecamp.datasets.montgomery import Montgomery
 from ecamp.datasets.object_cxr import ObjectCXR, shapes
 from ecamp.datasets.released import ReleasedDataset
 from ecamp.datasets.rsna import DETAILED, RSNA, mgca_split
+from ecamp.datasets.shenzhen import Shenzhen
 from ecamp.datasets.siim import SIIM
 from ecamp.errors import DataError, EcampError, MissingError, UsageError
 from tests.datasets import releases
 from tests.datasets.releases import Release, lines
 
 CLASSES: dict[str, type[ReleasedDataset]] = {
-    c.name: c for c in (ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, MedMNIST)
+    c.name: c
+    for c in (
+        *(ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, MedMNIST),
+        *(Montgomery, Shenzhen, JSRT),
+    )
 }
 
 
@@ -249,6 +256,14 @@ BAD_ROWS: dict[str, tuple[Callable[[Path], Release], str, str, str, str]] = {
                              r"test\.csv line \d: '2\.0' is no label"),
     "object shape": (releases.object_cxr, "object-CXR/dev.csv", "0 0 0 20 5", "0 0 0 20",
                      r"dev\.csv line 2: no shape '0 0 0 20'"),
+    "jsrt size": (releases.jsrt_png, "jsrt/CLNDAT_EN.txt", "5\t30\t", "5\t?\t",
+                  r"CLNDAT_EN\.txt line 2: no nodule of \? mm at 1614, 1090"),
+    "jsrt centre": (releases.jsrt_png, "jsrt/CLNDAT_EN.txt", "1634\t692", "1634\t6920",
+                    r"CLNDAT_EN\.txt line 1: no nodule of 15 mm at 1634, 6920"),
+    "jsrt centre of Kaggle": (releases.jsrt_kaggle,
+                              "kaggle-jsrt/nodules-in-chest-xrays-jsrt/jsrt_metadata.csv",
+                              "1634,692", "1634,",
+                              r"jsrt_metadata\.csv line 2: no nodule of 15 mm at 1634, "),
 }  # fmt: skip
 
 

@@ -33,6 +33,14 @@ from tests.datasets.releases.covidx import (
     covidx_mgca_drawn,
     covidx_original,
 )
+from tests.datasets.releases.lungs import (
+    jsrt,
+    jsrt_kaggle,
+    jsrt_png,
+    lung_masks_of_kaggle,
+    montgomery,
+    shenzhen,
+)
 from tests.datasets.releases.others import medmnist, object_cxr, object_cxr_lovt
 from tests.datasets.releases.release import BRIGHT, Release, lines, paint, write_dicom
 from tests.datasets.releases.rsna import (
@@ -80,8 +88,13 @@ __all__ = [
     "covidx_mgca",
     "covidx_mgca_drawn",
     "covidx_original",
+    "jsrt",
+    "jsrt_kaggle",
+    "jsrt_png",
     "lines",
+    "lung_masks_of_kaggle",
     "medmnist",
+    "montgomery",
     "nih_benchx",
     "nih_ecamp",
     "nih_mrm",
@@ -103,6 +116,7 @@ __all__ = [
     "rsna_mgca_cls",
     "rsna_mrm",
     "rsna_original",
+    "shenzhen",
     "siim_benchx",
     "siim_ecamp",
     "siim_gloria",
@@ -149,6 +163,15 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "covidx CXR-4": covidx_cxr4,
     "object-cxr": object_cxr,
     "object-cxr LoVT": object_cxr_lovt,
+    "montgomery": montgomery,
+    "montgomery Kaggle": lambda tmp: lung_masks_of_kaggle(tmp, "montgomery"),
+    "shenzhen": shenzhen,
+    "shenzhen Kaggle": lambda tmp: lung_masks_of_kaggle(tmp, "shenzhen"),
+    "jsrt original": jsrt,
+    "jsrt PNG": jsrt_png,
+    "jsrt Kaggle": jsrt_kaggle,
+    "jsrt SCR": lambda tmp: jsrt_png(tmp, "scr"),
+    "jsrt SCR reverse": lambda tmp: jsrt_png(tmp, "scr-reverse"),
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),

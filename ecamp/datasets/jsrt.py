@@ -1,0 +1,238 @@
+"""JSRT: 247 chest films with and without a nodule, and the outlines of five organs (SCR)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ecamp.data.boxes import Box, scale_boxes
+from ecamp.data.folders import find_file, image_name
+from ecamp.data.raw import read_density
+from ecamp.data.table import read_table
+from ecamp.datasets.outlined import (
+    NO_PATIENTS,
+    SHARES,
+    OutlinedDataset,
+    OutlinedFilm,
+    nested,
+    right_first,
+    together,
+)
+from ecamp.datasets.released import ReleasedConfig
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError
+from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+
+ORGANS = ("right lung", "left lung", "heart", "right clavicle", "left clavicle")
+SIDE, BITS = 2048, 12  # of a film in pixels, of a grey value
+PIXEL = 0.175  # millimetres
+
+
+class JSRT(OutlinedDataset):
+    """Nodule or not by the film's name; its box around the centre; organs where SCR's masks are."""
+
+    summary = "JSRT: 247 films, boxes of 154 nodules, outlines of lungs, heart and clavicles (SCR)"
+    licence = "research with citation (JSRT, on registration); SCR masks: research and education"
+    citation = "Shiraishi et al., AJR 2000; masks: van Ginneken et al., Medical Image Analysis 2006"
+    layout = """
+get: http://db.jsrt.or.jp/eng.php (registration), or as PNG
+  https://www.kaggle.com/datasets/raddar/nodules-in-chest-xrays-jsrt
+  masks (SCR): https://zenodo.org/records/7056076
+root holds films in All247images/ or images/: JPCLN001 to 154 with a nodule, JPCNN001 to 093 without; .IMG
+    (2,048 x 2,048 pixels of 12 bit without header, turned around: bone is white), or .png, .jpg as they are
+  centres and sizes of nodules in CLNDAT_EN.txt (also in Clinical_Information/) or jsrt_metadata.csv
+  masks in scratch/fold1/masks/ and scratch/fold2/masks/, or in masks/: `right lung`, `left lung`, heart, `right
+    clavicle`, `left clavicle`, also with _ for the space
+without a table there are no boxes, without masks no outlines; age, sex and diagnosis are not kept
+a nodule's box: the square around its centre, its side the size in millimetres / 0.175, cut at the film's edge
+"""
+    name = "jsrt"
+    film = re.compile(r"JPC[LN]N\d{3}")
+    folders = nested("All247images", "Nodule154images", "NonNodule93images", "images", "jpg")
+    looked_for = ("All247images/JPC*", "images/JPC*")
+    protocols: ClassVar[Protocols] = {
+        "ecamp": SplitProtocol(
+            "70 / 10 / 20 % of the films with and of those without a nodule, by hash of the film's name.",
+            (173, 24, 50), "bd0aeb258227604e", flaws=(NO_PATIENTS,),
+        ),
+        "scr": SplitProtocol(
+            "SCR's folds: odd numbers to train on, even ones are the test; validation is a tenth of the odd "
+            "ones, by hash.",
+            (111, 13, 123), "7fe4c9c282e59f34", flaws=(NO_PATIENTS,),
+        ),
+        "scr-reverse": SplitProtocol(
+            "SCR's folds the other way: even numbers to train on, odd ones are the test.",
+            (110, 13, 124), "3829443ac3dace7c", flaws=(NO_PATIENTS,),
+        ),
+    }  # fmt: skip
+
+    class Config(ReleasedConfig):
+        """Which organs."""
+
+        lungs: Literal["apart", "together"] = Field(
+            default="apart",
+            description="apart: all five organs; together: both lungs as the one class, as in shenzhen",
+        )
+
+    @property
+    def info(self) -> DatasetInfo:
+        organs = ("lung",) if self.config.lungs == "together" else ORGANS
+        return self.describe(
+            labels=("nodule",), mask_classes=organs if self._parts else (),
+            box_classes=("nodule",) if self._table else (),
+        )  # fmt: skip
+
+    @property
+    def version(self) -> str:
+        return super().version + ("+together" if self.config.lungs == "together" else "")
+
+    @property
+    def _folders_of_parts(self) -> Mapping[str, Sequence[str]]:
+        organs = ORGANS[:2] if self.config.lungs == "together" else ORGANS
+        above = ("fold1/masks", "fold2/masks", "masks")
+        return {
+            organ: nested(
+                *(f"{a}/{name}" for a in above for name in (organ, organ.replace(" ", "_")))
+            )
+            for organ in organs
+        }
+
+    def _read(self) -> Iterable[Record]:
+        if self.protocol_name == "ecamp":
+            yield from self.drawn(self._films(), SHARES)
+            return
+        odd_trains = self.protocol_name == "scr"
+        trained: list[Record] = []
+        test: list[Record] = []
+        for record in self._films():
+            (trained if int(record.id[-3:]) % 2 == odd_trains else test).append(record)
+        yield from self.drawn(trained, {"train": 0.9, "val": 0.1})
+        yield from (replace(record, split="test") for record in test)
+
+    def _films(self) -> Iterator[Record]:
+        for name, path in self._found():
+            nodule = has_nodule(name)
+            boxes = self._boxes.get(name, None if nodule else ()) if self._table else None
+            if boxes is None and name in self._boxes:
+                continue  # left out with its row
+            with self.bad:
+                film = OutlinedFilm(path, boxes, masks=self._outlines(name, path))
+                yield Record(
+                    name, name, "", path, (int(nodule),), has_mask=bool(film.masks),
+                    has_boxes=boxes is not None, payload=film,
+                )  # fmt: skip
+
+    @cached_property
+    def _table(self) -> Path | None:
+        path = find_file(self.root, *nested("CLNDAT_EN.txt", "CLNDAT_EN.TXT", "jsrt_metadata.csv"))
+        if path:
+            self.sources.append(path)
+        return path
+
+    @cached_property
+    def _boxes(self) -> dict[str, tuple[Box, ...] | None]:
+        """Film of the table -> its boxes in a frame of SIDE; None where its row cannot be used."""
+        found: dict[str, tuple[Box, ...] | None] = {}
+        for name, nodule, where in self._rows():
+            with self.bad:
+                if name in found:
+                    raise DataError(f"{where}: '{name}' stands twice.", "Remove one row.")
+                if bool(nodule) != has_nodule(name):
+                    told = "a" if nodule else "no"
+                    raise DataError(
+                        f"{where}: '{name}' with {told} nodule; its name says otherwise."
+                    )
+                found[name] = (nodule_box(*nodule, where),) if nodule else ()
+                continue
+            found[name] = None
+        return found
+
+    def _rows(self) -> Iterator[tuple[str, tuple[str, str, str] | None, str]]:
+        """Film, (x, y, size) of its nodule or None, and place of each row."""
+        if self._table is None:
+            return
+        read = self._rows_of_csv if self._table.suffix == ".csv" else self._rows_of_jsrt
+        yield from read(self._table)
+
+    def _rows_of_csv(self, path: Path) -> Iterator[tuple[str, tuple[str, str, str] | None, str]]:
+        for row in read_table(path, ("study_id", "state", "x", "y", "size"), self.bad):
+            told = row.values
+            nodule = (told["x"], told["y"], told["size"])
+            yield (
+                image_name(told["study_id"]), None if told["state"] == "non-nodule" else nodule,
+                f"{path.name} line {row.line}",
+            )  # fmt: skip
+
+    def _rows_of_jsrt(self, path: Path) -> Iterator[tuple[str, tuple[str, str, str], str]]:
+        text = path.read_text("utf-8-sig", errors="replace")  # diagnoses hold strange bytes
+        for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+            # Some copies have lost the end of a line: a name begins the next row all the same.
+            for part in filter(str.strip, re.split(r"(?=JPC[LN]N\d{3})", line)):
+                where, words = f"{path.name} line {number}", part.split()
+                name = image_name(words[0])
+                with self.bad:
+                    if not self.film.fullmatch(name) or len(words) < 7:
+                        raise DataError(
+                            f"{where}: '{part.strip()[:40]}' is no row of a nodule.",
+                            "JPCLN001.IMG, subtlety, size, age, sex, x, y, ..., with tabs between.",
+                        )
+                    yield name, (words[5], words[6], words[2]), where
+
+    def load(self, record: Record, size: int) -> Sample:
+        sample = super().load(record, size)
+        if not record.has_boxes:
+            return sample
+        height, width = sample.image.shape[:2]
+        boxes = scale_boxes(record.payload.boxes, SIDE, width, height)
+        return replace(sample, boxes=boxes, box_classes=np.zeros(len(boxes), np.int64))
+
+    def _image(self, record: Record) -> np.ndarray:
+        path = self.root / record.payload.path
+        if path.suffix.lower() == ".img":
+            return read_density(path, SIDE, SIDE, BITS, record.row)
+        return super()._image(record)
+
+    def _classes(self, masks: list[np.ndarray]) -> Sequence[np.ndarray]:
+        if self.config.lungs == "together":
+            return together(masks)
+        right, left, heart, right_clavicle, left_clavicle = masks
+        lungs, clavicles = right_first(right, left), right_first(right_clavicle, left_clavicle)
+        return (*lungs, heart, *clavicles)
+
+
+def has_nodule(name: str) -> bool:
+    """What a film's name tells: JPCLN with a nodule, JPCNN without."""
+    return name.startswith("JPCLN")
+
+
+def nodule_box(x: str, y: str, size: str, where: str) -> Box:
+    """The square around a nodule's centre whose side is its size, cut at the edge of the film.
+
+    Args:
+        x, y: Centre in pixels of a film of 2,048 x 2,048. size: In millimetres.
+
+    Returns:
+        x1, y1, x2, y2 in these pixels.
+
+    Raises:
+        DataError: No numbers, a centre outside the film, no size; names the row.
+    """
+    try:
+        across, down, half = float(x), float(y), float(size) / PIXEL / 2
+    except ValueError:
+        across = down = half = -1.0
+    if not (0 <= across <= SIDE and 0 <= down <= SIDE and 0 < half < SIDE):
+        raise DataError(
+            f"{where}: no nodule of {size} mm at {x}, {y} in a film of {SIDE:,} x {SIDE:,}.",
+            "The centre is told in pixels, the size in millimetres.",
+        )
+    edges = (across - half, down - half, across + half, down + half)
+    x1, y1, x2, y2 = (min(max(edge, 0.0), float(SIDE)) for edge in edges)
+    return x1, y1, x2, y2
