@@ -47,6 +47,7 @@ ENTRY_POINTS = {
         "siim = ecamp.datasets.siim:SIIM",
         "covidx = ecamp.datasets.covidx:COVIDx",
         "object-cxr = ecamp.datasets.object_cxr:ObjectCXR",
+        "iu-xray = ecamp.datasets.iu_xray:IUXray",
         "medmnist = ecamp.datasets.medmnist:MedMNIST",
     ],
     "ecamp.tasks": [

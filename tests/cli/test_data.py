@@ -94,6 +94,7 @@ SETS = {
     "siim",
     "covidx",
     "object-cxr",
+    "iu-xray",
     "medmnist",
     "mimic-cxr",
     "folder",

@@ -52,7 +52,7 @@ LISTS = {
     "chestxray14": {"ECAMP", "MRM", "BenchX", "official lists"}, "chexpert": {"ECAMP", "MRM", "MGCA"},
     "rsna": {"ECAMP det", "ECAMP cls", "MRM", "BenchX", "MGCA cls", "LoVT", "MaCo"},
     "siim": {"ECAMP", "MRM", "BenchX", "LoVT", "GLoRIA"}, "covidx": {"ECAMP", "MGCA"},
-    "object-cxr": {"LoVT"},
+    "object-cxr": {"LoVT"}, "iu-xray": {"R2Gen", "Open-i"},
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_every_protocol_has_a_folder(tmp_path: Path) -> None:
 
 
 def tables(release: Release, tmp_path: Path) -> list[Path]:
-    found = [p for s in ("*.csv", "*.txt", "*.json") for p in sorted(tmp_path.rglob(s))]
+    found = [p for s in ("*.csv", "*.txt", "*.json", "*.xml") for p in sorted(tmp_path.rglob(s))]
     assert release.index in found
     return found
 

@@ -33,6 +33,13 @@ from tests.datasets.releases.covidx import (
     covidx_mgca_drawn,
     covidx_original,
 )
+from tests.datasets.releases.iu_xray import (
+    IU_STUDIES,
+    iu_kaggle,
+    iu_r2gen,
+    iu_split_table,
+    iu_xml,
+)
 from tests.datasets.releases.others import medmnist, object_cxr, object_cxr_lovt
 from tests.datasets.releases.release import BRIGHT, Release, lines, paint, write_dicom
 from tests.datasets.releases.rsna import (
@@ -65,6 +72,7 @@ from tests.datasets.releases.siim import (
 __all__ = [
     "BRIGHT",
     "COVIDX_TRAIN",
+    "IU_STUDIES",
     "RELEASES",
     "RSNA_FILMS",
     "RSNA_SPLITS",
@@ -80,6 +88,10 @@ __all__ = [
     "covidx_mgca",
     "covidx_mgca_drawn",
     "covidx_original",
+    "iu_kaggle",
+    "iu_r2gen",
+    "iu_split_table",
+    "iu_xml",
     "lines",
     "medmnist",
     "nih_benchx",
@@ -149,6 +161,10 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "covidx CXR-4": covidx_cxr4,
     "object-cxr": object_cxr,
     "object-cxr LoVT": object_cxr_lovt,
+    "iu-xray": iu_kaggle,
+    "iu-xray r2gen_split": iu_split_table,
+    "iu-xray R2Gen": iu_r2gen,
+    "iu-xray Open-i": iu_xml,
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),
