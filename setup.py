@@ -48,6 +48,7 @@ ENTRY_POINTS = {
         "covidx = ecamp.datasets.covidx:COVIDx",
         "object-cxr = ecamp.datasets.object_cxr:ObjectCXR",
         "iu-xray = ecamp.datasets.iu_xray:IUXray",
+        "covid-idc = ecamp.datasets.covid_idc:CovidIDC",
         "medmnist = ecamp.datasets.medmnist:MedMNIST",
     ],
     "ecamp.tasks": [

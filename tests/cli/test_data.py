@@ -95,6 +95,7 @@ SETS = {
     "covidx",
     "object-cxr",
     "iu-xray",
+    "covid-idc",
     "medmnist",
     "mimic-cxr",
     "folder",

@@ -25,6 +25,7 @@ from tests.datasets.releases.chexpert import (
     chexpert_mrm,
     chexpert_original,
 )
+from tests.datasets.releases.covid_idc import covid_idc
 from tests.datasets.releases.covidx import (
     COVIDX_TRAIN,
     covidx_cxr4,
@@ -83,6 +84,7 @@ __all__ = [
     "chexpert_mgca",
     "chexpert_mrm",
     "chexpert_original",
+    "covid_idc",
     "covidx_cxr4",
     "covidx_ecamp",
     "covidx_mgca",
@@ -165,6 +167,7 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "iu-xray r2gen_split": iu_split_table,
     "iu-xray R2Gen": iu_r2gen,
     "iu-xray Open-i": iu_xml,
+    "covid-idc": covid_idc,
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),
