@@ -49,6 +49,7 @@ ENTRY_POINTS = {
         "object-cxr = ecamp.datasets.object_cxr:ObjectCXR",
         "iu-xray = ecamp.datasets.iu_xray:IUXray",
         "covid-idc = ecamp.datasets.covid_idc:CovidIDC",
+        "padchest = ecamp.datasets.padchest:PadChest",
         "medmnist = ecamp.datasets.medmnist:MedMNIST",
     ],
     "ecamp.tasks": [

@@ -96,6 +96,7 @@ SETS = {
     "object-cxr",
     "iu-xray",
     "covid-idc",
+    "padchest",
     "medmnist",
     "mimic-cxr",
     "folder",

@@ -42,6 +42,7 @@ from tests.datasets.releases.iu_xray import (
     iu_xml,
 )
 from tests.datasets.releases.others import medmnist, object_cxr, object_cxr_lovt
+from tests.datasets.releases.padchest import PADCHEST_FILMS, padchest
 from tests.datasets.releases.release import BRIGHT, Release, lines, paint, write_dicom
 from tests.datasets.releases.rsna import (
     RSNA_FILMS,
@@ -74,6 +75,7 @@ __all__ = [
     "BRIGHT",
     "COVIDX_TRAIN",
     "IU_STUDIES",
+    "PADCHEST_FILMS",
     "RELEASES",
     "RSNA_FILMS",
     "RSNA_SPLITS",
@@ -105,6 +107,7 @@ __all__ = [
     "nih_table",
     "object_cxr",
     "object_cxr_lovt",
+    "padchest",
     "paint",
     "relative_runs",
     "rsna_benchx",
@@ -168,6 +171,7 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "iu-xray R2Gen": iu_r2gen,
     "iu-xray Open-i": iu_xml,
     "covid-idc": covid_idc,
+    "padchest": padchest,
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),
