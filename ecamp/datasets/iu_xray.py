@@ -80,6 +80,7 @@ text that the release removed stands as XXXX in the reports and is left there
         ),
         "r2gen": SplitProtocol(
             "R2Gen's split of 2,955 examinations with two films.", (4_138, 592, 1_180),
+            "9ca0834c14164662",
             flaws=(
                 "the findings of 274 of 590 test examinations stand word for word in training",
                 NO_PATIENTS,

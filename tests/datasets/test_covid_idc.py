@@ -89,13 +89,6 @@ def test_a_bad_row_is_named_and_can_be_left_out(tmp_path: Path, case: tuple[str,
     assert any(flaw.startswith("1 rows left out") for flaw in rest.info.flaws)
 
 
-def test_a_table_without_a_column(tmp_path: Path) -> None:
-    release = covid_idc(tmp_path)
-    release.index.write_text(release.index.read_text().replace("modality", "kind", 1))
-    with pytest.raises(DataError, match=r"metadata\.csv: no column 'modality'"):
-        make(release.root).records()
-
-
 # --- real films -----------------------------------------------------------------------------------
 
 # Groups that the keepers of these films folded the findings to -> our class.
