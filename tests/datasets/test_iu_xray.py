@@ -184,10 +184,10 @@ def test_each_examination_of_r2gen_has_its_own_first_film(tmp_path: Path) -> Non
     dataset = make(release)
     films = {r.id: dataset.load(r, 64).image.tobytes() for r in dataset.records()}
     assert len(set(films.values())) == len(films)
-    lost = dataset.records()[0]
-    (release.root / "images" / lost.id).unlink()
+    (release.root / "images" / dataset.records()[0].id).unlink()
+    again = make(release)
     with pytest.raises(DataError, match=r"0\.png \(annotation\.json train 0\): no such image"):
-        make(release).load(lost, 64)
+        again.load(again.records()[0], 64)
 
 
 def test_identical_texts_of_a_small_folder(tmp_path: Path) -> None:
