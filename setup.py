@@ -50,6 +50,9 @@ ENTRY_POINTS = {
         "montgomery = ecamp.datasets.montgomery:Montgomery",
         "shenzhen = ecamp.datasets.shenzhen:Shenzhen",
         "jsrt = ecamp.datasets.jsrt:JSRT",
+        "iu-xray = ecamp.datasets.iu_xray:IUXray",
+        "covid-idc = ecamp.datasets.covid_idc:CovidIDC",
+        "padchest = ecamp.datasets.padchest:PadChest",
         "medmnist = ecamp.datasets.medmnist:MedMNIST",
     ],
     "ecamp.tasks": [

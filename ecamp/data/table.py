@@ -59,9 +59,13 @@ STRICT = BadRows()
 
 @contextmanager
 def open_table(
-    path: Path, bad: BadRows = STRICT
+    path: Path, bad: BadRows = STRICT, *, unnamed: bool = False
 ) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
     """Open a CSV, or a TSV by its suffix; `.gz` is unpacked.
+
+    Args:
+        unnamed: Values in last columns without a name are dropped too: the rest of a note that was
+            cut at its comma. Else they are an error, since such a row may be shifted.
 
     Yields:
         Names of the header; (line, values) of each row that is not empty. A row has one value a
@@ -78,9 +82,10 @@ def open_table(
                 file, delimiter="\t" if tabs else ",", strict=True, skipinitialspace=True
             )
             header = [name.strip() for name in next(reader, [])]
+            room = len(header) if unnamed else 0
             while header and not header[-1]:
                 header.pop()
-            yield header, _rows(path, reader, len(header), bad)
+            yield header, _rows(path, reader, len(header), room, bad)
     except FileNotFoundError as error:
         raise MissingError(f"{path}: no such table.", "Check the path.") from error
     except UnicodeDecodeError as error:
@@ -97,11 +102,13 @@ def open_table(
         ) from error
 
 
-def _rows(path: Path, reader: Any, width: int, bad: BadRows) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    path: Path, reader: Any, width: int, room: int, bad: BadRows
+) -> Iterator[tuple[int, list[str]]]:
     for values in reader:
         if not values:
             continue
-        if len(values) >= width and not any(values[width:]):
+        if len(values) >= width and not any(values[max(width, room) :]):
             yield reader.line_num, values[:width]
             continue
         with bad:
@@ -114,17 +121,19 @@ def _rows(path: Path, reader: Any, width: int, bad: BadRows) -> Iterator[tuple[i
 
 
 def read_table(
-    path: Path, columns: Collection[str] | Mapping[str, str], bad: BadRows = STRICT
-) -> Iterator[TableRow]:
+    path: Path, columns: Collection[str] | Mapping[str, str], bad: BadRows = STRICT,
+    *, unnamed: bool = False,
+) -> Iterator[TableRow]:  # fmt: skip
     """Read the columns that are needed, row by row.
 
     Args:
         columns: Names; a mapping also says where each was asked for.
+        unnamed: As in `open_table`.
 
     Raises:
         MissingError, DataError: As `open_table`; a column missing or twice, named with what is there.
     """
-    with open_table(path, bad) as (header, rows):
+    with open_table(path, bad, unnamed=unnamed) as (header, rows):
         _check_header(path, header, columns)
         at = {name: header.index(name) for name in columns}
         for line, values in rows:

@@ -7,9 +7,10 @@ list says, bad rows, fingerprints and flaws are the same for all and stand here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -213,19 +214,21 @@ class ReleasedDataset(Dataset):
         return read
 
     def drawn(
-        self, records: Iterable[Record], shares: Mapping[str, float], salt: str = ""
-    ) -> Iterator[Record]:
+        self, records: Iterable[Record], shares: Mapping[str, float], salt: str = "",
+        together: Callable[[Record], str] = attrgetter("patient"),
+    ) -> Iterator[Record]:  # fmt: skip
         """Records with the split of our own protocols: by patient, stratified by label, from hashes.
 
         Args:
             salt: As in `stratified_split`; by default name and protocol.
+            together: What shares a split; all records of a patient must have one value.
         """
         held = list(records)
-        strata = strata_of([r.patient for r in held], [r.labels or () for r in held])
+        strata = strata_of([together(r) for r in held], [r.labels or () for r in held])
         salt = salt or f"{self.name}/{self.protocol_name}"
         splits = stratified_split(list(strata), list(strata.values()), shares, salt)
         for record in held:
-            yield replace(record, split=splits[record.patient])
+            yield replace(record, split=splits[together(record)])
 
     def _can_derive_train(self) -> bool:
         """Whether the training images are known without a list: all that are in no other one."""

@@ -84,7 +84,7 @@ def test_bad_and_empty_images(films: list[np.ndarray]) -> None:
 
 
 def eye(seed: int, size: int = 128) -> np.ndarray:
-    """A round field of view in a dark frame, with vessels of its own: what all photographs share is the frame."""
+    """A round field of view in a dark frame: that is what all photographs share; the vessels differ."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size] / size - 0.5
     detail = Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8))

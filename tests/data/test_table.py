@@ -56,6 +56,17 @@ def test_spaces_a_comma_at_the_end_and_tabs(tmp_path: Path) -> None:
     assert next(read_table(path, ("a",))).values == {"a": "1,2"}
 
 
+def test_the_rest_of_a_note_in_a_column_without_a_name(tmp_path: Path) -> None:
+    """Dropped where a set says so; beyond the header's own width a row is refused always."""
+    path = write(tmp_path / "a.csv", "a,note,\n1,cut,here\n2,whole,\n")
+    assert [r.values["a"] for r in read_table(path, ("a",), unnamed=True)] == ["1", "2"]
+    with pytest.raises(DataError, match="line 2: 3 fields, the header has 2"):
+        list(read_table(path, ("a",)))
+    write(path, "a,note,\n1,0,cut,here\n")
+    with pytest.raises(DataError, match="line 2: 4 fields, the header has 2"):
+        list(read_table(path, ("a",), unnamed=True))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -18,11 +18,14 @@ from ecamp.data.rle import decode_rle
 from ecamp.data.splits import split_hash
 from ecamp.datasets.chestxray14 import ChestXray14
 from ecamp.datasets.chexpert import CheXpert
+from ecamp.datasets.covid_idc import CovidIDC
 from ecamp.datasets.covidx import COVIDx
+from ecamp.datasets.iu_xray import IUXray
 from ecamp.datasets.jsrt import JSRT
 from ecamp.datasets.medmnist import MedMNIST
 from ecamp.datasets.montgomery import Montgomery
 from ecamp.datasets.object_cxr import ObjectCXR, shapes
+from ecamp.datasets.padchest import PadChest
 from ecamp.datasets.released import ReleasedDataset
 from ecamp.datasets.rsna import DETAILED, RSNA, mgca_split
 from ecamp.datasets.shenzhen import Shenzhen
@@ -35,7 +38,7 @@ CLASSES: dict[str, type[ReleasedDataset]] = {
     c.name: c
     for c in (
         *(ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, MedMNIST),
-        *(Montgomery, Shenzhen, JSRT),
+        *(Montgomery, Shenzhen, JSRT, IUXray, CovidIDC, PadChest),
     )
 }
 
@@ -364,6 +367,8 @@ FORTY: dict[str, tuple[Callable[[Path], Release], str, str, Callable[[int], str]
                  "train/patient1/study1/view1_frontal.jpg 0 0 0 0"),
     "objects": (releases.object_cxr, "object-CXR/train.csv", "image_name,annotation",
                 lambda k: f"{k}.jpg,0 1 2 3 4", "1.jpg,0 1 2 3"),
+    "projections": (releases.iu_kaggle, "iu/indiana_projections.csv", "uid,filename,projection",
+                    lambda k: f"1,{k}.png,Frontal", "1,1.png,Front"),
 }  # fmt: skip
 
 
@@ -407,6 +412,10 @@ def test_one_bad_row_of_forty_thousand(tmp_path: Path) -> None:
         (releases.siim_stage2, "stage_2_train.csv", "EncodedPixels"),
         (releases.siim_benchx, "siim_labels.csv", "has_pneumo"),
         (releases.object_cxr, "train.csv", "annotation"),
+        (releases.iu_kaggle, "indiana_projections.csv", "projection"),
+        (releases.iu_kaggle, "indiana_reports.csv", "findings"),
+        (releases.covid_idc, "metadata.csv", "modality"),
+        (releases.padchest, "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", "Labels"),
     ],
 )
 def test_a_missing_column_is_named_with_what_is_there(

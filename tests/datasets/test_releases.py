@@ -54,6 +54,7 @@ LISTS = {
     "siim": {"ECAMP", "MRM", "BenchX", "LoVT", "GLoRIA"}, "covidx": {"ECAMP", "MGCA"},
     "object-cxr": {"LoVT"}, "montgomery": {"Kaggle"}, "shenzhen": {"Kaggle"},
     "jsrt": {"original", "PNG", "Kaggle", "SCR", "SCR reverse"},
+    "iu-xray": {"R2Gen", "Open-i"},
 }  # fmt: skip
 
 
@@ -84,7 +85,7 @@ TABLES = (".csv", ".txt", ".json")  # some sets are listed by their files alone
 
 
 def tables(release: Release, tmp_path: Path) -> list[Path]:
-    found = [p for s in ("*.csv", "*.txt", "*.json") for p in sorted(tmp_path.rglob(s))]
+    found = [p for s in ("*.csv", "*.txt", "*.json", "*.xml") for p in sorted(tmp_path.rglob(s))]
     assert release.index in found
     return found
 

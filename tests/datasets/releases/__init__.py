@@ -25,6 +25,7 @@ from tests.datasets.releases.chexpert import (
     chexpert_mrm,
     chexpert_original,
 )
+from tests.datasets.releases.covid_idc import covid_idc
 from tests.datasets.releases.covidx import (
     COVIDX_TRAIN,
     covidx_cxr4,
@@ -32,6 +33,13 @@ from tests.datasets.releases.covidx import (
     covidx_mgca,
     covidx_mgca_drawn,
     covidx_original,
+)
+from tests.datasets.releases.iu_xray import (
+    IU_STUDIES,
+    iu_kaggle,
+    iu_r2gen,
+    iu_split_table,
+    iu_xml,
 )
 from tests.datasets.releases.lungs import (
     jsrt,
@@ -42,6 +50,7 @@ from tests.datasets.releases.lungs import (
     shenzhen,
 )
 from tests.datasets.releases.others import medmnist, object_cxr, object_cxr_lovt
+from tests.datasets.releases.padchest import PADCHEST_FILMS, padchest
 from tests.datasets.releases.release import BRIGHT, Release, lines, paint, write_dicom
 from tests.datasets.releases.rsna import (
     RSNA_FILMS,
@@ -73,6 +82,8 @@ from tests.datasets.releases.siim import (
 __all__ = [
     "BRIGHT",
     "COVIDX_TRAIN",
+    "IU_STUDIES",
+    "PADCHEST_FILMS",
     "RELEASES",
     "RSNA_FILMS",
     "RSNA_SPLITS",
@@ -83,11 +94,16 @@ __all__ = [
     "chexpert_mgca",
     "chexpert_mrm",
     "chexpert_original",
+    "covid_idc",
     "covidx_cxr4",
     "covidx_ecamp",
     "covidx_mgca",
     "covidx_mgca_drawn",
     "covidx_original",
+    "iu_kaggle",
+    "iu_r2gen",
+    "iu_split_table",
+    "iu_xml",
     "jsrt",
     "jsrt_kaggle",
     "jsrt_png",
@@ -104,6 +120,7 @@ __all__ = [
     "nih_table",
     "object_cxr",
     "object_cxr_lovt",
+    "padchest",
     "paint",
     "relative_runs",
     "rsna_benchx",
@@ -172,6 +189,12 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "jsrt Kaggle": jsrt_kaggle,
     "jsrt SCR": lambda tmp: jsrt_png(tmp, "scr"),
     "jsrt SCR reverse": lambda tmp: jsrt_png(tmp, "scr-reverse"),
+    "iu-xray": iu_kaggle,
+    "iu-xray r2gen_split": iu_split_table,
+    "iu-xray R2Gen": iu_r2gen,
+    "iu-xray Open-i": iu_xml,
+    "covid-idc": covid_idc,
+    "padchest": padchest,
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),

@@ -1,0 +1,181 @@
+"""PadChest: films of San Juan Hospital, Alicante; findings by physicians, or by a network, from reports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from ecamp.data.folders import inside
+from ecamp.data.table import read_table
+from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.errors import DataError, did_you_mean
+from ecamp.plugin.protocols import DatasetInfo, Record
+
+TABLE = "PADCHEST_chest_x_ray_images_labels_160K*.csv"
+COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "MethodLabel", "Labels")
+FRONTAL = ("PA", "AP", "AP_horizontal")
+PHYSICIAN, METHODS = "Physician", ("Physician", "RNN_model")
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+# Finding -> what stands below it in the authors' tree of terms (github.com/auriml/
+# Rx-thorax-automatic-captioning): a report that names the narrower term shows the wider one.
+FINDINGS: Mapping[str, tuple[str, ...]] = {
+    "air trapping": (),
+    "aortic atheromatosis": (),
+    "aortic elongation": (
+        "ascendent aortic elongation", "descendent aortic elongation", "supra aortic elongation",
+        "aortic button enlargement",
+    ),
+    "atelectasis": (
+        "total atelectasis", "lobar atelectasis", "segmental atelectasis", "laminar atelectasis",
+        "round atelectasis", "atelectasis basal",
+    ),
+    "bronchiectasis": (),
+    "cardiomegaly": (),
+    "consolidation": ("air bronchogram",),
+    "copd signs": (),
+    "costophrenic angle blunting": (),
+    "emphysema": (),
+    "fracture": (
+        "rib fracture", "callus rib fracture", "clavicle fracture", "humeral fracture",
+        "vertebral fracture",
+    ),
+    "granuloma": ("calcified granuloma",),
+    "heart insufficiency": (),
+    "hemidiaphragm elevation": (),
+    "hiatal hernia": (),
+    "hilar enlargement": (
+        "adenopathy", "calcified adenopathy", "calcified mediastinal adenopathy",
+        "vascular hilar enlargement", "pulmonary artery enlargement",
+    ),
+    "infiltrates": (
+        "interstitial pattern", "ground glass pattern", "reticular interstitial pattern",
+        "reticulonodular interstitial pattern", "miliary opacities", "alveolar pattern",
+        "consolidation", "air bronchogram",
+    ),
+    "nodule": ("multiple nodules",),
+    "pleural effusion": (
+        "loculated pleural effusion", "loculated fissural effusion", "hydropneumothorax", "empyema",
+        "hemothorax",
+    ),
+    "pleural thickening": ("apical pleural thickening", "calcified pleural thickening"),
+    "pneumonia": ("atypical pneumonia", "viral pneumonia"),
+    "pneumothorax": ("hydropneumothorax",),
+    "pulmonary edema": (),
+    "pulmonary fibrosis": ("post radiotherapy changes", "asbestosis signs"),
+    "pulmonary mass": (),
+    "scoliosis": (),
+    "tuberculosis": ("tuberculosis sequelae",),
+}  # fmt: skip
+
+
+class PadChest(ReleasedDataset):
+    """Findings of a film; the reports are stemmed Spanish and are not read."""
+
+    summary = "PadChest: 160,000 films of 67,000 patients, 27 findings"
+    licence = "PadChest research use agreement of BIMCV, no redistribution"
+    citation = "Bustos et al., PadChest, Medical Image Analysis 2020, arXiv 1901.07441"
+    layout = """
+get: https://bimcv.cipf.es/bimcv-projects/padchest (a form to sign)
+root holds PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv (or .csv.gz) and the films, 16-bit PNG: in
+  0/, ..., 54/ as unpacked, in images*/, or flat
+labels: 27 findings with the narrower terms of the authors' tree, names whole (a pseudonodule is no nodule)
+  report says `unchanged`: what it names is present, the rest unknown; `exclude` or no term: left out
+  a cell that is empty or no list is a bad row (the release has some: on_bad_row=skip)
+validation and test hold films labelled by physicians alone; labels=all takes those of the network too
+views: PA, AP and AP_horizontal; views=all takes L and COSTAL too
+some files of the release are damaged: `ecamp data check` names them, --on-bad-image skip goes on
+"""
+    name = "padchest"
+    folders = ("[0-9]", "[0-9][0-9]", "images*")
+    protocols: ClassVar[Protocols] = {
+        "ecamp": SplitProtocol(
+            "70 / 10 / 20 % of the patients by hash, stratified by finding; of validation and test the "
+            "films that physicians labelled.",
+        ),
+    }  # fmt: skip
+
+    class Config(ReleasedConfig):
+        """Which films, and whose labels."""
+
+        views: Literal["frontal", "all"] = Field(
+            default="frontal", description="frontal: PA, AP, AP_horizontal"
+        )
+        labels: Literal["physician", "all"] = Field(
+            default="physician", description="all: a network's labels in validation and test too"
+        )
+
+    @property
+    def info(self) -> DatasetInfo:
+        return self.describe(labels=tuple(FINDINGS))
+
+    def _choices(self) -> tuple[str, ...]:
+        views = ("all-views",) if self.config.views == "all" else ()
+        return (*views, *(("all-labels",) if self.config.labels == "all" else ()))
+
+    def _read(self) -> Iterable[Record]:
+        physicians: set[str] = set()
+        for record in self.drawn(self._films(physicians), SHARES):
+            if self.config.labels == "all" or record.split == "train" or record.id in physicians:
+                yield record
+
+    def _films(self, physicians: set[str]) -> Iterator[Record]:
+        """All films with labels, no split yet; `physicians` is filled with those that they labelled."""
+        path = self.source(TABLE, f"{TABLE}.gz")
+        for row in read_table(path, COLUMNS, self.bad):
+            file, folder, patient, view, method, text = (row.values[c] for c in COLUMNS)
+            if view == "EXCLUDE" or (self.config.views == "frontal" and view not in FRONTAL):
+                continue
+            where = f"{path.name} line {row.line}"
+            with self.bad:
+                if method not in METHODS:
+                    hint = did_you_mean(method, METHODS)
+                    raise DataError(f"{where}: '{method}' is no MethodLabel.", hint)
+                if not file or not patient:
+                    raise DataError(f"{where}: no {'PatientID' if file else 'ImageID'}.")
+                labels = labels_of(terms(text, where))
+                if labels is None:
+                    continue
+                if method == PHYSICIAN:
+                    physicians.add(file)
+                film = Film(self._place(folder.removesuffix(".0"), file, where))
+                yield Record(file, patient, "", where, labels, payload=film)
+
+    def _place(self, folder: str, file: str, where: str) -> str:
+        path = self.place(f"{folder}/{file}", where)
+        flat = path not in self.images.paths and (self.root / file).is_file()
+        return inside(self.root, file, where) if flat else path
+
+
+def terms(text: str, where: str) -> set[str]:
+    """The names in a cell of Labels, `['nodule', ' pleural effusion']`: lower case, no outer spaces.
+
+    Raises:
+        DataError: Empty, `nan`, or no list of texts; names the row.
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = None
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        shown = f"'{text[:60]}' is no list of labels" if text else "no labels"
+        raise DataError(f"{where}: {shown}.", "on_bad_row=skip leaves such rows out, and says so.")
+    return {name.strip().lower() for name in value} - {""}
+
+
+def labels_of(named: set[str]) -> tuple[int | None, ...] | None:
+    """One label a finding; None = the film is not labelled.
+
+    A report of an unchanged film speaks of the one before: what it does not name is unknown.
+    """
+    if not named or "exclude" in named:
+        return None
+    absent = None if "unchanged" in named else 0
+    return tuple(1 if _shown(name, FINDINGS[name], named) else absent for name in FINDINGS)
+
+
+def _shown(name: str, narrower: Sequence[str], named: set[str]) -> bool:
+    return name in named or not named.isdisjoint(narrower)
