@@ -22,7 +22,7 @@ from ecamp.errors import EcampError
 THUMB = 32  # side of the thumbnail
 BITS = 8  # side of the perceptual hash
 DARK = 12  # grey up to which a pixel of a thumbnail is frame
-HOPEFUL = 0.8  # likeness from which a crop is tried
+HOPEFUL = 0.85  # likeness from which a crop is tried
 MARGINS = (0.25, 0.5)  # pixels of a thumbnail that a crop may have lost at each side
 CROSS = ndimage.generate_binary_structure(2, 1)[None]  # neighbours within one thumbnail
 
@@ -141,14 +141,11 @@ def _shown(thumbs: np.ndarray) -> np.ndarray:
 
 
 def _detail(thumbs: np.ndarray) -> np.ndarray:
-    """What lies between a slight and a strong blur; neither mixes the dark frame in."""
+    """What a blur takes away; the blur does not mix the dark frame in."""
     lit = (thumbs > DARK).astype(np.float64)
-    return np.asarray(lit * (_blur(thumbs, lit, 0.6) - _blur(thumbs, lit, 2.0)))
-
-
-def _blur(thumbs: np.ndarray, lit: np.ndarray, width: float) -> np.ndarray:
-    value, weight = (ndimage.gaussian_filter(v, (0, width, width)) for v in (thumbs * lit, lit))
-    return np.asarray(value / np.where(weight > 0, weight, 1.0))
+    values = thumbs * lit
+    blurred, weight = (ndimage.gaussian_filter(v, (0, 1.5, 1.5)) for v in (values, lit))
+    return np.asarray(values - lit * blurred / np.where(weight > 0, weight, 1.0))
 
 
 class PrintStore:
