@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy as np
 from ecamp.data.arrays import check_sample
 from ecamp.data.audit import Facts, Finding, Item, Listing, audit_lists
 from ecamp.data.audit_images import audit_images
-from ecamp.data.fingerprints import PrintStore
+from ecamp.data.fingerprints import Fingerprint, PrintStore, fingerprint
 from ecamp.data.store import cache_root
-from ecamp.plugin.protocols import Dataset, Record
+from ecamp.plugin.protocols import Dataset, Record, Sample
 
 SIZE = 224  # what a procedural data set renders at
+PRINTS = 2  # form of the fingerprints that are kept
 
 
 def listings_of(records: list[Record]) -> list[Listing]:
@@ -44,10 +46,10 @@ def audit_dataset(
     if not images:
         return found
     key = dataset.fingerprint()
-    store = PrintStore(cache_root(cache) / "audit" / f"{key}.jsonl")
+    store = PrintStore(cache_root(cache) / "audit" / f"{key}-{PRINTS}.jsonl")
     prints = store.of(
         [record.id for record in records],
-        lambda i: check_sample(dataset, records[i], SIZE).image,
+        lambda i: _print_of(check_sample(dataset, records[i], SIZE)),
         progress,
     )
     labels = np.array(
@@ -64,6 +66,14 @@ def audit_dataset(
         labels,
         info.labels,
         prints,
+        [str(getattr(record.payload, "path", record.id)) for record in records],
     )
     order = {"leak": 0, "error": 1, "note": 2}
     return sorted(found, key=lambda f: order[f.severity])
+
+
+def _print_of(sample: Sample) -> Fingerprint:
+    boxes = np.zeros((0, 4)) if sample.boxes is None else sample.boxes
+    kinds = np.zeros(len(boxes)) if sample.box_classes is None else sample.box_classes
+    rows = {(*box, kind) for box, kind in zip(boxes.tolist(), kinds.tolist(), strict=True)}
+    return replace(fingerprint(sample.image), boxes_twice=len(boxes) - len(rows))

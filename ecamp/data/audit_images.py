@@ -1,12 +1,14 @@
 """What is wrong with a split, seen from its images: copies across splits, bad files, shortcuts.
 
 A shortcut is a label that can be told without looking at the film: from its source, its size, the
-grey of its border. A model that finds one scores well and has learnt nothing.
+grey of its border, the form of the files' names. A model that finds one scores well and has learnt nothing.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import os
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -18,11 +20,13 @@ BORDER = 2  # rows of the 32 x 32 thumbnail that count as its border
 TELLING = 0.8  # AUROC from which a shortcut is reported
 SAMPLE = 4000  # images that the small classifier looks at
 FOLDS = 5
+FORMS = 16  # forms of file names that are told apart, the commonest ones
 
 
 def audit_images(
     names: Sequence[str], splits: Sequence[str], patients: Sequence[str],
     labels: np.ndarray, classes: Sequence[str], prints: Sequence[Fingerprint | str],
+    files: Sequence[str],
 ) -> list[Finding]:  # fmt: skip
     """Run every check on images.
 
@@ -30,6 +34,7 @@ def audit_images(
         names, splits, patients: One an image.
         labels: float (n, K), NaN = unknown; K may be 0.
         prints: A fingerprint, or why the image cannot be read.
+        files: Where each image lies; the form of its name tells the archive it came from.
     """
     bad = [i for i, p in enumerate(prints) if isinstance(p, str)]
     good = [i for i, p in enumerate(prints) if not isinstance(p, str)]
@@ -47,8 +52,17 @@ def audit_images(
             Finding("constant", "error", f"{len(constant)} images are of one grey value.",
                     len(constant), tuple(constant[:EXAMPLES]))
         )  # fmt: skip
+    double = [k for k, p in zip(good, kept, strict=True) if p.boxes_twice]
+    if double:
+        count = sum(p.boxes_twice for p in kept)
+        shown = tuple(names[k] for k in double[:EXAMPLES])
+        found.append(
+            Finding("box-twice", "error", f"{count} boxes stand twice on one image.", count, shown)
+        )
     found += _copies(at, names, splits, patients, kept)
-    found += shortcuts([patients[i] for i in good], labels[at], classes, features(kept))
+    found += shortcuts(
+        [patients[i] for i in good], labels[at], classes, features(kept, [files[i] for i in good])
+    )
     order = {"leak": 0, "error": 1, "note": 2}
     return sorted(found, key=lambda f: order[f.severity])
 
@@ -93,8 +107,20 @@ def _copies(
                 )
 
 
-def features(prints: Sequence[Fingerprint]) -> dict[str, np.ndarray]:
+def name_form(path: str) -> str:
+    """The form of a file's name: letters become a, digits 9, runs one; the suffix stays.
+
+    Folders and words do not count: many sets are unpacked into one folder a class.
+    """
+    stem, suffix = os.path.splitext(path.rsplit("/", 1)[-1])
+    return re.sub(r"[0-9]+", "9", re.sub(r"[^\W\d_]+", "a", stem)) + suffix
+
+
+def features(prints: Sequence[Fingerprint], files: Sequence[str]) -> dict[str, np.ndarray]:
     """What could give a label away, by kind: float (n, k) each."""
+    forms = [name_form(path) for path in files]
+    common = [form for form, _ in Counter(forms).most_common(FORMS)]
+    named = np.array([[form == known for known in common] for form in forms], float)
     size = np.array([[p.width, p.height, p.width / p.height] for p in prints], float).reshape(-1, 3)
     thumbs = np.array([p.thumb for p in prints], float).reshape(-1, 32, 32)
     strips = [
@@ -102,7 +128,8 @@ def features(prints: Sequence[Fingerprint]) -> dict[str, np.ndarray]:
         thumbs[:, :, :BORDER].mean(2), thumbs[:, :, -BORDER:].mean(2),
     ]  # fmt: skip
     border = np.concatenate([s.reshape(len(prints), 8, 4).mean(2) for s in strips], 1)
-    return {"image size": size, "grey of the border": border}
+    named = named.reshape(len(prints), -1)
+    return {"image size": size, "grey of the border": border, "form of the files' names": named}
 
 
 def shortcuts(

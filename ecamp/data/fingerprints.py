@@ -36,6 +36,7 @@ class Fingerprint:
         perceptual: 64 bits of the lowest frequencies (pHash), equal for the same film at another
             size or compression.
         thumb: uint8 (32, 32). constant: All pixels are equal.
+        boxes_twice: Boxes that stand on it a second time.
     """
 
     pixels: str
@@ -44,6 +45,7 @@ class Fingerprint:
     perceptual: int
     thumb: np.ndarray
     constant: bool
+    boxes_twice: int = 0
 
 
 def fingerprint(image: np.ndarray) -> Fingerprint:
@@ -170,14 +172,14 @@ class PrintStore:
                 continue
 
     def of(
-        self, keys: Sequence[str], read: Callable[[int], np.ndarray],
+        self, keys: Sequence[str], read: Callable[[int], Fingerprint],
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Fingerprint | str]:  # fmt: skip
         """Fingerprints of many images; those known are not read again.
 
         Args:
             keys: What an image is known by (path, size and time; or id).
-            read: Index -> uint8 image; raises `EcampError` for a bad one.
+            read: Index -> its fingerprint; raises `EcampError` for a bad image.
 
         Returns:
             One an image; the message of the error where it cannot be read.
@@ -191,7 +193,7 @@ class PrintStore:
             for i, key in enumerate(keys):
                 if key not in self.known:
                     try:
-                        self.known[key] = fingerprint(read(i))
+                        self.known[key] = read(i)
                     except EcampError as error:
                         out.append(error.message)
                         continue

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ecamp.cli import run
-from ecamp.data.audit_images import audit_images
+from ecamp.data.audit_images import audit_images, name_form
 from ecamp.data.fingerprints import Fingerprint, PrintStore, fingerprint, near_duplicates
 from ecamp.datasets.phantom.study import render_study
 from ecamp.errors import DataError
@@ -42,7 +42,8 @@ def audit(films: list[np.ndarray | str], splits: list[str], **more: object) -> d
     classes = more.get("classes", [])
     patients = more.get("patients", [f"p{i}" for i in range(n)])
     out: dict[str, list] = {}
-    for f in audit_images([f"i{i}" for i in range(n)], splits, patients, labels, classes, prints):  # type: ignore[arg-type]
+    names, files = [f"i{i}" for i in range(n)], more.get("files", [f"{i}.png" for i in range(n)])
+    for f in audit_images(names, splits, patients, labels, classes, prints, files):  # type: ignore[arg-type]
         out.setdefault(f.check, []).append((f.severity, f.count))
     return out
 
@@ -180,17 +181,72 @@ def test_shortcuts_are_named(films: list[np.ndarray]) -> None:
     assert "shortcut" not in fair
 
 
+def test_an_archive_shows_in_the_names_of_its_files(films: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    many, sick = [films[i % COUNT] for i in range(240)], rng.random(240) < 0.5
+    labels = sick[:, None].astype(float)
+    more = {
+        "labels": labels,
+        "classes": ["sick"],
+        "patients": [f"p{i % COUNT}" for i in range(240)],
+    }
+    # Words and folders say what a user called them, not where they come from.
+    named = [
+        f"{'sick' if s else 'healthy'}/{'sick' if s else 'healthy'}-{i}.png"
+        for i, s in enumerate(sick)
+    ]
+    assert "shortcut" not in audit(many, ["train"] * 240, files=named, **more)
+    pooled = [f"{i:08x}-1a.dcm" if s else f"IM-{i}-0001.jpeg" for i, s in enumerate(sick)]
+    assert ("note", 240) in audit(many, ["train"] * 240, files=pooled, **more)["shortcut"]
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("a/b/person12_virus_3.jpeg", "a9_a_9.jpeg"),
+        ("IM-0115-0001.jpeg", "a-9-9.jpeg"),
+        ("œil7.tif", "a9.tif"),
+    ],
+)
+def test_forms_of_names(path: str, form: str) -> None:
+    assert name_form(path) == form
+
+
+def test_a_box_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)).save(
+        tmp_path / "a.png"
+    )
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(tmp_path / "b.png")
+    (tmp_path / "t.csv").write_text("id,image\na,a.png\nb,b.png\n")
+    box = {"image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 10]}
+    notes = [{"id": 1, **box}, {"id": 2, **box}, {"id": 3, **box, "category_id": 2}]
+    (tmp_path / "boxes.json").write_text(json.dumps({
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}],
+        "categories": [{"id": 1, "name": "nodule"}, {"id": 2, "name": "mass"}], "annotations": notes,
+    }))  # fmt: skip
+    (tmp_path / "set.yaml").write_text(
+        "name: own\nversion: 1\ntable: t.csv\nid: id\nimage: image\npatient: id\n"
+        "split: {hash: {train: 0.5, test: 0.5}}\nboxes: boxes.json\n"
+    )
+    for _ in range(2):  # read, then from the cache
+        run(["data", "audit", str(tmp_path / "set.yaml"), "--cache", str(tmp_path / "cache")])
+        told = capsys.readouterr().out
+        assert "box-twice: 1 boxes stand twice on one image." in told
+
+
 def test_an_interrupted_audit_goes_on(tmp_path: Path, films: list[np.ndarray]) -> None:
     path, keys = tmp_path / "prints.jsonl", [str(i) for i in range(10)]
     read: list[int] = []
 
-    def reader(i: int) -> np.ndarray:
+    def reader(i: int) -> Fingerprint:
         read.append(i)
         if i == 6 and len(read) == 7:
             raise KeyboardInterrupt
         if i == 8:
             raise DataError("8.png: unreadable")
-        return films[i]
+        return fingerprint(films[i])
 
     with pytest.raises(KeyboardInterrupt):
         PrintStore(path).of(keys, reader)
@@ -198,7 +254,7 @@ def test_an_interrupted_audit_goes_on(tmp_path: Path, films: list[np.ndarray]) -
     again = PrintStore(path).of(keys, reader)
     assert read == [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
     assert again[8] == "8.png: unreadable"
-    plain = PrintStore(None).of(keys[:8], lambda i: films[i])
+    plain = PrintStore(None).of(keys[:8], lambda i: fingerprint(films[i]))
     for a, b in zip(again[:8], plain, strict=True):
         assert isinstance(a, Fingerprint)
         assert isinstance(b, Fingerprint)

@@ -17,6 +17,7 @@ from ecamp.data.store import append_line, read_lines
 from ecamp.datasets.rsna import RSNA
 from ecamp.datasets.siim import SIIM
 from ecamp.errors import DataError, MissingError
+from tests.data.trees import tree
 from tests.datasets import releases
 
 
@@ -38,13 +39,6 @@ def root(tmp_path: Path) -> Path:
         PhotometricInterpretation="MONOCHROME1",
     )
     return release.root
-
-
-def tree(folder: Path) -> dict[str, tuple[str, int]]:
-    return {
-        str(p.relative_to(folder)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns)
-        for p in folder.rglob("*") if p.is_file()
-    }  # fmt: skip
 
 
 def test_pixels_tables_and_manifest(root: Path, tmp_path: Path) -> None:

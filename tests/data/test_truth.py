@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -17,19 +16,13 @@ from ecamp.data.truth import BOXES, TRUTH, write_truth
 from ecamp.datasets.rsna import RSNA
 from ecamp.datasets.siim import SIIM
 from ecamp.plugin.protocols import Dataset
+from tests.data.trees import tree
 from tests.datasets import releases
 
 
 @pytest.fixture
 def rsna(tmp_path: Path) -> Dataset:
     return RSNA(RSNA.Config(root=str(releases.rsna_original(tmp_path).root)))
-
-
-def tree(folder: Path) -> dict[str, tuple[str, int]]:
-    return {
-        str(p.relative_to(folder)): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns)
-        for p in folder.rglob("*") if p.is_file()
-    }  # fmt: skip
 
 
 def test_boxes_as_pycocotools_reads_them(rsna: Dataset, tmp_path: Path) -> None:

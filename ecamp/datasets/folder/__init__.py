@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -27,6 +28,15 @@ from ecamp.plugin.protocols import (
     Sample,
 )
 from ecamp.text.distill.sinks import read_distilled
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a row names: the image, a mask file a class, and its boxes with their classes."""
+
+    path: str
+    masks: dict[str, str]
+    boxes: tuple[np.ndarray, np.ndarray] | None
 
 
 class FolderDataset(Dataset):
@@ -125,7 +135,7 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
             # Several masks an image: known only where each of them is given.
             has_mask=bool(masks) and all(masks.values()),
             has_boxes=boxes is not None,
-            payload=(row.values[layout.image], masks, boxes),
+            payload=Files(row.values[layout.image], masks, boxes),
         )
 
     @cached_property
@@ -195,14 +205,15 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
         return self._root / inside(self._root, text, where)
 
     def load(self, record: Record, size: int) -> Sample:
-        image_path, masks, boxes = record.payload
-        image = read_image(self._inside(image_path, record.row), self.described.colour, record.row)
+        files: Files = record.payload
+        image = read_image(self._inside(files.path, record.row), self.described.colour, record.row)
         layers = None
         if record.has_mask:
             read = [
-                read_mask(self._inside(path, record.row), record.row) for path in masks.values()
+                read_mask(self._inside(path, record.row), record.row)
+                for path in files.masks.values()
             ]
-            for (name, path), layer in zip(masks.items(), read, strict=True):
+            for (name, path), layer in zip(files.masks.items(), read, strict=True):
                 if layer.shape != image.shape[:2]:
                     raise DataError(
                         f"{record.row}: mask '{name}' ({path}) is {layer.shape[1]}x{layer.shape[0]}, "
@@ -210,7 +221,7 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
                         "Mask and image must have one size.",
                     )
             layers = np.stack(read)
-        return Sample(image, layers, *(boxes if boxes is not None else (None, None)))
+        return Sample(image, layers, *(files.boxes or (None, None)))
 
     @cached_property
     def _hash(self) -> str:
