@@ -24,6 +24,7 @@ IOU = np.round(np.arange(0.40, 0.951, 0.05), 2)
 RECALL = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS = 100
 PUBLISHED_SCORE = 0.5
+CHUNK = 64  # resamples at once
 FALSE_ALARMS = 2.0 ** np.arange(-3, 4)  # an image
 
 
@@ -210,13 +211,15 @@ def froc(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
     """
     out = np.full(len(counts), np.nan)
     hit = match.hit[0]
-    for r, row in enumerate(counts.astype(np.float64)):
-        true, images = row[match.true_image].sum(), row.sum()
-        if true == 0:
-            continue
-        weight = row[match.image]
-        found = np.r_[0.0, np.cumsum(weight * hit)] / true
-        alarms = np.r_[0.0, np.cumsum(weight * ~hit)] / images
-        at = np.searchsorted(alarms, FALSE_ALARMS * (1 + 1e-12), side="right") - 1
-        out[r] = found[at].mean()
+    for start in range(0, len(counts), CHUNK):
+        rows = counts[start : start + CHUNK].astype(np.float64)
+        true, images = rows[:, match.true_image].sum(1), rows.sum(1)
+        weight = rows[:, match.image]
+        # Found and false so far, from no detection at all to all of them.
+        found, alarms = np.zeros((2, len(rows), weight.shape[1] + 1))
+        np.cumsum(weight * hit, axis=1, out=found[:, 1:])
+        np.cumsum(weight * ~hit, axis=1, out=alarms[:, 1:])
+        for r in np.flatnonzero(true > 0):
+            at = np.searchsorted(alarms[r] / images[r], FALSE_ALARMS * (1 + 1e-12), side="right")
+            out[start + r] = (found[r, at - 1] / true[r]).mean()
     return out

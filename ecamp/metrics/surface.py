@@ -28,8 +28,17 @@ def hd95(predicted: np.ndarray, target: np.ndarray) -> float:
     ours, theirs = outline(predicted[box]), outline(target[box])
     to_theirs = ndimage.distance_transform_edt(~theirs)[ours]
     to_ours = ndimage.distance_transform_edt(~ours)[theirs]
-    worst = max(np.percentile(to_theirs, 95), np.percentile(to_ours, 95))
+    worst = max(_percentile(to_theirs, 0.95), _percentile(to_ours, 0.95))
     return float(100 * worst / np.hypot(*target.shape))
+
+
+def _percentile(values: np.ndarray, share: float) -> float:
+    """As `np.percentile`, whose many options cost more than the distances of a small mask."""
+    ordered = np.sort(values)
+    at = share * (len(ordered) - 1)
+    low = int(at)
+    high = min(low + 1, len(ordered) - 1)
+    return float(ordered[low] + (ordered[high] - ordered[low]) * (at - low))
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
