@@ -65,7 +65,7 @@ def test_loading(
     where = tmp_path_factory.mktemp("pack")
     pack(plain, where, SIZE, workers=1)
     packed = make_plugin("ecamp.datasets", PluginRef.parse(f"packed?path={where}"))
-    paths = [films / record.payload[0] for record in plain.records()]
+    paths = [films / record.payload.path for record in plain.records()]
     assert len(paths) == COUNT
 
     def bare() -> list[np.ndarray]:
