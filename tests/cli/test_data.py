@@ -94,6 +94,7 @@ SETS = {
     "siim",
     "covidx",
     "object-cxr",
+    "vindr-cxr",
     "medmnist",
     "mimic-cxr",
     "folder",

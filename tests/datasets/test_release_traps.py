@@ -24,12 +24,13 @@ from ecamp.datasets.object_cxr import ObjectCXR, shapes
 from ecamp.datasets.released import ReleasedDataset
 from ecamp.datasets.rsna import DETAILED, RSNA, mgca_split
 from ecamp.datasets.siim import SIIM
+from ecamp.datasets.vindr import VinDrCXR
 from ecamp.errors import DataError, EcampError, MissingError, UsageError
 from tests.datasets import releases
 from tests.datasets.releases import Release, lines
 
 CLASSES: dict[str, type[ReleasedDataset]] = {
-    c.name: c for c in (ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, MedMNIST)
+    c.name: c for c in (ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, VinDrCXR, MedMNIST)
 }
 
 

@@ -52,7 +52,7 @@ LISTS = {
     "chestxray14": {"ECAMP", "MRM", "BenchX", "official lists"}, "chexpert": {"ECAMP", "MRM", "MGCA"},
     "rsna": {"ECAMP det", "ECAMP cls", "MRM", "BenchX", "MGCA cls", "LoVT", "MaCo"},
     "siim": {"ECAMP", "MRM", "BenchX", "LoVT", "GLoRIA"}, "covidx": {"ECAMP", "MGCA"},
-    "object-cxr": {"LoVT"},
+    "object-cxr": {"LoVT"}, "vindr-cxr": {"Kaggle PNG"},
 }  # fmt: skip
 
 

@@ -61,6 +61,7 @@ from tests.datasets.releases.siim import (
     siim_rows_drawn,
     siim_stage2,
 )
+from tests.datasets.releases.vindr import vindr_kaggle, vindr_kaggle_png, vindr_official
 
 __all__ = [
     "BRIGHT",
@@ -111,6 +112,9 @@ __all__ = [
     "siim_original",
     "siim_rows_drawn",
     "siim_stage2",
+    "vindr_kaggle",
+    "vindr_kaggle_png",
+    "vindr_official",
     "write_dicom",
 ]
 
@@ -149,6 +153,9 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "covidx CXR-4": covidx_cxr4,
     "object-cxr": object_cxr,
     "object-cxr LoVT": object_cxr_lovt,
+    "vindr-cxr official": vindr_official,
+    "vindr-cxr Kaggle": vindr_kaggle,
+    "vindr-cxr Kaggle PNG": vindr_kaggle_png,
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),
