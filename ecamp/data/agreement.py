@@ -61,9 +61,7 @@ def merge_boxes(drawn: Iterable[tuple[str, Box]], overlap: float, agree: int) ->
     """
     known = sorted(set(drawn))
     groups = [_Group([box], {reader}) for reader, box in known]
-    pairs = [
-        (-iou(known[i][1], known[j][1]), i, j) for i, j in combinations(range(len(known)), 2)
-    ]
+    pairs = [(-iou(known[i][1], known[j][1]), i, j) for i, j in combinations(range(len(known)), 2)]
     for negative, i, j in sorted(pairs):
         if -negative < overlap:
             break

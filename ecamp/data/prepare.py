@@ -80,7 +80,7 @@ def prepare(
     for pattern in tables:
         if (table := find_file(root, pattern)) is not None:
             write_bytes(out / table.relative_to(root), table.read_bytes())
-    known = _read_manifest(out / MANIFEST)
+    known = read_manifest(out / MANIFEST)
     fine = {png: known[png] for png in wanted if _is_made(root, out, known.get(png), verify)}
     todo = [(source, png) for png, source in wanted.items() if png not in fine]
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
@@ -103,7 +103,8 @@ def _lines(made: Sequence[Made]) -> str:
     return "".join(json.dumps(asdict(one), sort_keys=True) + "\n" for one in made)
 
 
-def _read_manifest(path: Path) -> dict[str, Made]:
+def read_manifest(path: Path) -> dict[str, Made]:
+    """Lines of a manifest by their PNG; none without the file."""
     known = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf, nan
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -17,33 +14,22 @@ from ecamp.data.agreement import count_votes, merge_boxes
 from ecamp.data.boxes import Box
 from ecamp.data.dicom import DICOM_SUFFIXES
 from ecamp.data.folders import find_file
-from ecamp.data.prepare import MANIFEST
-from ecamp.data.table import open_table, read_table
+from ecamp.data.prepare import MANIFEST, read_manifest
 from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.errors import DataError, MissingError, did_you_mean
+from ecamp.datasets.vindr_tables import (
+    KAGGLE,
+    LOCAL,
+    WHOLE,
+    Reading,
+    read_kaggle,
+    read_release,
+    read_sizes,
+)
+from ecamp.errors import DataError, MissingError
 from ecamp.plugin.protocols import DatasetInfo, Record, Sample
 
-# In the order of the columns of image_labels_*.csv: 22 with boxes, then 6 of the whole film.
-LOCAL = (
-    "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle fracture",
-    "Consolidation", "Edema", "Emphysema", "Enlarged PA", "ILD", "Infiltration", "Lung Opacity",
-    "Lung cavity", "Lung cyst", "Mediastinal shift", "Nodule/Mass", "Pleural effusion",
-    "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis", "Rib fracture", "Other lesion",
-)  # fmt: skip
-NONE = "No finding"
-WHOLE = ("COPD", "Lung tumor", "Pneumonia", "Tuberculosis", "Other diseases", NONE)
-# The test's tables say `Other disease`.
-SPELT = {"Other disease": "Other diseases"}
-# In the order of class_id of Kaggle's train.csv; 14 is `No finding`.
-KAGGLE = (
-    "Aortic enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Consolidation", "ILD",
-    "Infiltration", "Lung Opacity", "Nodule/Mass", "Other lesion", "Pleural effusion",
-    "Pleural thickening", "Pneumothorax", "Pulmonary fibrosis",
-)  # fmt: skip
-CORNERS = ("x_min", "y_min", "x_max", "y_max")
 MAJORITY, OVERLAP = 2, 0.5  # defaults: two of three radiologists, IoU of boxes of one finding
-BIT = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 NO_PATIENTS = "the files name no patients: intervals count each image as a patient"
 
 
@@ -59,26 +45,12 @@ class VinDrFilm(Film):
     size: tuple[int, int] | None = None
 
 
-@dataclass
-class Reading:
-    """What a table says of one film.
-
-    Attributes:
-        where: Its first row. votes: Radiologist -> one 0 or 1 a label.
-        rows: Class, radiologist and box of each row of boxes.
-    """
-
-    where: str
-    votes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    rows: set[tuple[int, str, Box | None]] = field(default_factory=set)
-
-
 class VinDrCXR(ReleasedDataset):
     """Labels and boxes as the radiologists of a film agree upon them."""
 
     summary = "VinDr-CXR: 18,000 films, 28 labels, boxes of 22 findings by radiologists"
-    licence = "PhysioNet Credentialed Health Data Licence 1.5.0; Kaggle: rules of the competition"
-    citation = "Nguyen et al., Scientific Data 2022, doi 10.13026/3akn-b287"
+    licence = "PhysioNet: credentialed access, data use agreement; Kaggle: rules of the competition"
+    citation = "Nguyen et al., Scientific Data 9, 429 (2022); doi 10.13026/3akn-b287"
     layout = """
 get: https://physionet.org/content/vindr-cxr/1.0.0 (credentialed), or for protocol kaggle
   https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection
@@ -104,12 +76,13 @@ three radiologists read each training film: a finding counts where `agree` of th
     )
     protocols: ClassVar[Protocols] = {
         "official": SplitProtocol(
-            "the release's 15,000 training films, a tenth of them as validation (by hash, of each stratum), and "
-            "its test of 3,000.",
+            "the release's 15,000 training films, a tenth of them validation by hash, of each stratum; "
+            "the test is its own of 3,000.",
             flaws=(NO_PATIENTS,),
         ),
         "kaggle": SplitProtocol(
-            "70 / 10 / 20 % of the films of Kaggle's train.csv by hash, of each stratum; its test has no labels.",
+            "70 / 10 / 20 % of the films of Kaggle's train.csv by hash, of each stratum; "
+            "its test has no labels.",
             flaws=(
                 NO_PATIENTS,
                 "the test is read by three radiologists, not by the consensus of five of the official one",
@@ -147,93 +120,18 @@ three radiologists read each training film: a finding counts where `agree` of th
     def _read(self) -> Iterable[Record]:
         if self.protocol_name == "kaggle":
             shares = {"train": 0.7, "val": 0.1, "test": 0.2}
-            yield from self._agreed(self._kaggle(), "train", shares)
+            yield from self._agreed(
+                read_kaggle(self.source("train.csv"), self.bad), "train", shares
+            )
         else:
             yield from self._agreed(self._official("train"), "train", {"train": 0.9, "val": 0.1})
             yield from self._agreed(self._official("test"), "test", {})
 
-    # --- tables -----------------------------------------------------------------------------------
-
     def _official(self, part: str) -> dict[str, Reading]:
-        """Films of a part: votes from image_labels, boxes from annotations; a film with a bad row is left out."""
-        reader = ("rad_id",) if part == "train" else ()  # the test is a consensus
-        path = self._table(f"image_labels_{part}.csv")
-        with open_table(path) as (header, _):
-            spelt = {SPELT.get(name, name): name for name in header}
-        columns = [spelt.get(name, name) for name in LOCAL + WHOLE]
-        films: dict[str, Reading] = {}
-        broken = set()
-        for row in read_table(path, ("image_id", *reader, *columns), self.bad):
-            name, where = row.values["image_id"], f"{path.name} line {row.line}"
-            with self.bad:
-                _vote(films.setdefault(name, Reading(where)), row.values, columns, where)
-                continue
-            broken.add(name)
-        if self.config.boxes:
-            labels, path = path.name, self._table(f"annotations_{part}.csv")
-            for row in read_table(path, ("image_id", *reader, "class_name", *CORNERS), self.bad):
-                name, where = row.values["image_id"], f"{path.name} line {row.line}"
-                with self.bad:
-                    if name not in films:
-                        raise DataError(
-                            f"{where}: '{name}' is not in {labels}.",
-                            "Take both tables from one release.",
-                        )
-                    self._draw(films[name], row.values, LOCAL, WHOLE, where)
-                    continue
-                broken.add(name)
-        return {name: film for name, film in films.items() if name not in broken}
-
-    def _kaggle(self) -> dict[str, Reading]:
-        """Films of train.csv; a radiologist names what he drew."""
-        path = self.source("train.csv")
-        films: dict[str, Reading] = {}
-        broken = set()
-        columns = ("image_id", "class_name", "class_id", "rad_id", *CORNERS)
-        for row in read_table(path, columns, self.bad):
-            name, where = row.values["image_id"], f"{path.name} line {row.line}"
-            with self.bad:
-                film = films.setdefault(name, Reading(where))
-                kind, given = self._draw(film, row.values, KAGGLE, (NONE,), where), row.values["class_id"]
-                if given != str(kind):
-                    raise DataError(
-                        f"{where}: class_id of '{row.values['class_name']}' is {kind}, not '{given}'."
-                    )
-                reader = row.values["rad_id"]
-                before = film.votes.get(reader, (0,) * len(KAGGLE))
-                film.votes[reader] = tuple(v | (k == kind) for k, v in enumerate(before))
-                continue
-            broken.add(name)
-        return {name: film for name, film in films.items() if name not in broken}
-
-    def _draw(
-        self, film: Reading, values: dict[str, str], local: tuple[str, ...], whole: tuple[str, ...],
-        where: str,
-    ) -> int:  # fmt: skip
-        """Add a row of boxes, and give the index of its class in `local + whole`.
-
-        Raises:
-            DataError: No class; a finding without box, a label of the whole film with one; a row twice.
-        """
-        classes, name = local + whole, SPELT.get(values["class_name"], values["class_name"])
-        if name not in classes:
-            raise DataError(f"{where}: '{name}' is no class.", did_you_mean(name, classes))
-        kind, reader = classes.index(name), values.get("rad_id", "")
-        box = _box(values, name in local, where)
-        row = (kind, reader, box)
-        with self.bad:  # the same thing said again changes nothing: this row alone is left out
-            if row in film.rows:
-                raise DataError(
-                    f"{where}: '{values['image_id']}' has this row twice.",
-                    "Remove one of them, or on_bad_row=skip.",
-                )
-            film.rows.add(row)
-        return kind
-
-    def _table(self, name: str) -> Path:
-        return self.source(f"annotations/{name}", name)
-
-    # --- records ----------------------------------------------------------------------------------
+        kinds = ("image_labels", "annotations") if self.config.boxes else ("image_labels",)
+        tables = [self.source(f"annotations/{k}_{part}.csv", f"{k}_{part}.csv") for k in kinds]
+        boxes = tables[1] if self.config.boxes else None
+        return read_release(tables[0], boxes, consensus=part == "test", bad=self.bad)
 
     def _agreed(
         self, films: dict[str, Reading], part: str, shares: Mapping[str, float]
@@ -256,9 +154,7 @@ three radiologists read each training film: a finding counts where `agree` of th
                 size = self._size(name, path, film.where) if boxes else None
                 payload = VinDrFilm(path, boxes if known else None, None, None, classes, size)
                 labels = self._labels(film, MAJORITY)
-                yield Record(
-                    name, name, part, film.where, labels, has_boxes=known, payload=payload
-                )
+                yield Record(name, name, part, film.where, labels, has_boxes=known, payload=payload)
 
     def _labels(self, film: Reading, agree: int) -> tuple[int, ...]:
         votes = list(film.votes.values())
@@ -271,10 +167,7 @@ three radiologists read each training film: a finding counts where `agree` of th
 
     def _boxes(self, film: Reading) -> tuple[tuple[Box, ...], tuple[int, ...]]:
         agree = min(self.config.agree, len(film.votes))
-        drawn: dict[int, list[tuple[str, Box]]] = {}
-        for kind, reader, box in film.rows:
-            if box is not None:
-                drawn.setdefault(kind, []).append((reader, box))
+        drawn = film.drawn()
         merged = [
             (box, kind)
             for kind in sorted(drawn)
@@ -294,9 +187,9 @@ three radiologists read each training film: a finding counts where `agree` of th
             return self._sizes[name]
         if not self._sizes:
             raise MissingError(
-                f"{where}: {path} is no DICOM file: boxes count in pixels of the film, whose size is unknown.",
-                "Put train_meta.csv (image_id,dim0,dim1: height and width of the film) into root, test_meta.csv "
-                "for the test; make PNG with `ecamp data prepare vindr-cxr`; or say boxes=false.",
+                f"{where}: {path} is no DICOM file: boxes count in pixels of the film, of unknown size.",
+                "Put train_meta.csv (image_id,dim0,dim1: height and width of the film) into root, "
+                "test_meta.csv for the test; make PNG with `ecamp data prepare vindr-cxr`; or say boxes=false.",
             )
         raise DataError(
             f"{where}: '{name}' is in no meta table: the size of the film is unknown.",
@@ -306,33 +199,17 @@ three radiologists read each training film: a finding counts where `agree` of th
     @cached_property
     def _prepared(self) -> set[str]:
         """Images that `ecamp data prepare` made: of the size of the film."""
-        path = self.root / MANIFEST
-        if not path.is_file():
-            return set()
-        return {json.loads(line)["png"] for line in path.read_text(encoding="utf-8").splitlines()}
+        return set(read_manifest(self.root / MANIFEST))
 
     @cached_property
     def _sizes(self) -> dict[str, tuple[int, int]]:
-        """image_id -> width, height of the film; dim0 counts rows, as in the shape of an array."""
-        sizes = {}
+        """image_id -> width and height of the film, where root says."""
+        sizes: dict[str, tuple[int, int]] = {}
         for name in ("train_meta.csv", "test_meta.csv"):
             path = find_file(self.root, name, f"annotations/{name}")
-            if path is None:
-                continue
-            self.sources.append(path)
-            for row in read_table(path, ("image_id", "dim0", "dim1"), self.bad):
-                with self.bad:
-                    try:
-                        height, width = (int(float(row.values[key])) for key in ("dim0", "dim1"))
-                    except (ValueError, OverflowError):
-                        height = width = 0
-                    if height <= 0 or width <= 0:
-                        raise DataError(
-                            f"{path.name} line {row.line}: no size '{row.values['dim0']}' x "
-                            f"'{row.values['dim1']}'.",
-                            "dim0 and dim1 are height and width in pixels.",
-                        )
-                    sizes[row.values["image_id"]] = (width, height)
+            if path is not None:
+                self.sources.append(path)
+                sizes |= read_sizes(path, self.bad)
         return sizes
 
     def load(self, record: Record, size: int) -> Sample:
@@ -354,44 +231,3 @@ three radiologists read each training film: a finding counts where `agree` of th
         # Some reach beyond the edge of the film.
         boxes = boxes.clip(0, [width, height] * 2).astype(np.float32)
         return Sample(image, None, boxes, np.array(film.classes, np.int64))
-
-
-def _vote(film: Reading, values: dict[str, str], columns: Iterable[str], where: str) -> None:
-    """Add a row of image_labels.
-
-    Raises:
-        DataError: A label that is none; a radiologist twice.
-    """
-    reader = values.get("rad_id", "")
-    if reader in film.votes:
-        by = f" by '{reader}'" if reader else ""
-        raise DataError(
-            f"{where}: '{values['image_id']}' stands twice{by}.", "Remove one of the rows."
-        )
-    for column in columns:
-        if values[column] not in BIT:
-            raise DataError(
-                f"{where}: {column} is '{values[column]}', no label.", "Labels are 0 or 1."
-            )
-    film.votes[reader] = tuple(BIT[values[column]] for column in columns)
-
-
-def _box(values: dict[str, str], local: bool, where: str) -> Box | None:
-    """The box of a row; None where the class is one of the whole film.
-
-    Raises:
-        DataError: A finding without box, a label of the whole film with one, numbers that are none.
-    """
-    corners = [values[key] for key in CORNERS]
-    if not local and not any(corners):
-        return None
-    try:
-        x1, y1, x2, y2 = (float(corner) for corner in corners)
-    except ValueError:
-        x1 = y1 = x2 = y2 = nan
-    if not (local and -inf < x1 < x2 < inf and -inf < y1 < y2 < inf):
-        raise DataError(
-            f"{where}: '{values['class_name']}' with box {', '.join(corners)}.",
-            "A finding needs x_min < x_max and y_min < y_max, a label of the whole film has no box.",
-        )
-    return x1, y1, x2, y2

@@ -134,7 +134,9 @@ def _kaggle(root: Path, boxes: dict[str, list[Box]]) -> Release:
         for name in VINDR_DRAWN
     }
     index = lines(root / "train.csv", rows)
-    return Release("vindr-cxr", root, index, labels, {"protocol": "kaggle"}, boxes=boxes, bright="boxes")
+    return Release(
+        "vindr-cxr", root, index, labels, {"protocol": "kaggle"}, boxes=boxes, bright="boxes"
+    )
 
 
 def _bits(named: set[str]) -> str:
