@@ -109,16 +109,16 @@ def vindr_kaggle(tmp: Path) -> Release:
 def vindr_kaggle_png(tmp: Path) -> Release:
     """PNG of another size and shape: each side has its own factor; the size of the film is in a table."""
     root = tmp / "vinbigdata-png"
-    side = 64
+    width, height = 64, 48
     sizes = ["image_id,dim0,dim1", *(f"{name},{HEIGHT},{WIDTH}" for name in VINDR_DRAWN)]
     lines(root / "train_meta.csv", sizes)
-    fx, fy = side / WIDTH, side / HEIGHT
+    fx, fy = width / WIDTH, height / HEIGHT
     boxes = {
         name: [(x1 * fx, y1 * fy, x2 * fx, y2 * fy) for x1, y1, x2, y2 in areas]
         for name, areas in _agreed().items()
     }
     for k, (name, areas) in enumerate(boxes.items()):
-        paint(root / f"train/{name}.png", areas, (side, side), seed=k)
+        paint(root / f"train/{name}.png", areas, (width, height), seed=k)
     return _kaggle(root, boxes)
 
 
