@@ -46,6 +46,7 @@ ENTRY_POINTS = {
         "rsna = ecamp.datasets.rsna:RSNA",
         "siim = ecamp.datasets.siim:SIIM",
         "covidx = ecamp.datasets.covidx:COVIDx",
+        "vindr-cxr = ecamp.datasets.vindr:VinDrCXR",
         "object-cxr = ecamp.datasets.object_cxr:ObjectCXR",
         "montgomery = ecamp.datasets.montgomery:Montgomery",
         "shenzhen = ecamp.datasets.shenzhen:Shenzhen",

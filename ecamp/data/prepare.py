@@ -23,7 +23,7 @@ from ecamp.data.store import (
     atomic_path,
     content_hash,
     keep_bytes,
-    read_lines,
+    resume_lines,
     write_lines,
 )
 from ecamp.errors import DataError, MissingError
@@ -89,7 +89,7 @@ def prepare(
         if (table := find_file(root, pattern)) is not None:
             keep_bytes(out / table.relative_to(root), table.read_bytes())
     manifest = out / MANIFEST
-    known = {made.png: made for made in read_lines(manifest, Made)}
+    known = {made.png: made for made in resume_lines(manifest, Made)}
     fine = {png: known[png] for png in wanted if _is_made(root, out, known.get(png), verify)}
     todo = [(source, png) for png, source in wanted.items() if png not in fine]
     chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]

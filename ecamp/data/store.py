@@ -108,16 +108,19 @@ def append_line(path: Path, value: Any) -> None:
 
 
 def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """JSON lines of a run that goes on here, as dataclasses of `kind`.
-
-    Those that a kill cut short are taken out of the file, so that the next one appended begins a line.
-    """
+    """JSON lines as dataclasses of `kind`; what is none, as a kill may leave it, is passed over."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     found = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError, TypeError):
             found.append(kind(**json.loads(line)))
-    if text:
+    return found
+
+
+def resume_lines(path: Path, kind: type[T]) -> list[T]:
+    """The same, for a run that goes on here: torn lines are taken out, the next one appended begins one."""
+    found = read_lines(path, kind)
+    if path.exists():
         write_lines(path, found)
     return found
 

@@ -17,7 +17,7 @@ from ecamp.data.store import (
     atomic_path,
     content_hash,
     keep_bytes,
-    read_lines,
+    resume_lines,
     write_lines,
 )
 from ecamp.errors import DataError
@@ -72,7 +72,7 @@ def write_truth(
     wanted = {r.id: r for r in dataset.records() if r.has_mask or r.has_boxes}
     journal = out / TRUTH
     fine = {
-        one.id: one for one in (read_lines(journal, Truth) if wanted else ())
+        one.id: one for one in (resume_lines(journal, Truth) if wanted else ())
         if one.of == of and one.id in wanted and _is_there(out, one, verify)
     }  # fmt: skip
     todo = [record for name, record in wanted.items() if name not in fine]

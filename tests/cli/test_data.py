@@ -100,6 +100,7 @@ SETS = {
     "iu-xray",
     "covid-idc",
     "padchest",
+    "vindr-cxr",
     "medmnist",
     "mimic-cxr",
     "folder",

@@ -52,7 +52,7 @@ EXAMPLES = {
 # run the contract there.
 ELSEWHERE = {
     "mimic-cxr", "chestxray14", "chexpert", "rsna", "siim", "covidx", "object-cxr", "medmnist",
-    "montgomery", "shenzhen", "jsrt", "iu-xray", "covid-idc", "padchest",
+    "montgomery", "shenzhen", "jsrt", "iu-xray", "covid-idc", "padchest", "vindr-cxr",
     "packed", "published", "consensus", "llm", "transformers", "hf-clip",
 }  # fmt: skip
 OURS = [

@@ -13,7 +13,7 @@ from PIL import Image
 from ecamp.cli import run
 from ecamp.data.images import read_image
 from ecamp.data.prepare import MANIFEST, Made, Prepared, prepare
-from ecamp.data.store import append_line, read_lines
+from ecamp.data.store import append_line, resume_lines
 from ecamp.datasets.rsna import RSNA
 from ecamp.datasets.siim import SIIM
 from ecamp.errors import DataError, MissingError
@@ -79,7 +79,7 @@ def test_a_torn_run_goes_on_and_wrong_files_are_made_again(root: Path, tmp_path:
     manifest = out / MANIFEST
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(lines[:5]) + lines[5][:20])  # killed while writing
-    read_lines(manifest, Made)
+    resume_lines(manifest, Made)
     append_line(manifest, {"a line after it": "begins one"})
     assert manifest.read_text().count("\n") == 6
     lost, torn = (out / json.loads(line)["png"] for line in lines[:2])

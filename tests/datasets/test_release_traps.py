@@ -30,6 +30,7 @@ from ecamp.datasets.released import ReleasedDataset
 from ecamp.datasets.rsna import DETAILED, RSNA, mgca_split
 from ecamp.datasets.shenzhen import Shenzhen
 from ecamp.datasets.siim import SIIM
+from ecamp.datasets.vindr import VinDrCXR
 from ecamp.errors import DataError, EcampError, MissingError, UsageError
 from tests.datasets import releases
 from tests.datasets.releases import Release, lines
@@ -38,7 +39,7 @@ CLASSES: dict[str, type[ReleasedDataset]] = {
     c.name: c
     for c in (
         *(ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, MedMNIST),
-        *(Montgomery, Shenzhen, JSRT, IUXray, CovidIDC, PadChest),
+        *(Montgomery, Shenzhen, JSRT, IUXray, CovidIDC, PadChest, VinDrCXR),
     )
 }
 

@@ -54,7 +54,7 @@ LISTS = {
     "siim": {"ECAMP", "MRM", "BenchX", "LoVT", "GLoRIA"}, "covidx": {"ECAMP", "MGCA"},
     "object-cxr": {"LoVT"}, "montgomery": {"Kaggle"}, "shenzhen": {"Kaggle"},
     "jsrt": {"original", "PNG", "Kaggle", "SCR", "SCR reverse"},
-    "iu-xray": {"R2Gen", "Open-i"},
+    "iu-xray": {"R2Gen", "Open-i"}, "vindr-cxr": {"Kaggle PNG"},
 }  # fmt: skip
 
 

@@ -78,6 +78,7 @@ from tests.datasets.releases.siim import (
     siim_rows_drawn,
     siim_stage2,
 )
+from tests.datasets.releases.vindr import vindr_kaggle, vindr_kaggle_png, vindr_official
 
 __all__ = [
     "BRIGHT",
@@ -142,6 +143,9 @@ __all__ = [
     "siim_original",
     "siim_rows_drawn",
     "siim_stage2",
+    "vindr_kaggle",
+    "vindr_kaggle_png",
+    "vindr_official",
     "write_dicom",
 ]
 
@@ -195,6 +199,9 @@ RELEASES: dict[str, Callable[[Path], Release]] = {
     "iu-xray Open-i": iu_xml,
     "covid-idc": covid_idc,
     "padchest": padchest,
+    "vindr-cxr official": vindr_official,
+    "vindr-cxr Kaggle": vindr_kaggle,
+    "vindr-cxr Kaggle PNG": vindr_kaggle_png,
     "pneumoniamnist": lambda tmp: medmnist(tmp, "pneumoniamnist", 28),
     "chestmnist": lambda tmp: medmnist(tmp, "chestmnist", 64),
     "retinamnist": lambda tmp: medmnist(tmp, "retinamnist", 28),

@@ -54,7 +54,7 @@ def paint(
         pixels[int(y1) : int(y2), int(x1) : int(x2)] = BRIGHT
     pixels[0, -1] = 255  # a white corner, so that DICOM's range is the same in each film
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".dcm":
+    if path.suffix in (".dcm", ".dicom"):
         write_dicom(path, pixels)
     else:
         Image.fromarray(pixels).save(path)

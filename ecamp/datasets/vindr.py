@@ -1,0 +1,234 @@
+"""VinDr-CXR: 18,000 films read by radiologists, 22 findings with boxes and 6 labels of the whole film."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from ecamp.data.agreement import count_votes, merge_boxes
+from ecamp.data.boxes import Box
+from ecamp.data.dicom import DICOM_SUFFIXES
+from ecamp.data.folders import find_file
+from ecamp.data.prepare import MANIFEST, Made
+from ecamp.data.store import read_lines
+from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.vindr_tables import (
+    KAGGLE,
+    LOCAL,
+    WHOLE,
+    Reading,
+    read_kaggle,
+    read_release,
+    read_sizes,
+)
+from ecamp.errors import DataError, MissingError
+from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+
+MAJORITY, OVERLAP = 2, 0.5  # defaults: two of three radiologists, IoU of boxes of one finding
+NO_PATIENTS = "the files name no patients: intervals count each image as a patient"
+
+
+@dataclass(frozen=True)
+class VinDrFilm(Film):
+    """Payload: boxes of the film in pixels of the film.
+
+    Attributes:
+        classes: Of each box. size: Width and height of the film; None = those of the image file.
+    """
+
+    classes: tuple[int, ...] = ()
+    size: tuple[int, int] | None = None
+
+
+class VinDrCXR(ReleasedDataset):
+    """Labels and boxes as the radiologists of a film agree upon them."""
+
+    summary = "VinDr-CXR: 18,000 films, 28 labels, boxes of 22 findings by radiologists"
+    licence = "PhysioNet: credentialed access, data use agreement; Kaggle: rules of the competition"
+    citation = "Nguyen et al., Scientific Data 9, 429 (2022); doi 10.13026/3akn-b287"
+    layout = """
+get: https://physionet.org/content/vindr-cxr/1.0.0 (credentialed), or for protocol kaggle
+  https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection
+root holds annotations/image_labels_train.csv, image_labels_test.csv, annotations_train.csv and
+  annotations_test.csv (also without the folder), train/*.dicom and test/*.dicom; for protocol kaggle train.csv
+  and train/*.dicom; or the films as PNG (ecamp data prepare vindr-cxr)
+boxes count in pixels of the original film. For images of another size, or PNG made elsewhere, root also holds
+  train_meta.csv and test_meta.csv: image_id, dim0 (height of the film), dim1 (width)
+three radiologists read each training film: a finding counts where `agree` of them name it, a box where as
+  many drew it (IoU `overlap`), as the mean of theirs; the test is one consensus
+"""
+    name = "vindr-cxr"
+    folders = ("train", "test", "images")
+    prepared: ClassVar[Mapping[str, str]] = {"train": "train/{}.png", "test": "test/{}.png"}
+    tables = (
+        *(
+            f"{folder}{kind}_{part}.csv"
+            for folder in ("annotations/", "")
+            for kind in ("image_labels", "annotations")
+            for part in ("train", "test")
+        ),
+        "train.csv",
+    )
+    protocols: ClassVar[Protocols] = {
+        "official": SplitProtocol(
+            "the release's 15,000 training films, a tenth of them validation by hash, of each stratum; "
+            "the test is its own of 3,000.",
+            flaws=(NO_PATIENTS,),
+        ),
+        "kaggle": SplitProtocol(
+            "70 / 10 / 20 % of the films of Kaggle's train.csv by hash, of each stratum; "
+            "its test has no labels.",
+            flaws=(
+                NO_PATIENTS,
+                "the test is read by three radiologists, not by the consensus of five of the official one",
+            ),
+        ),
+    }
+
+    class Config(ReleasedConfig):
+        """What counts as a finding."""
+
+        agree: int = Field(
+            default=MAJORITY, ge=1, le=3,
+            description="radiologists of three who must name a finding, or draw a box",
+        )  # fmt: skip
+        overlap: float = Field(
+            default=OVERLAP, gt=0, le=1,
+            description="IoU from which boxes of two radiologists are of one finding",
+        )  # fmt: skip
+        boxes: bool = Field(default=True, description="false: labels alone, images of any size")
+
+    @property
+    def info(self) -> DatasetInfo:
+        kaggle = self.protocol_name == "kaggle"
+        boxes = (KAGGLE if kaggle else LOCAL) if self.config.boxes else ()
+        return self.describe(labels=KAGGLE if kaggle else LOCAL + WHOLE, box_classes=boxes)
+
+    def _choices(self) -> tuple[str, ...]:
+        config, chosen = self.config, []
+        if config.agree != MAJORITY:
+            chosen.append(f"agree{config.agree}")
+        if config.overlap != OVERLAP and config.boxes:
+            chosen.append(f"iou{config.overlap:g}")
+        return (*chosen, *(() if config.boxes else ("labels",)))
+
+    def _read(self) -> Iterable[Record]:
+        if self.protocol_name == "kaggle":
+            shares = {"train": 0.7, "val": 0.1, "test": 0.2}
+            yield from self._agreed(
+                read_kaggle(self.source("train.csv"), self.bad), "train", shares
+            )
+        else:
+            yield from self._agreed(self._official("train"), "train", {"train": 0.9, "val": 0.1})
+            yield from self._agreed(self._official("test"), "test", {})
+
+    def _official(self, part: str) -> dict[str, Reading]:
+        kinds = ("image_labels", "annotations") if self.config.boxes else ("image_labels",)
+        tables = [self.source(f"annotations/{k}_{part}.csv", f"{k}_{part}.csv") for k in kinds]
+        boxes = tables[1] if self.config.boxes else None
+        return read_release(tables[0], boxes, consensus=part == "test", bad=self.bad)
+
+    def _agreed(
+        self, films: dict[str, Reading], part: str, shares: Mapping[str, float]
+    ) -> Iterator[Record]:
+        """Records of a part; without shares it is the split itself."""
+        records = list(self._records_of(films, part))
+        if shares:
+            # Drawn by the majority's labels whatever is asked for: the options change no split.
+            records = list(self.drawn(records, shares))
+        for record in records:
+            labels = self._labels(films[record.id], self.config.agree)
+            yield replace(record, labels=labels)
+
+    def _records_of(self, films: dict[str, Reading], part: str) -> Iterator[Record]:
+        for name, film in films.items():
+            with self.bad:
+                path = self.place(f"{part}/{name}.dicom", film.where)
+                known = self.config.boxes
+                boxes, classes = self._boxes(film) if known else ((), ())
+                size = self._size(name, path, film.where) if boxes else None
+                payload = VinDrFilm(path, boxes if known else None, None, None, classes, size)
+                labels = self._labels(film, MAJORITY)
+                yield Record(name, name, part, film.where, labels, has_boxes=known, payload=payload)
+
+    def _labels(self, film: Reading, agree: int) -> tuple[int, ...]:
+        votes = list(film.votes.values())
+        labels = count_votes(votes, agree)
+        if self.protocol_name == "official":
+            # Nothing is found where too few found anything: so it never stands beside a finding.
+            found = [(1 - vote[-1],) for vote in votes]
+            return (*labels[:-1], 1 - count_votes(found, agree)[0])
+        return labels
+
+    def _boxes(self, film: Reading) -> tuple[tuple[Box, ...], tuple[int, ...]]:
+        agree = min(self.config.agree, len(film.votes))
+        drawn = film.drawn()
+        merged = [
+            (box, kind)
+            for kind in sorted(drawn)
+            for box in merge_boxes(drawn[kind], self.config.overlap, agree)
+        ]
+        return tuple(box for box, _ in merged), tuple(kind for _, kind in merged)
+
+    def _size(self, name: str, path: str, where: str) -> tuple[int, int] | None:
+        """Width and height of the film, in whose pixels the boxes count; None = those of the image.
+
+        Raises:
+            MissingError: No meta table says, and the image may be of another size.
+        """
+        if path.lower().endswith(DICOM_SUFFIXES) or path in self._prepared:
+            return None
+        if name in self._sizes:
+            return self._sizes[name]
+        if not self._sizes:
+            raise MissingError(
+                f"{where}: {path} is no DICOM file: boxes count in pixels of the film, of unknown size.",
+                "Put train_meta.csv (image_id,dim0,dim1: height and width of the film) into root, "
+                "test_meta.csv for the test; make PNG with `ecamp data prepare vindr-cxr`; or say boxes=false.",
+            )
+        raise DataError(
+            f"{where}: '{name}' is in no meta table: the size of the film is unknown.",
+            "Add its image_id, dim0, dim1.",
+        )
+
+    @cached_property
+    def _prepared(self) -> set[str]:
+        """Images that `ecamp data prepare` made: of the size of the film."""
+        return {made.png for made in read_lines(self.root / MANIFEST, Made)}
+
+    @cached_property
+    def _sizes(self) -> dict[str, tuple[int, int]]:
+        """image_id -> width and height of the film, where root says."""
+        sizes: dict[str, tuple[int, int]] = {}
+        for name in ("train_meta.csv", "test_meta.csv"):
+            path = find_file(self.root, name, f"annotations/{name}")
+            if path is not None:
+                self.sources.append(path)
+                sizes |= read_sizes(path, self.bad)
+        return sizes
+
+    def load(self, record: Record, size: int) -> Sample:
+        image = super().load(record, size).image
+        if not record.has_boxes:
+            return Sample(image)
+        film = record.payload
+        height, width = image.shape[:2]
+        boxes = np.array(film.boxes, np.float64).reshape(-1, 4)
+        if film.size is not None:
+            boxes *= np.array([width, height] * 2) / np.array(film.size * 2)
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        if ((centres < 0) | (centres > (width, height))).any():
+            raise DataError(
+                f"{self.root / film.path} ({record.row}): a box lies outside the film of "
+                f"{'x'.join(map(str, film.size or (width, height)))} pixels.",
+                "Is the image smaller than the film, or dim0 of the meta table not its height?",
+            )
+        # Some reach beyond the edge of the film.
+        boxes = boxes.clip(0, [width, height] * 2).astype(np.float32)
+        return Sample(image, None, boxes, np.array(film.classes, np.int64))
