@@ -34,20 +34,33 @@ def contact_sheet(tiles: Sequence[Tile], classes: Sequence[str]) -> Image.Image:
     columns = min(COLUMNS, max(1, len(tiles)))
     lines = max((len(tile.caption) for tile in tiles), default=0)
     height, rows = TILE + LINE * lines + 8, -(-len(tiles) // columns)
-    legend = LINE + 10 if classes else 0
-    sheet = Image.new("RGB", (columns * (TILE + 6) + 6, rows * height + legend + 6), "white")
+    width = columns * (TILE + 6) + 6
+    places = _legend(classes, width)
+    legend = places[-1][1] + LINE + 4 if places else 0
+    sheet = Image.new("RGB", (width, rows * height + legend + 6), "white")
     draw = ImageDraw.Draw(sheet)
-    x = 8
-    for k, name in enumerate(classes):
-        draw.rectangle((x, 7, x + 10, 17), fill=PALETTE[k % len(PALETTE)])
-        draw.text((x + 15, 6), name, fill="#1d2433")
-        x += 15 + int(draw.textlength(name)) + 18
+    for k, (name, (x, y)) in enumerate(zip(classes, places, strict=True)):
+        draw.rectangle((x, y + 1, x + 10, y + 11), fill=PALETTE[k % len(PALETTE)])
+        draw.text((x + 15, y), name, fill="#1d2433")
     for i, tile in enumerate(tiles):
         left, top = 6 + i % columns * (TILE + 6), legend + 6 + i // columns * height
         sheet.paste(_picture(tile), (left, top))
         for n, line in enumerate(tile.caption):
             draw.text((left + 2, top + TILE + 2 + n * LINE), _fit(draw, line), fill="#1d2433")
     return sheet
+
+
+def _legend(classes: Sequence[str], width: int) -> list[tuple[int, int]]:
+    """Where each class stands, left and top, in lines of a sheet's width."""
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    places, x, y = [], 8, 6
+    for name in classes:
+        room = 15 + int(draw.textlength(name))
+        if x > 8 and x + room > width:
+            x, y = 8, y + LINE + 2
+        places.append((x, y))
+        x += room + 18
+    return places
 
 
 def _picture(tile: Tile) -> Image.Image:

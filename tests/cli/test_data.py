@@ -70,6 +70,18 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "show", PHANTOM, "--split", "nothing"]) == 4
 
 
+def test_a_legend_of_many_classes_has_all_of_them() -> None:
+    """On lines of the sheet's width: 22 names are wider than two tiles."""
+    from ecamp.report.pictures import PALETTE
+    from ecamp.report.sheet import Tile, contact_sheet
+
+    tile = Tile(np.zeros((8, 8, 1), np.uint8), ("name",))
+    sheet = np.asarray(contact_sheet([tile, tile], [f"a long finding {k}" for k in range(22)]))
+    colours = {tuple(int(text[k : k + 2], 16) for k in (1, 3, 5)) for text in PALETTE}
+    squares = sum((sheet == colour).all(axis=2).sum() for colour in colours)
+    assert squares == 22 * 11 * 11
+
+
 def test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "lists"
     assert (
