@@ -71,6 +71,7 @@ def write_truth(
     facts, of = dataset.info, dataset.fingerprint()
     wanted = {r.id: r for r in dataset.records() if r.has_mask or r.has_boxes}
     journal = out / TRUTH
+    out.mkdir(parents=True, exist_ok=True)
     fine = {
         one.id: one for one in (resume_lines(journal, Truth) if wanted else ())
         if one.of == of and one.id in wanted and _is_there(out, one, verify)

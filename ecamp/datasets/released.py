@@ -102,6 +102,10 @@ class ReleasedDataset(Dataset):
     def _read(self) -> Iterable[Record]:
         """All records of the protocol; a row that cannot be used raises inside `with self.bad`."""
 
+    def _usual(self) -> str:
+        """The protocol where none is asked for: the first, unless root tells another."""
+        return next(iter(self.protocols))
+
     def _choices(self) -> tuple[str, ...]:
         """Options that make other splits or labels, as short words; they join the version."""
         return ()
@@ -129,7 +133,7 @@ class ReleasedDataset(Dataset):
         known, asked = self.protocols, self.config.protocol
         of_lists = [name for name, protocol in known.items() if protocol.lists]
         if asked is None:
-            asked = next(iter(of_lists if self.config.lists and of_lists else known))
+            asked = of_lists[0] if self.config.lists and of_lists else self._usual()
         if asked not in known:
             raise UsageError(f"{self.name}: no protocol '{asked}'.", did_you_mean(asked, known))
         listed = bool(self.config.lists) or self.config.percent != 100

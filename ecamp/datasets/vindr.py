@@ -56,8 +56,8 @@ class VinDrCXR(ReleasedDataset):
 get: https://physionet.org/content/vindr-cxr/1.0.0 (credentialed), or for protocol kaggle
   https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection
 root holds annotations/image_labels_train.csv, image_labels_test.csv, annotations_train.csv and
-  annotations_test.csv (also without the folder), train/*.dicom and test/*.dicom; for protocol kaggle train.csv
-  and train/*.dicom; or the films as PNG (ecamp data prepare vindr-cxr)
+  annotations_test.csv (also without the folder), train/*.dicom and test/*.dicom; or train.csv and train/*.dicom
+  of Kaggle, which mean protocol kaggle; or the films as PNG (ecamp data prepare vindr-cxr)
 boxes count in pixels of the original film. For images of another size, or PNG made elsewhere, root also holds
   train_meta.csv and test_meta.csv: image_id, dim0 (height of the film), dim1 (width)
 three radiologists read each training film: a finding counts where `agree` of them name it, a box where as
@@ -109,6 +109,14 @@ three radiologists read each training film: a finding counts where `agree` of th
         kaggle = self.protocol_name == "kaggle"
         boxes = (KAGGLE if kaggle else LOCAL) if self.config.boxes else ()
         return self.describe(labels=KAGGLE if kaggle else LOCAL + WHOLE, box_classes=boxes)
+
+    def _usual(self) -> str:
+        """Kaggle's root has one table."""
+        release = find_file(
+            self.root, "annotations/image_labels_train.csv", "image_labels_train.csv"
+        )
+        alone = release is None and find_file(self.root, "train.csv") is not None
+        return "kaggle" if alone else "official"
 
     def _choices(self) -> tuple[str, ...]:
         config, chosen = self.config, []

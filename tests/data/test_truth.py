@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from ecamp.cli import run
 from ecamp.data.coco import read_coco
 from ecamp.data.truth import BOXES, TRUTH, write_truth
+from ecamp.datasets.object_cxr import ObjectCXR
 from ecamp.datasets.rsna import RSNA
 from ecamp.datasets.siim import SIIM
 from ecamp.plugin.protocols import Dataset
@@ -59,6 +60,14 @@ def test_masks_are_those_of_the_set(cls: type[Dataset], tmp_path: Path) -> None:
         assert sample.mask is not None
         assert mask.dtype == np.uint8
         assert np.array_equal(mask, sample.mask[0] * 255)
+
+
+def test_boxes_alone(tmp_path: Path) -> None:
+    release = releases.object_cxr(tmp_path)
+    done = write_truth(
+        ObjectCXR(ObjectCXR.Config(root=str(release.root))), tmp_path / "new" / "out"
+    )
+    assert done.masks == 0 < done.boxes == len(COCO(tmp_path / "new/out" / BOXES).anns)
 
 
 def test_classes_have_folders(tmp_path: Path) -> None:

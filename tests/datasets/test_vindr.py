@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
+from ecamp.cli import run
 from ecamp.data.prepare import prepare
 from ecamp.datasets.vindr import VinDrCXR
 from ecamp.datasets.vindr_tables import KAGGLE, LOCAL, WHOLE
@@ -278,3 +280,27 @@ def test_tables_without_their_folder(tmp_path: Path) -> None:
     for path in (release.root / "annotations").glob("*.csv"):
         path.rename(release.root / path.name)
     assert {r.id: r.labels for r in make(release).records()} == release.labels
+
+
+def test_kaggles_table_alone_means_kaggle(tmp_path: Path) -> None:
+    root = releases.vindr_kaggle(tmp_path).root
+    assert VinDrCXR(VinDrCXR.Config(root=str(root))).protocol_name == "kaggle"
+    out = tmp_path / "out"
+    command = [
+        "data",
+        "prepare",
+        "vindr-cxr",
+        "--from",
+        str(root),
+        "-o",
+        str(out),
+        "--workers",
+        "1",
+    ]
+    assert run(command) == 0
+    made = VinDrCXR(VinDrCXR.Config(root=str(out)))
+    coco = COCO(out / "boxes.json")
+    assert len(coco.imgs) == len(made.records())
+    assert len(coco.anns) == sum(len(record.payload.boxes) for record in made.records()) > 0
+    official = releases.vindr_official(tmp_path / "official").root
+    assert VinDrCXR(VinDrCXR.Config(root=str(official))).protocol_name == "official"
