@@ -8,7 +8,7 @@ from typing import Any
 from ecamp.bench.pretraining import Pretraining, plan_pretraining
 from ecamp.config import BenchSpec, PluginRef, identity
 from ecamp.errors import UsageError, did_you_mean
-from ecamp.plugin.host import make_plugin
+from ecamp.plugin.host import make_plugin, skip_bad_rows
 from ecamp.plugin.protocols import FEATURES, Dataset, EncoderPlugin, TaskPlugin
 
 # Bump when a change of code changes results for the same recipe: old cells are then not reused.
@@ -118,6 +118,12 @@ def make_plan(spec: BenchSpec) -> Plan:
     Raises:
         UsageError, MissingError: Names the plugin, option or field and what to do.
     """
+    if spec.on_bad_image == "skip":
+        refs = {
+            name: [skip_bad_rows(ref) for ref in getattr(spec, name)]
+            for name in ("datasets", "pretrain_data")
+        }
+        spec = spec.model_copy(update=refs)
     tasks = resolve_tasks(spec.tasks, spec.task_options)
     datasets = [(ref, make_plugin("ecamp.datasets", ref)) for ref in spec.datasets]
     notes: list[str] = []

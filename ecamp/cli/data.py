@@ -327,9 +327,12 @@ def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | N
     """
     from ecamp.config import PluginRef
     from ecamp.data.pack import pack as write_pack
-    from ecamp.plugin.host import make_plugin
+    from ecamp.plugin.host import make_plugin, skip_bad_rows
 
-    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    ref = PluginRef.parse(name)
+    if on_bad_image == "skip":
+        ref = skip_bad_rows(ref)
+    dataset = make_plugin("ecamp.datasets", ref)
     done = write_pack(
         dataset, output, size, on_bad_image=on_bad_image, workers=workers,
         log=lambda text: click.echo(f"  {text}", err=True),

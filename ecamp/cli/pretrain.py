@@ -52,7 +52,8 @@ def pretrain(**options: Any) -> None:
         {
             "tasks": ["cls"], "encoders": options["encoder"], "pretext": options["pretext"],
             "pretrain_data": options["data"], "pretrain_seed": options["seed"],
-            "pretrain": _recipe(options), "init_from": None if init is None else str(init),
+            "on_bad_image": options["on_bad_image"], "pretrain": _recipe(options),
+            "init_from": None if init is None else str(init),
         },
         "command line",
     )  # fmt: skip

@@ -126,6 +126,20 @@ def load_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> typ
     return _check(kind, group, ref, _load(kind, group, named[0]), any_variant)
 
 
+def skip_bad_rows(ref: PluginRef) -> PluginRef:
+    """A data set that leaves out rows which cannot be used, where it has the option and none was given.
+
+    `--on-bad-image skip` means both: a user does not care whether it is the row or its file.
+
+    Raises:
+        MissingError, UsageError: As `load_plugin`.
+    """
+    fields = load_plugin("ecamp.datasets", ref, any_variant=True).Config.model_fields
+    if "on_bad_row" not in fields or "on_bad_row" in ref.options:
+        return ref
+    return ref.model_copy(update={"options": {**ref.options, "on_bad_row": "skip"}})
+
+
 def _dist(point: metadata.EntryPoint) -> str:
     return point.dist.name if point.dist else ""
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from ecamp.config import PluginRef
+from ecamp.bench.plan import make_plan
+from ecamp.config import BenchSpec, PluginRef, validate
 from ecamp.data.arrays import materialise
 from ecamp.data.table import read_table
-from ecamp.errors import EcampError
-from ecamp.plugin.host import make_plugin
+from ecamp.errors import DataError, EcampError
+from ecamp.plugin.host import make_plugin, skip_bad_rows
 from ecamp.testing.contract import check_plugin
 from ecamp.testing.folders import check_spelling
 
@@ -92,6 +93,40 @@ def test_everything_is_read(folder: Path) -> None:
     # 20 x 10 is padded by 5 rows above and scaled by 0.8.
     assert np.allclose(arrays.boxes, [[0.8, 5.6, 4.8, 10.4]])
     assert arrays.box_classes.tolist() == [1]
+
+
+def test_one_bad_row_of_many(folder: Path) -> None:
+    lines = ["id,image,patient,split,a,b,mask,text"]
+    lines += [f"{i},0.png,p{i},train,{i % 2},,m0.png,Clear." for i in range(40_000)]
+    lines[31_414] = lines[31_414].replace(",train,", ",train,perhaps,", 1)  # a field too many
+    lines[20_000] = lines[20_000].replace(",train,", ",training,")
+    lines[30_000] = lines[29_999]
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"table\.csv line 31415: 9 fields"):
+        dataset(folder).records()
+    name = f"{folder / 'dataset.yaml'}?on_bad_row=skip"
+    lenient = make_plugin("ecamp.datasets", PluginRef.parse(name))
+    assert len(lenient.records()) == 39_997
+    (flaw,) = lenient.info.flaws
+    assert "3 rows left out, first table.csv line 31415" in flaw.replace(f"{folder}/", "")
+    lines[31_414] = lines[30_000] = "x,0.png,x,train,0,,m0.png,Clear."
+    lines[30_000] = lines[30_000].replace("x", "y")
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"table\.csv line 20001: 'training'.* is no split"):
+        dataset(folder).records()
+
+
+def test_rows_beside_images_are_skipped_in_a_bench(folder: Path) -> None:
+    ref = str(folder / "dataset.yaml")
+    told = {"tasks": ["cls"], "datasets": ref, "pretext": "none", "encoders": "vit-micro"}
+    for how, options in (("fail", {}), ("skip", {"on_bad_row": "skip"})):
+        plan = make_plan(validate(BenchSpec, {**told, "on_bad_image": how}, "test"))
+        assert {cell.dataset.options.get("on_bad_row") for cell in plan.cells} == {
+            options.get("on_bad_row")
+        }
+    asked = PluginRef.parse(f"{ref}?on_bad_row=fail")
+    assert skip_bad_rows(asked) == asked, "what was asked for stays"
+    assert skip_bad_rows(PluginRef.parse("phantom")) == PluginRef.parse("phantom")
 
 
 def test_distilled_text_comes_from_a_file_by_report(folder: Path) -> None:

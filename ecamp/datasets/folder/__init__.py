@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,7 +17,7 @@ from ecamp.data.coco import CocoBoxes, read_coco
 from ecamp.data.folders import inside
 from ecamp.data.images import read_image, read_mask
 from ecamp.data.splits import hash_split
-from ecamp.data.table import TableRow, read_table
+from ecamp.data.table import BadRows, TableRow, read_table
 from ecamp.datasets.folder.layout import Layout, read_layout, resolve
 from ecamp.errors import DataError, MissingError, did_you_mean
 from ecamp.plugin.protocols import (
@@ -54,6 +55,10 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
         """Where the description lies."""
 
         path: str = Field(description="path/to/dataset.yaml")
+        on_bad_row: Literal["fail", "skip"] = Field(
+            default="fail",
+            description="skip: leave rows out that cannot be used, and say so in results",
+        )
 
     @cached_property
     def described(self) -> Layout:
@@ -96,11 +101,12 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
             colour=layout.colour,
             mean=tuple(layout.mean or [0.5] * channels),
             std=tuple(layout.std or [0.25] * channels),
+            flaws=self._flaws,
         )
 
     @cached_property
     def _rows(self) -> list[TableRow]:
-        rows = list(read_table(self._table, _columns(self.described)))
+        rows = list(read_table(self._table, _columns(self.described), self._bad))
         wanted = {
             name: {value} if isinstance(value, str) else set(value)
             for name, value in self.described.where.items()
@@ -112,8 +118,38 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
             )
         return kept
 
+    @cached_property
+    def _bad(self) -> BadRows:
+        return BadRows(self.config.on_bad_row == "skip")
+
+    @property
+    def _flaws(self) -> tuple[str, ...]:
+        if self.config.on_bad_row == "fail":
+            return ()
+        self.records()
+        told = self._bad.messages
+        return (f"{len(told):,} rows left out, first {told[0]}",) if told else ()
+
     def records(self) -> Sequence[Record]:
-        return [self._record(row) for row in self._rows]
+        return self._records
+
+    @cached_property
+    def _records(self) -> list[Record]:
+        found: dict[str, Record] = {}
+        again: list[Record] = []  # an error for whoever asks for all rows
+        for row in self._rows:
+            with self._bad:
+                record = self._record(row)
+                if record.id not in found:
+                    found[record.id] = record
+                elif self._bad.skip:
+                    first = found[record.id].row
+                    raise DataError(f"{record.row}: '{record.id}' stands twice (first {first}).")
+                else:
+                    again.append(record)
+        if not found:
+            raise MissingError(f"{self._table}: no row can be used.", self._bad.messages[0])
+        return [*found.values(), *again]
 
     def _record(self, row: TableRow) -> Record:
         layout, where = self.described, f"{self._table.name} line {row.line}"
