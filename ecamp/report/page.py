@@ -26,9 +26,10 @@ def write_page(run: Path, baseline: str = "none") -> Path:
     cells, warnings = read_run(run)
     rows = summarise(cells, baseline)
     warnings += sorted({w for cell in cells for w in cell.result["warnings"]})
+    named = names_of(rows)
     charts = [
-        {"title": " · ".join(key), "svg": Markup(bars(list(group)))}
-        for key, group in groupby(
+        {"title": " · ".join((named[place], *rest)), "svg": Markup(bars(list(group)))}
+        for (place, *rest), group in groupby(
             rows, lambda r: (r.place, f"{r.task} {r.metric}", r.protocol, r.encoder)
         )
     ]
@@ -58,16 +59,18 @@ def write_page(run: Path, baseline: str = "none") -> Path:
     return path
 
 
+def names_of(rows: list[Row]) -> dict[str, str]:
+    """Each place by the short name of its data set, where that names one split of the run alone."""
+    places = {row.place: row.dataset for row in rows}
+    names = list(places.values())
+    return {place: name if names.count(name) == 1 else place for place, name in places.items()}
+
+
 def findings(rows: list[Row], baseline: str) -> list[str]:
     """One sentence a pretext: where it was better, worse, or could not be told from the baseline."""
     out = []
-    places = {row.place: row.dataset for row in rows}
-    names = list(places.values())
-    # By its short name where that names one test alone; not at all where there is only one.
-    where = {
-        place: "" if len(places) == 1 else f"{name if names.count(name) == 1 else place} "
-        for place, name in places.items()
-    }
+    named = names_of(rows)
+    where = {place: "" if len(named) == 1 else f"{name} " for place, name in named.items()}
     for pretext in dict.fromkeys(row.pretext for row in rows if row.pretext != baseline):
         mine = [row for row in rows if row.pretext == pretext and row.delta is not None]
         if not mine:
