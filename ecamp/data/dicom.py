@@ -238,7 +238,11 @@ def _check_stream(dataset: Any, width: int, height: int) -> None:
     from pydicom.encaps import get_frame
 
     frames = int(dataset.get("NumberOfFrames") or 1)
-    size = stream_size(get_frame(dataset.PixelData, 0, number_of_frames=frames))
+    offsets = None
+    if "ExtendedOffsetTable" in dataset:
+        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=frames, extended_offsets=offsets)
+    size = stream_size(frame)
     if size not in (None, (width, height)):
         raise DataError(
             f"DICOM of {width}x{height} holds a compressed image of {size[0]}x{size[1]}.",

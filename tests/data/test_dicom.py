@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -427,6 +427,28 @@ def test_a_stream_of_another_size_than_the_header_is_refused(tmp_path: Path, for
     data["PixelData"].is_undefined_length = True
     data.save_as(path)
     assert read_dicom(path).shape == (24, 32)
+    data.Columns = 16
+    data.save_as(path)
+    with pytest.raises(DataError, match="DICOM of 16x24 holds a compressed image of 32x24"):
+        read_dicom(path)
+
+
+def test_frames_found_by_an_extended_offset_table(tmp_path: Path) -> None:
+    frames = [ramp(255, np.uint8), ramp(255, np.uint8)[::-1]]
+    coded = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG2000", no_jp2=True)
+        coded.append(buffer.getvalue())
+    path = dicom(tmp_path / "a.dcm", np.stack(frames))
+    data = pydicom.dcmread(path)
+    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    data.PixelData, data.ExtendedOffsetTable, data.ExtendedOffsetTableLengths = (
+        encapsulate_extended(coded)
+    )
+    data["PixelData"].is_undefined_length = True
+    data.save_as(path)
+    assert np.array_equal(decode_dicom(path)[1], frames[0])
     data.Columns = 16
     data.save_as(path)
     with pytest.raises(DataError, match="DICOM of 16x24 holds a compressed image of 32x24"):
