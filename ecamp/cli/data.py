@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,11 @@ def _guide(ref: PluginRef) -> str | None:
     )
 
 
+def _name_bad(messages: Sequence[str]) -> None:
+    for text in messages[:20]:
+        click.echo(text)
+
+
 @data.command()
 @click.argument("name")
 @click.option("--limit", type=click.IntRange(min=1), help="look at so many images only")
@@ -130,8 +136,7 @@ def check(name: str, limit: int | None) -> int:
             bad.append(error.message)
         if done % 500 == 0:
             click.echo(f"  {done:,} of {len(some):,}, {len(bad)} bad", err=True)
-    for text in bad[:20]:
-        click.echo(text)
+    _name_bad(bad)
     rest = f" ({len(bad) - 20} more)" if len(bad) > 20 else ""
     click.echo(
         f"{dataset.info.protocol}: {len(some):,} of {len(records):,} images read, {len(bad)} bad{rest}"
@@ -288,8 +293,7 @@ def prepare(
         root, output, folders, getattr(cls, "tables", ()), workers=workers, verify=verify,
         progress=lambda n, total: click.echo(f"  {n:,} of {total:,}", err=True),
     )  # fmt: skip
-    for text in done.bad[:20]:
-        click.echo(text)
+    _name_bad(done.bad)
     click.echo(f"{output}: {done.made:,} made, {done.kept:,} kept, {len(done.bad):,} bad")
     bad = list(done.bad)
     if truth:
@@ -302,8 +306,7 @@ def prepare(
         except EcampError as error:  # the images are there: no reason to end as if nothing were
             click.echo(f"no masks and boxes: {error}\n  Or say --no-truth.")
             return 1
-        for text in written.bad[:20]:
-            click.echo(text)
+        _name_bad(written.bad)
         bad += written.bad
         click.echo(
             f"{output}: {written.masks:,} masks, {written.boxes:,} boxes, {len(written.bad):,} bad"
@@ -337,8 +340,7 @@ def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | N
         dataset, output, size, on_bad_image=on_bad_image, workers=workers,
         log=lambda text: click.echo(f"  {text}", err=True),
     )  # fmt: skip
-    for text in done.bad[:20]:
-        click.echo(text)
+    _name_bad(done.bad)
     click.echo(
         f"{output}: {done.images:,} images at {size} px in {done.shards} shards "
         f"({done.made} written now), {done.bytes / 2**20:,.1f} MiB, {len(done.bad)} bad"

@@ -81,11 +81,11 @@ def read_dicom(path: Path) -> np.ndarray:
     kind = str(dataset.get("PhotometricInterpretation", ""))
     with _silent():
         try:
-            padding = _padding(dataset, pixels)
             if kind == "PALETTE COLOR":
                 pixels = apply_color_lut(pixels, dataset)
             if kind.startswith(("RGB", "YBR", "PALETTE")):
                 return pixels if pixels.dtype == np.uint8 else stretch(pixels.astype(np.float32))
+            film = _film(dataset, pixels)
             values = apply_modality_lut(pixels, dataset)
             if "VOILUTSequence" in dataset or _has_window(dataset):
                 values = apply_voi_lut(values, dataset)
@@ -101,7 +101,7 @@ def read_dicom(path: Path) -> np.ndarray:
             "DICOM values are not finite after rescale and window.",
             "Correct RescaleSlope and RescaleIntercept, or leave such rows out with --on-bad-image skip.",
         )
-    return stretch(-values if kind == "MONOCHROME1" else values, ~padding)
+    return stretch(-values if kind == "MONOCHROME1" else values, film)
 
 
 def decode_dicom(path: Path) -> tuple[Any, np.ndarray]:
@@ -335,17 +335,17 @@ def _has_window(dataset: Any) -> bool:
     return float(first) >= 1
 
 
-def _padding(dataset: Any, pixels: np.ndarray) -> np.ndarray:
-    """Where stored values are padding, which is no part of the film (DICOM PS3.3 C.7.5.1.1.2); bool."""
+def _film(dataset: Any, pixels: np.ndarray) -> np.ndarray | None:
+    """Where stored values are film, not padding (DICOM PS3.3 C.7.5.1.1.2); bool, None = everywhere."""
     first = dataset.get("PixelPaddingValue")
     if first is None:
-        return np.zeros(pixels.shape, bool)
+        return None
     last = dataset.get("PixelPaddingRangeLimit")
     ends = [int(value) for value in (first, first if last is None else last)]
     if pixels.dtype.kind == "i" and pixels.dtype.itemsize == 2:
         # Many writers call it unsigned whatever the pixels are: 63536 is -2000.
         ends = [end - 2**16 if end >= 2**15 else end for end in ends]
-    return (pixels >= min(ends)) & (pixels <= max(ends))
+    return (pixels < min(ends)) | (pixels > max(ends))
 
 
 def stretch(values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
@@ -354,10 +354,11 @@ def stretch(values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
     Args:
         where: Pixels that count, bool of the same shape; the others become 0. None, or none at all: all.
     """
-    if where is None or not where.any():
-        where = np.ones(values.shape, bool)
-    low, high = float(values[where].min()), float(values[where].max())
+    if where is not None and not where.any():
+        where = None
+    counted = values if where is None else values[where]
+    low, high = float(counted.min()), float(counted.max())
     if high <= low:
         return np.zeros(values.shape, np.uint8)
     levels = np.round((values - low) * (255.0 / (high - low)))
-    return np.where(where, levels, 0).astype(np.uint8)
+    return (levels if where is None else np.where(where, levels, 0)).astype(np.uint8)

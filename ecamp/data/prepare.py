@@ -19,7 +19,7 @@ from ecamp.data.dicom import DICOM_SUFFIXES
 from ecamp.data.folders import ImageIndex, find_file, image_name
 from ecamp.data.images import read_image
 from ecamp.data.store import (
-    append_line,
+    append_lines,
     atomic_path,
     content_hash,
     keep_bytes,
@@ -99,8 +99,7 @@ def prepare(
         made = [result for result in results if isinstance(result, Made)]
         done |= {result.png: result for result in made}
         bad += [result for result in results if isinstance(result, str)]
-        for one in made:  # an interrupted run goes on here
-            append_line(manifest, asdict(one))
+        append_lines(manifest, map(asdict, made))  # an interrupted run goes on here
         progress(len(done) + len(bad), len(wanted))
     write_lines(manifest, (done[png] for png in sorted(done)))
     return Prepared(len(done) - len(fine), len(fine), tuple(bad))

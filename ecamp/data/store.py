@@ -97,10 +97,15 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, value: Any) -> None:
     """Append one JSON line and sync it."""
-    line = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    append_lines(path, (value,))
+
+
+def append_lines(path: Path, values: Iterable[Any]) -> None:
+    """Append JSON lines and sync them once."""
+    text = _json_lines(values)
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -127,8 +132,14 @@ def resume_lines(path: Path, kind: type[T]) -> list[T]:
 
 def write_lines(path: Path, lines: Iterable[Any]) -> None:
     """Write dataclasses as JSON lines, unless the file holds just them."""
-    text = "".join(json.dumps(asdict(line), sort_keys=True) + "\n" for line in lines)
-    keep_bytes(path, text.encode())
+    keep_bytes(path, _json_lines(map(asdict, lines)).encode())
+
+
+def _json_lines(values: Iterable[Any]) -> str:
+    return "".join(
+        json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        for value in values
+    )
 
 
 def content_hash(path: Path) -> str:

@@ -41,6 +41,12 @@ class BadRows:
         self.skip = skip
         self.messages: list[str] = []
 
+    @property
+    def flaws(self) -> tuple[str, ...]:
+        """What every result must say of the rows that were left out; nothing where none was."""
+        told = self.messages
+        return (f"{len(told):,} rows left out, first {told[0]}",) if told else ()
+
     def __enter__(self) -> BadRows:
         return self
 

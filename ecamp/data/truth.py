@@ -13,7 +13,7 @@ from PIL import Image
 
 from ecamp.data.folders import inside
 from ecamp.data.store import (
-    append_line,
+    append_lines,
     atomic_path,
     content_hash,
     keep_bytes,
@@ -81,12 +81,10 @@ def write_truth(
     done, bad = dict(fine), []
     jobs = (delayed(_write)(dataset, facts, of, out, chunk) for chunk in chunks)
     for results in Parallel(n_jobs=workers, return_as="generator")(jobs):
-        for one in results:
-            if isinstance(one, Truth):
-                done[one.id] = one
-                append_line(journal, asdict(one))
-            else:
-                bad.append(one)
+        made = [result for result in results if isinstance(result, Truth)]
+        done |= {one.id: one for one in made}
+        bad += [result for result in results if isinstance(result, str)]
+        append_lines(journal, map(asdict, made))
         progress(len(done) + len(bad), len(wanted))
     ordered = [done[name] for name in sorted(done)]
     if ordered:

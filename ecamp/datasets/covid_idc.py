@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError, did_you_mean
 from ecamp.plugin.protocols import DatasetInfo, Record
@@ -17,7 +17,6 @@ from ecamp.plugin.protocols import DatasetInfo, Record
 COLUMNS = ("patientid", "finding", "view", "modality", "folder", "filename")
 FRONTAL = ("PA", "AP", "AP Supine", "AP Erect")
 CLASSES = ("no finding", "other pneumonia", "COVID-19")
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 # Words of `finding`: a path since late 2020 (`Pneumonia/Viral/COVID-19`), before that a word or two.
 PNEUMONIA = {
     "Pneumonia", "Aspiration", "Bacterial", "Chlamydophila", "E.Coli", "Klebsiella", "Legionella",

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ecamp.data.folders import find_file, inside
 from ecamp.data.table import BadRows, read_table
-from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
 from ecamp.datasets.split_protocol import SPLITS, Protocols, SplitProtocol
 from ecamp.errors import DataError, UsageError, did_you_mean
 from ecamp.plugin.protocols import DatasetInfo, Record
@@ -24,7 +24,6 @@ from ecamp.text.sections import told
 
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
 ANNOTATION, SPLIT_TABLE, XML = "annotation.json", "r2gen_split*.csv", "ecgen-radiology/*.xml"
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 # Label -> headings of the indexers (the first part of a MeSH entry) that show it. Chosen by number: at
 # least 20 of the 2,503 studies of a public part of the table have it. Synonyms are put together.
 FINDINGS: Mapping[str, tuple[str, ...]] = {

@@ -18,14 +18,13 @@ from ecamp.data.raw import read_density
 from ecamp.data.table import read_table
 from ecamp.datasets.outlined import (
     NO_PATIENTS,
-    SHARES,
     OutlinedDataset,
     OutlinedFilm,
     nested,
     right_first,
     together,
 )
-from ecamp.datasets.released import ReleasedConfig
+from ecamp.datasets.released import SHARES, ReleasedConfig
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError
 from ecamp.plugin.protocols import DatasetInfo, Record, Sample

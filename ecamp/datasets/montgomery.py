@@ -11,14 +11,13 @@ from pydantic import Field
 
 from ecamp.data.folders import ImageIndex
 from ecamp.datasets.outlined import (
-    SHARES,
     OutlinedDataset,
     OutlinedFilm,
     nested,
     right_first,
     together,
 )
-from ecamp.datasets.released import ReleasedConfig
+from ecamp.datasets.released import SHARES, ReleasedConfig
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import UsageError
 from ecamp.plugin.protocols import DatasetInfo, Record

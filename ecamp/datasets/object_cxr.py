@@ -10,12 +10,10 @@ import numpy as np
 from ecamp.data.boxes import Box
 from ecamp.data.folders import image_name
 from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedDataset
+from ecamp.datasets.released import NO_PATIENTS, Film, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError
 from ecamp.plugin.protocols import DatasetInfo, Record, Sample
-
-NO_PATIENTS = "the files name no patients: intervals count each image as a patient"
 
 
 class ObjectCXR(ReleasedDataset):

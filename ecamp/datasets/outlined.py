@@ -22,7 +22,6 @@ from ecamp.errors import DataError
 from ecamp.plugin.protocols import Record, Sample
 
 NO_PATIENTS = "the files name no patients: each film counts as one"
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def nested(*folders: str) -> tuple[str, ...]:

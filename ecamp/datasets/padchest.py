@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ecamp.data.folders import inside
 from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError, did_you_mean
 from ecamp.plugin.protocols import DatasetInfo, Record
@@ -19,7 +19,6 @@ TABLE = "PADCHEST_chest_x_ray_images_labels_160K*.csv"
 COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "MethodLabel", "Labels")
 FRONTAL = ("PA", "AP", "AP_horizontal")
 PHYSICIAN, METHODS = "Physician", ("Physician", "RNN_model")
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 # Finding -> what stands below it in the authors' tree of terms (github.com/auriml/
 # Rx-thorax-automatic-captioning): a report that names the narrower term shows the wider one.
 FINDINGS: Mapping[str, tuple[str, ...]] = {

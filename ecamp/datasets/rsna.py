@@ -15,7 +15,7 @@ from ecamp.data.folders import image_name
 from ecamp.data.lists import Row, list_files
 from ecamp.data.splits import scikit_split
 from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError, did_you_mean
 from ecamp.plugin.protocols import DatasetInfo, Record, Sample
@@ -153,8 +153,7 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
                     yield self._record(name, split, where, label, boxes, path)
             return
         if self.protocol_name == "ecamp":
-            shares = {"train": 0.7, "val": 0.1, "test": 0.2}
-            yield from self.drawn(self._unsplit({}), shares)
+            yield from self.drawn(self._unsplit({}), SHARES)
         elif self.protocol_name == "mgca-det":
             yield from self._unsplit(mgca_split(list(self._boxes)))
         else:

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from ecamp.datasets.outlined import (
     NO_PATIENTS,
-    SHARES,
     OutlinedDataset,
     OutlinedFilm,
     nested,
 )
+from ecamp.datasets.released import SHARES
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.plugin.protocols import DatasetInfo, Record
 

@@ -13,7 +13,7 @@ from ecamp.data.images import fit_mask, read_mask
 from ecamp.data.rle import decode_rle
 from ecamp.data.splits import scikit_split
 from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedDataset
+from ecamp.datasets.released import SHARES, Film, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError
 from ecamp.plugin.protocols import DatasetInfo, Record, Sample
@@ -80,8 +80,7 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
 
     def _read(self) -> Iterable[Record]:
         if self.protocol_name == "ecamp":
-            shares = {"train": 0.7, "val": 0.1, "test": 0.2}
-            yield from self.drawn(self._whole(), shares)
+            yield from self.drawn(self._whole(), SHARES)
         elif self.protocol_name == "benchx":
             yield from self._benchx()
         elif self.from_lists:

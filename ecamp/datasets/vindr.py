@@ -16,7 +16,7 @@ from ecamp.data.dicom import DICOM_SUFFIXES
 from ecamp.data.folders import find_file
 from ecamp.data.prepare import MANIFEST, Made
 from ecamp.data.store import read_lines
-from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
+from ecamp.datasets.released import NO_PATIENTS, SHARES, Film, ReleasedConfig, ReleasedDataset
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.datasets.vindr_tables import (
     KAGGLE,
@@ -31,7 +31,6 @@ from ecamp.errors import DataError, MissingError
 from ecamp.plugin.protocols import DatasetInfo, Record, Sample
 
 MAJORITY, OVERLAP = 2, 0.5  # defaults: two of three radiologists, IoU of boxes of one finding
-NO_PATIENTS = "the files name no patients: intervals count each image as a patient"
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,8 @@ three radiologists read each training film: a finding counts where `agree` of th
 
     def _read(self) -> Iterable[Record]:
         if self.protocol_name == "kaggle":
-            shares = {"train": 0.7, "val": 0.1, "test": 0.2}
             yield from self._agreed(
-                read_kaggle(self.source("train.csv"), self.bad), "train", shares
+                read_kaggle(self.source("train.csv"), self.bad), "train", SHARES
             )
         else:
             yield from self._agreed(self._official("train"), "train", {"train": 0.9, "val": 0.1})

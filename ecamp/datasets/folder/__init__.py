@@ -127,29 +127,28 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
         if self.config.on_bad_row == "fail":
             return ()
         self.records()
-        told = self._bad.messages
-        return (f"{len(told):,} rows left out, first {told[0]}",) if told else ()
+        return self._bad.flaws
 
     def records(self) -> Sequence[Record]:
         return self._records
 
     @cached_property
     def _records(self) -> list[Record]:
-        found: dict[str, Record] = {}
-        again: list[Record] = []  # an error for whoever asks for all rows
+        found: list[Record] = []
+        rows: dict[str, str] = {}
         for row in self._rows:
             with self._bad:
                 record = self._record(row)
-                if record.id not in found:
-                    found[record.id] = record
-                elif self._bad.skip:
-                    first = found[record.id].row
-                    raise DataError(f"{record.row}: '{record.id}' stands twice (first {first}).")
-                else:
-                    again.append(record)
+                # Else `check_records` refuses the table.
+                if self._bad.skip and record.id in rows:
+                    raise DataError(
+                        f"{record.row}: '{record.id}' stands twice (first {rows[record.id]})."
+                    )
+                rows[record.id] = record.row
+                found.append(record)
         if not found:
             raise MissingError(f"{self._table}: no row can be used.", self._bad.messages[0])
-        return [*found.values(), *again]
+        return found
 
     def _record(self, row: TableRow) -> Record:
         layout, where = self.described, f"{self._table.name} line {row.line}"

@@ -7,14 +7,13 @@ from typing import ClassVar
 
 from ecamp.data.folders import image_name
 from ecamp.data.table import read_table
-from ecamp.datasets.released import Film
+from ecamp.datasets.released import SHARES, Film
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError
 from ecamp.plugin.protocols import DatasetInfo, Record
 from ecamp_fundus.base import NO_PATIENTS, FundusDataset
 
 GRADES = ("none", "mild", "moderate", "severe", "proliferative")  # 0..4: the order counts for kappa
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 class APTOS(FundusDataset):

@@ -12,7 +12,7 @@ from pydantic import Field
 from ecamp.data.folders import ImageIndex
 from ecamp.data.lists import patient_of
 from ecamp.data.table import TableRow, read_table
-from ecamp.datasets.released import Film, ReleasedConfig
+from ecamp.datasets.released import SHARES, Film, ReleasedConfig
 from ecamp.datasets.split_protocol import Protocols, SplitProtocol
 from ecamp.errors import DataError, UsageError
 from ecamp.plugin.protocols import DatasetInfo, Record
@@ -21,7 +21,6 @@ from ecamp_fundus.base import FundusDataset
 LETTERS = tuple("NDGCAHMO")
 CLASSES = ("normal", "diabetes", "glaucoma", "cataract", "AMD", "hypertension", "myopia", "other")
 EYES = ("Left-Fundus", "Right-Fundus")
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 class ODIR(FundusDataset):
