@@ -23,7 +23,7 @@ ENTRY_POINTS = {
         "none = ecamp.pretext.none:NoPretext",
         "mae = ecamp.pretext.mae:MAE",
         "ecamp = ecamp.pretext.ecamp:ECAMP",
-        "ecamp-released = ecamp.pretext.ecamp.presets:Released",
+        "ecamp-published = ecamp.published.pretraining:PublishedECAMP",
         "mrm-like = ecamp.pretext.ecamp.presets:MRMLike",
         "ecamp-uniform-masking = ecamp.pretext.ecamp.presets:UniformMasking",
         "ecamp-no-rebalance = ecamp.pretext.ecamp.presets:NoRebalance",
@@ -63,11 +63,11 @@ ENTRY_POINTS = {
         "ret = ecamp.tasks.retrieval:Retrieval",
     ],
     "ecamp.distillers": [
-        "consensus = ecamp.text.distill.consensus:Consensus",
-        "published = ecamp.text.distill.published:Published",
-        "rules = ecamp.text.distill.rules:RulesDistiller",
-        "llm = ecamp.text.distill.llm:LLMDistiller",
-        "transformers = ecamp.text.distill.local:LocalDistiller",
+        "consensus = ecamp.distill.consensus:Consensus",
+        "published = ecamp.distill.published_answers:Published",
+        "rules = ecamp.distill.rules:RulesDistiller",
+        "llm = ecamp.distill.llm:LLMDistiller",
+        "transformers = ecamp.distill.local:LocalDistiller",
     ],
 }
 

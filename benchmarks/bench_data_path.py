@@ -15,9 +15,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.corpus import encoded, reports
 from benchmarks.harness import measure
 from benchmarks.published import published_loop
+from ecamp.api.dataset import DatasetInfo
+from ecamp.api.pretext import PretextBatch, PretextContext
 from ecamp.ops._ext import load_extension
-from ecamp.plugin.protocols import DatasetInfo
-from ecamp.pretext.base import PretextBatch, PretextContext
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.reports import Reports
 from ecamp.text.tokenizer import encode_reports

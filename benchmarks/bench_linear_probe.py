@@ -33,20 +33,20 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torchvision.transforms import v2
 
-from ecamp.bench.features import inputs_of, take
-from ecamp.config import PluginRef
+from ecamp.api.encoder import Encoder, Features
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.task import TaskSplit
+from ecamp.bench.features import make_inputs, select_rows
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.normalise import normaliser
 from ecamp.data.splits import fraction_index
-from ecamp.encoders.base import Encoder, Features
 from ecamp.encoders.checkpoints import change_channels
 from ecamp.plugin.host import make_plugin
-from ecamp.tasks.base import TaskSplit
-from ecamp.tasks.class_scores import macro_auroc
-from ecamp.tasks.linear_probe import fit_linear
-from ecamp.tasks.published.classification import classifier, start_classifier
-from ecamp.tasks.published.schedules import warmup_cosine
-from ecamp.tasks.published.vit import ViTShape
+from ecamp.published.downstream.classification import classifier, start_classifier
+from ecamp.published.downstream.schedules import warmup_cosine
+from ecamp.published.downstream.vit import ViTShape
+from ecamp.tasks.classification.linear_probe import fit_linear
+from ecamp.tasks.classification.selection import macro_auroc
 
 SHARED = Path(os.environ.get("ECAMP_SHARED", Path(__file__).parents[2] / "shared"))
 DATA = Path(__file__).parents[1] / "tests" / "datasets" / "kermany_cxr.yaml"
@@ -150,7 +150,7 @@ def ours(arrays: Arrays, features: Features) -> dict[tuple[float, int], float]:
     train, val = arrays.where("train"), arrays.where("val")
 
     def split(rows: np.ndarray) -> TaskSplit:
-        inputs = inputs_of(arrays, rows[:1], take(features, rows))
+        inputs = make_inputs(arrays, rows[:1], select_rows(features, rows))
         return TaskSplit(inputs, {"targets": arrays.labels[rows], "kind": np.array("multiclass")})
 
     judged, out = split(val), {}

@@ -19,12 +19,12 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.harness import interleave, measure
-from ecamp.config import PluginRef
+from ecamp.api.dataset import Dataset
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.data.arrays import check_sample
-from ecamp.data.fit import fit_square
-from ecamp.data.pack import pack
+from ecamp.data.letterbox import letterbox
+from ecamp.export.pack import pack
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset
 
 SIZE, COUNT = 224, 200
 
@@ -78,7 +78,7 @@ def test_loading(
 
     def load(dataset: Dataset) -> list[np.ndarray]:
         return [
-            fit_square(check_sample(dataset, record, SIZE), SIZE).image
+            letterbox(check_sample(dataset, record, SIZE), SIZE).image
             for record in dataset.records()
         ]
 

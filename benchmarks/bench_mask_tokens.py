@@ -19,7 +19,7 @@ from benchmarks.harness import measure
 from benchmarks.published import published_loop
 from ecamp.ops import mask_tokens as op
 from ecamp.ops._ext import load_extension
-from ecamp.pretext.ecamp.released.masking import Vocabulary, mask_batch
+from ecamp.published.pretraining.masking import Vocabulary, mask_batch
 
 
 def forms_by_length(tables: op.MaskTables, kind: int) -> list[Tensor]:

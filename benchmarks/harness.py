@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
-from ecamp.train.memory import keep_heap
+from ecamp.train.oom import keep_freed_memory
 
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-keep_heap()  # as training does; else the kernel's page faults are measured, on both sides
+keep_freed_memory()  # as training does; else the kernel's page faults are measured, on both sides
 
 FOLDER = Path(__file__).parent / "baselines"
 SLACK = 1.25

@@ -21,8 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ecamp.text.distill.llm import LLMDistiller
-from ecamp.text.distill.statements import Report, Section
+from ecamp.api.distiller import Report, Section
+from ecamp.distill.llm import LLMDistiller
 
 IN_FLIGHT, ROUNDS = 64, 9
 SERVER = Path(__file__).parents[1] / "tests" / "text" / "distill" / "fake_server.py"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.corpus import Encoded
-from ecamp.pretext.ecamp.released.masking import ENTITIES
+from ecamp.published.pretraining.masking import ENTITIES
 
 
 def published_loop(batch: Encoded, rows: int) -> list[Tensor]:

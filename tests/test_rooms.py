@@ -1,54 +1,87 @@
-"""DESIGN's import rules: a room imports only from below, and some never import torch."""
+"""Import rules: the rooms form one strict order, and some of them never import torch."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "ecamp"
-FLOORS = [
-    {"errors"},
-    {"ops", "metrics", "plugin", "config"},
-    {"text", "data", "encoders"},
-    {"pretext", "datasets", "train"},
-    {"bench", "tasks"},
-    {"testing", "report"},
-    {"cli"},
-]
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+# Ground first. A room imports from rooms before it in this list, never from those after it, under
+# TYPE_CHECKING too: what a reader must know first stands first. `ecamp/api/__init__.py`, the door of
+# plugin authors, re-exports from many rooms and is imported by none, so it comes last.
+ORDER = (
+    "errors", "api", "config", "ops", "metrics", "storage", "io", "plugin", "data", "encoders",
+    "text", "distill", "train", "pretext", "export", "datasets", "published", "tasks", "bench",
+    "audit", "testing", "report", "cli", "__main__", "door",
+)  # fmt: skip
+FREE = {"__init__"}  # `ecamp/__init__.py` holds the version and imports nothing of ecamp
+
+
+def _modules() -> dict[str, Path]:
+    """Every module of the package by dotted name."""
+    names = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = path
+    return names
+
+
+MODULES = _modules()
+
+
+def _room(module: str) -> str:
+    if module == "ecamp.api":
+        return "door"
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
 
 
 def _imports(path: Path) -> set[str]:
-    """Rooms imported at run time; what stands under TYPE_CHECKING names types only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        id(child)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for child in ast.walk(node)
-    }
-    names = set()
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module)
+    """Modules of ecamp that a file imports, lazily or for types only included."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else str(node.module))
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("ecamp.")}
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name == "ecamp" or name.startswith("ecamp.")}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_room_imports_only_from_its_floor_or_below(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    if room in ("__init__", "__main__"):
+GRAPH = {module: _imports(path) - {module} for module, path in MODULES.items()}
+
+
+def test_every_room_has_a_place_in_the_order() -> None:
+    assert {_room(module) for module in MODULES} == {*ORDER, *FREE}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_room_imports_only_from_rooms_below_it(module: str) -> None:
+    room = _room(module)
+    if room in FREE:
+        assert not GRAPH[module]
         return
-    above = {r for r in _imports(path) if LEVEL[r] > LEVEL[room]}
-    assert not above, f"{path.name} (floor {LEVEL[room]}) imports from above: {sorted(above)}"
+    above = {
+        name
+        for name in GRAPH[module]
+        if _room(name) not in {room, *FREE} and ORDER.index(_room(name)) > ORDER.index(room)
+    }
+    assert not above, f"{module} imports from above: {sorted(above)}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def _loaded(code: str) -> set[str]:
@@ -63,9 +96,11 @@ def _loaded(code: str) -> set[str]:
     "code",
     [
         "import ecamp",
-        "import ecamp.config, ecamp.errors, ecamp.plugin.protocols, ecamp.plugin.host",
+        "import ecamp.config, ecamp.errors, ecamp.api.plugin, ecamp.plugin.host",
+        "from ecamp.api import Dataset, DatasetInfo, PluginConfig, Record, Sample, TaskPlugin",
         "import ecamp.report.summary, ecamp.report.page",
-        "import ecamp.bench.store",
+        "import ecamp.bench.run_folder",
+        "import ecamp.tasks.classification, ecamp.tasks.segmentation, ecamp.tasks.detection",
         "from ecamp.plugin.host import list_plugins\nlist_plugins('ecamp.encoders')",
     ],
 )
@@ -82,3 +117,17 @@ def test_help_loads_no_heavy_module() -> None:
     heavy = {"torch", "numpy", "pydantic", "sklearn", "timm", "stevedore", "yaml", "rich", "PIL"}
     assert not loaded & heavy
     assert "bench" in done.stdout
+
+
+PLUGINS = sorted((ROOT.parent / "plugins").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: str(path.relative_to(ROOT.parent)))
+def test_plugins_import_through_the_public_door_only(path: Path) -> None:
+    public = ("ecamp.api", "ecamp.ops", "ecamp.testing")
+    private = {
+        name
+        for name in _imports(path)
+        if name not in public and not name.startswith(("ecamp.ops.", "ecamp.testing."))
+    }
+    assert not private, f"imports behind the door: {sorted(private)}"

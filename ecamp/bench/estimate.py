@@ -1,4 +1,4 @@
-"""What a plan may cost, from a few measured steps and batches; nothing is written."""
+"""Estimates the cost of a plan from a few measured steps and batches; writes nothing."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ecamp.bench.cost import Timings, cell_kind, pretrain_kind
+from ecamp.api.dataset import Dataset, Record
+from ecamp.api.encoder import Encoder, Features
+from ecamp.bench.budget import Timings
 from ecamp.bench.feature_cache import FeatureCache, feature_key, limit_bytes
-from ecamp.bench.features import BATCH, Reads, build_encoder, feature_specs, weights_name
-from ecamp.bench.plan import EVAL_SPLITS, Cell, Plan
+from ecamp.bench.features import BATCH, build_encoder, feature_specs
+from ecamp.bench.plan import EVAL_SPLITS, Cell, FeatureGroup, Plan
 from ecamp.bench.pretraining import (
     Pretraining,
     build_objective,
@@ -24,25 +26,21 @@ from ecamp.bench.pretraining import (
     is_trained,
     pretrain_split,
 )
-from ecamp.config import PluginRef
+from ecamp.bench.sampling import DatasetSample, sample_dataset
 from ecamp.data.arrays import Arrays
-from ecamp.data.glimpse import Glimpse, glimpse
 from ecamp.data.normalise import normaliser
-from ecamp.data.store import cache_root
-from ecamp.data.tensor_file import total_bytes
-from ecamp.encoders.base import Encoder, Features
 from ecamp.errors import EcampError
-from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset, Record
-from ecamp.train.memory import in_parts, keep_heap, out_of_memory
+from ecamp.storage.files import cache_root
+from ecamp.storage.tensor_file import total_bytes
+from ecamp.train.oom import keep_freed_memory, map_batches, out_of_memory
+from ecamp.train.pairs import PairDataset, PairSubset, make_batches
 from ecamp.train.pretrain import Trainer
-from ecamp.train.source import Part, Source, make_batches
 
 RECORDS = 512  # texts that an objective is built from: real lengths, without reading a million
-LONG = 5.0  # seconds; a first step that takes longer is the only one that is measured
+SLOW_STEP_SECONDS = 5.0  # seconds; a first step that takes longer is the only one that is measured
 # Seconds of a cell where the run folder has none of its kind: one core, 1,000 test images, ViT of 64 px.
-ROUGH = {"linear": 1.0, "frozen": 5.0, "floor": 1.0}
-ROUGH_OTHER = 3.0
+DEFAULT_CELL_SECONDS = {"linear": 1.0, "frozen": 5.0, "floor": 1.0}
+DEFAULT_OTHER_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,12 @@ class Line:
     """One kind of work.
 
     Attributes:
-        count, done: How many there are; how many of them are there already, at no cost.
-        each: Seconds of one. seconds: Of all that is left. bytes: Disk that it takes.
-        basis: Where the figure comes from.
+        count: Number of pieces of work.
+        done: Number of them that are done already, at no cost.
+        each: Seconds per piece.
+        seconds: Seconds of all that is left.
+        bytes: Disk space that it takes.
+        basis: Origin of the figure.
     """
 
     what: str
@@ -72,16 +73,16 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Of everything that is left."""
+        """Seconds of everything that is left."""
         return sum(line.seconds for line in self.lines)
 
     @property
     def bytes(self) -> int:
-        """Disk that everything takes."""
+        """Disk space that everything takes."""
         return sum(line.bytes for line in self.lines)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain form."""
+        """Return the plain form."""
         lines = [asdict(line) for line in self.lines]
         return {"seconds": self.seconds, "bytes": self.bytes, "lines": lines}
 
@@ -90,12 +91,12 @@ def estimate_cost(plan: Plan, run: Path, cache: Path | None) -> Cost:
     """Measure and add up: decoding, pre-training, features, heads.
 
     Args:
-        run: The run folder, whose finished cells cost nothing and tell what others will take.
+        run: The run folder: its finished cells cost nothing, and their times predict those of others.
 
     Raises:
         EcampError: Data that cannot be read, or a step that does not fit into memory.
     """
-    keep_heap()
+    keep_freed_memory()
     return _Estimator(plan, run, cache).all()
 
 
@@ -107,7 +108,7 @@ class _Estimator:
         self.timings = Timings.of_run(run)
         self.store = FeatureCache(cache)
         self.decoding: dict[str, Line] = {}
-        self.glimpses: dict[str, Glimpse] = {}
+        self.samples: dict[str, DatasetSample] = {}
         self.records: dict[str, Sequence[Record]] = {}
         self.speeds: dict[str, float] = {}
 
@@ -116,50 +117,54 @@ class _Estimator:
         features = self._features()
         heads = self._heads()
         for cell in self.todo:
-            self._glimpse(cell)
+            self._evaluated(cell)
         return Cost((*self.decoding.values(), *pretraining, *features, *heads))
 
-    def _note_decoding(self, label: str, seen: Glimpse, size: int) -> None:
-        done = (cache_root(self.cache) / "arrays" / seen.arrays.key / "meta.json").exists()
-        workers = min(os.cpu_count() or 1, -(-seen.count // 64))
-        seconds = seen.count * seen.seconds / workers
-        self.decoding[seen.arrays.key] = Line(
-            f"decode {label}, {seen.count} images of {size} px", 1, int(done), seconds,
-            0.0 if done else seconds, 0 if done else seen.bytes, "a few images decoded",
+    def _note_decoding(self, label: str, sample: DatasetSample, size: int) -> None:
+        done = (cache_root(self.cache) / "arrays" / sample.arrays.key / "meta.json").exists()
+        workers = min(os.cpu_count() or 1, -(-sample.count // 64))
+        seconds = sample.count * sample.seconds / workers
+        self.decoding[sample.arrays.key] = Line(
+            f"decode {label}, {sample.count} images of {size} px", 1, int(done), seconds,
+            0.0 if done else seconds, 0 if done else sample.bytes, "a few images decoded",
         )  # fmt: skip
 
-    def _dataset(self, ref: PluginRef) -> tuple[Dataset, Sequence[Record]]:
-        dataset: Dataset = make_plugin("ecamp.datasets", ref)
-        if str(ref) not in self.records:
-            self.records[str(ref)] = dataset.records()
-        return dataset, self.records[str(ref)]
+    def _records(self, dataset: Dataset) -> Sequence[Record]:
+        name = str(dataset.ref)
+        if name not in self.records:
+            self.records[name] = dataset.records()
+        return self.records[name]
 
-    def _glimpse(self, cell: Cell) -> Glimpse:
-        """Images that a cell is evaluated on."""
-        size = make_plugin("ecamp.encoders", cell.encoder or self.plan.spec.encoders[0]).image_size
-        return self._look(cell.dataset, size, EVAL_SPLITS, False, None)
+    def _evaluated(self, cell: Cell) -> DatasetSample:
+        """Sample the images that a cell is evaluated on."""
+        return self._sample(cell.dataset, cell.image_size, EVAL_SPLITS, False, None)
 
-    def _look(
-        self, ref: PluginRef, size: int, splits: Sequence[str], told: bool, most: int | None
-    ) -> Glimpse:
-        """A look at each data set, once; `told` wants reports."""
-        name = f"{ref}@{size} {splits} {told}"
-        if name not in self.glimpses:
-            dataset, records = self._dataset(ref)
-            self.glimpses[name] = glimpse(
-                dataset, records, size, splits=splits, on_bad_image=self.bad, most=most,
-                keep=lambda record: not told or bool((record.report or "").strip()),
+    def _sample(
+        self,
+        dataset: Dataset,
+        size: int,
+        splits: Sequence[str],
+        needs_report: bool,
+        max_records: int | None,
+    ) -> DatasetSample:
+        """Sample each data set once per size and splits."""
+        name = f"{dataset.ref}@{size} {splits} {needs_report}"
+        if name not in self.samples:
+            self.samples[name] = sample_dataset(
+                dataset, self._records(dataset), size, splits=splits, on_bad_image=self.bad,
+                max_records=max_records,
+                keep=lambda record: not needs_report or bool((record.report or "").strip()),
             )  # fmt: skip
-            self._note_decoding(str(ref), self.glimpses[name], size)
-        return self.glimpses[name]
+            self._note_decoding(str(dataset.ref), self.samples[name], size)
+        return self.samples[name]
 
     def _pretraining(self) -> list[Line]:
-        """A line for each encoder and pretext; one of its seeds is measured."""
+        """Return one line per encoder and pretext; one of its seeds is measured."""
         groups: dict[str, dict[str, Pretraining]] = defaultdict(dict)
         for cell in self.todo:
             one = cell.pretraining
             if one is not None and one.file is None:
-                groups[pretrain_kind(one)][one.key] = one
+                groups[one.timing_key][one.key] = one
         lines = []
         for what, group in groups.items():
             left = [one for one in group.values() if not is_trained(one, self.cache)]
@@ -178,59 +183,55 @@ class _Estimator:
             )  # fmt: skip
         return lines
 
-    def _source(self, plan: Pretraining) -> tuple[Source, int]:
-        """A few of the pairs, and how many there are."""
-        size = make_plugin("ecamp.encoders", plan.encoder).image_size * plan.recipe.scale
-        told = "report" in make_plugin("ecamp.pretext", plan.pretext).needs
+    def _source(self, plan: Pretraining) -> tuple[PairDataset, int]:
+        """Read a few of the pairs, and count all of them."""
+        size = plan.encoder.image_size * plan.recipe.scale
+        needs_report = "report" in plan.pretext.needs
         parts, count = [], 0
-        for ref in plan.data:
-            split = pretrain_split(self._dataset(ref)[1])
-            seen = self._look(ref, size, [split], told, RECORDS)
-            parts.append(Part(seen.arrays, np.arange(len(seen.arrays))))
-            count += seen.count
-        return Source(parts), count
+        for dataset in plan.data:
+            split = pretrain_split(self._records(dataset))
+            sample = self._sample(dataset, size, [split], needs_report, RECORDS)
+            parts.append(PairSubset(sample.arrays, np.arange(len(sample.arrays))))
+            count += sample.count
+        return PairDataset(parts), count
 
     def _steps_done(self, plan: Pretraining) -> int:
-        """Steps that an interrupted pre-training need not repeat, about."""
+        """Count the steps (about) that an interrupted pre-training need not repeat."""
         folder = cache_folder(plan, self.cache)
         if not (folder / "checkpoint.pt").exists():
             return 0
         try:
-            # A line at step 0 and at every tenth.
+            # One line at step 0 and at every tenth.
             return max(len((folder / "metrics.jsonl").read_text().splitlines()) - 1, 0) * 10
         except OSError:
             return 0
 
     def _features(self) -> list[Line]:
-        """A line for each data set and encoder."""
-        groups: dict[str, dict[str, tuple[Cell, Reads]]] = defaultdict(dict)
-        for cell in self.todo:
-            task = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
-            if cell.encoder is None or cell.protocol in task.tunes:
+        """Return one line per data set and encoder."""
+        groups: dict[str, list[FeatureGroup]] = defaultdict(list)
+        for group in self.plan.feature_groups(self.todo).values():
+            groups[group.cells[0].feature_timing_key].append(group)
+        return [self._feature_line(what, group) for what, group in groups.items()]
+
+    def _feature_line(self, what: str, groups: list[FeatureGroup]) -> Line:
+        done, size, seconds = 0, 0, 0.0
+        for group in groups:
+            cell, reads = group.cells[0], group.reads
+            assert cell.encoder is not None
+            arrays = self._evaluated(cell).arrays
+            encoder, final = self._encoder(cell, arrays.images.shape[-1])
+            if final and self.store.holds(feature_key(encoder, cell.encoder, arrays), reads):
+                done += 1
                 continue
-            group = groups[f"features {cell.encoder} on {cell.dataset}"]
-            before = group.get(weights_name(cell), (cell, frozenset()))[1]
-            group[weights_name(cell)] = cell, before | task.reads
-        lines = []
-        for what, group in groups.items():
-            done, size, seconds = 0, 0, 0.0
-            for cell, reads in group.values():
-                arrays = self._glimpse(cell).arrays
-                encoder, known = self._encoder(cell, arrays.images.shape[-1])
-                assert cell.encoder is not None
-                if known and self.store.holds(feature_key(encoder, cell.encoder, arrays), reads):
-                    done += 1
-                    continue
-                seconds = len(arrays) / self._speed(cell, encoder, arrays)
-                need = total_bytes(feature_specs(encoder, arrays, reads)[0])
-                size += need if need <= limit_bytes() else 0
-            left = len(group) - done
-            basis = "two batches measured" if left else "done"
-            lines.append(Line(what, len(group), done, seconds, left * seconds, size, basis))
-        return lines
+            seconds = len(arrays) / self._speed(cell, encoder, arrays)
+            need = total_bytes(feature_specs(encoder, arrays, reads)[0])
+            size += need if need <= limit_bytes() else 0
+        left = len(groups) - done
+        basis = "two batches measured" if left else "done"
+        return Line(what, len(groups), done, seconds, left * seconds, size, basis)
 
     def _encoder(self, cell: Cell, channels: int) -> tuple[Encoder, bool]:
-        """A cell's encoder, and whether its weights are the ones that it will have."""
+        """Build a cell's encoder, and tell whether its weights are final."""
         plan = cell.pretraining
         if plan is None or plan.file is not None:
             return build_encoder(cell, channels, None), True
@@ -240,15 +241,15 @@ class _Estimator:
         return build_encoder(cell, channels, weights), True
 
     def _speed(self, cell: Cell, encoder: Encoder, arrays: Arrays) -> float:
-        if str(cell.encoder) not in self.speeds:
-            self.speeds[str(cell.encoder)] = _images_per_second(encoder, arrays)
-        return self.speeds[str(cell.encoder)]
+        if cell.encoder_name not in self.speeds:
+            self.speeds[cell.encoder_name] = _images_per_second(encoder, arrays)
+        return self.speeds[cell.encoder_name]
 
     def _heads(self) -> list[Line]:
-        """A line for each kind of cell."""
+        """Return one line per timing key of cells."""
         groups: dict[str, list[Cell]] = defaultdict(list)
         for cell in self.plan.cells:
-            groups[cell_kind(cell)].append(cell)
+            groups[cell.timing_key].append(cell)
         waiting = {cell.key for cell in self.todo}
         lines = []
         for what, group in groups.items():
@@ -261,23 +262,25 @@ class _Estimator:
         return lines
 
     def _head_seconds(self, cell: Cell) -> tuple[float, str]:
-        known = self.timings.expected(cell_kind(cell))
+        known = self.timings.expected(cell.timing_key)
         if known is not None:
             return known, "finished cells of this run"
-        task = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
-        if cell.protocol in task.tunes:
+        task = cell.task
+        if cell.encoder is not None and not cell.uses_frozen_features:
             recipe = task.config
-            arrays = self._glimpse(cell).arrays
+            arrays = self._evaluated(cell).arrays
             encoder, _ = self._encoder(cell, arrays.images.shape[-1])
             images = 3 * getattr(recipe, "steps", 150) * getattr(recipe, "batch_size", 64)
             seconds = (images + len(arrays)) / self._speed(cell, encoder, arrays)
             return seconds, "three times the encoder's forward pass"
         kind = "floor" if cell.floor else cell.protocol
-        return ROUGH.get(kind, ROUGH_OTHER), "a rough figure, nothing measured"
+        return DEFAULT_CELL_SECONDS.get(
+            kind, DEFAULT_OTHER_SECONDS
+        ), "a rough figure, nothing measured"
 
 
-def _step_seconds(plan: Pretraining, source: Source) -> tuple[float, int]:
-    """Seconds of a step at the planned batch size, and bytes of the encoder's weights."""
+def _step_seconds(plan: Pretraining, source: PairDataset) -> tuple[float, int]:
+    """Measure the seconds of a step at the planned batch size, and the bytes of the weights."""
     objective = build_objective(plan, source)
     trainer = Trainer(objective, plan.recipe, len(source))
     objective.train()
@@ -287,13 +290,13 @@ def _step_seconds(plan: Pretraining, source: Source) -> tuple[float, int]:
             began = time.perf_counter()
             trainer.update(make_batches(source, plan.recipe, step))
             seconds.append(time.perf_counter() - began)
-            if step == 0 and seconds[0] > LONG:
+            if step == 0 and seconds[0] > SLOW_STEP_SECONDS:
                 break
     except Exception as error:
         if not out_of_memory(error):
             raise
         raise EcampError(
-            f"pretrain {plan.encoder} {plan.label}: memory runs out with "
+            f"pretrain {plan.encoder.ref} {plan.label}: memory runs out with "
             f"{plan.recipe.batch_size} pairs a step.",
             "Set pretrain.accumulate in the recipe: a step's batch then passes in parts.",
         ) from error
@@ -302,7 +305,7 @@ def _step_seconds(plan: Pretraining, source: Source) -> tuple[float, int]:
 
 
 def _images_per_second(encoder: Encoder, arrays: Arrays) -> float:
-    """Two batches, of the planned size where that takes no longer than a second or two."""
+    """Measure two batches, of the planned size where that takes no longer than a second or two."""
     normalise = normaliser(arrays.info)
     seconds = 0.0
 
@@ -316,7 +319,7 @@ def _images_per_second(encoder: Encoder, arrays: Arrays) -> float:
     def run(count: int, batch: int) -> float:
         nonlocal seconds
         seconds = 0.0
-        for _ in in_parts(encode, count, batch, "features"):
+        for _ in map_batches(encode, count, batch, "features"):
             pass
         return seconds / count
 
@@ -327,7 +330,7 @@ def _images_per_second(encoder: Encoder, arrays: Arrays) -> float:
 
 
 def format_cost(cost: Cost) -> list[str]:
-    """Lines for a terminal."""
+    """Format the estimate as lines for a terminal."""
     shown = [line for line in cost.lines if line.seconds or line.done < line.count]
     done = sum(line.done for line in cost.lines)
     width = max([len(line.what) for line in shown], default=0)
@@ -339,11 +342,13 @@ def format_cost(cost: Cost) -> list[str]:
         )
     if done:
         out.append(f"  {done} of {sum(line.count for line in cost.lines)} are there already: 0 s")
-    out.append(f"  total {clock(cost.seconds)} (hours:minutes), {cost.bytes / 1e9:.2f} GB of disk")
+    out.append(
+        f"  total {format_duration(cost.seconds)} (hours:minutes), {cost.bytes / 1e9:.2f} GB of disk"
+    )
     return out
 
 
-def clock(seconds: float) -> str:
-    """Hours:minutes, rounded up."""
+def format_duration(seconds: float) -> str:
+    """Write hours:minutes, rounded up."""
     minutes = -int(-seconds // 60)
     return f"{minutes // 60}:{minutes % 60:02}"

@@ -1,6 +1,6 @@
 """Frozen features on disk: computed once for all heads, fractions, seeds, tasks and runs.
 
-The key is the hash of all that decides them: weights (their bytes, wherever they come from), encoder,
+The key is the hash of all that determines them: weights (their bytes, whatever their origin), encoder,
 preprocessing, images, library versions. So nothing is ever stale, and one entry serves every run.
 """
 
@@ -17,17 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecamp.bench.features import Reads, feature_specs, features_from, fill_features
+from ecamp.api.encoder import Encoder, EncoderPlugin, Features
+from ecamp.bench.features import Reads, assemble_features, feature_specs, fill_features
 from ecamp.bench.plan import RESULTS_VERSION
-from ecamp.config import PluginRef, identity
+from ecamp.config import identity
 from ecamp.data.arrays import Arrays
-from ecamp.data.cache import META, Use, damage, write_meta
 from ecamp.data.normalise import normaliser
-from ecamp.data.store import atomic_folder, cache_root, locked, read_json
-from ecamp.data.tensor_file import Specs, create_tensors, map_tensors, sync, total_bytes
-from ecamp.encoders.base import Encoder, Features
 from ecamp.errors import EcampError, UsageError
-from ecamp.plugin.host import make_plugin
+from ecamp.storage.cache import META, EntryLease, damage, write_meta
+from ecamp.storage.files import atomic_folder, cache_root, locked, read_json
+from ecamp.storage.tensor_file import Specs, create_tensors, map_tensors, sync, total_bytes
 
 FORMAT = 1  # bump when the file's layout or what stands in it changes
 FILE = "features.safetensors"
@@ -35,14 +34,14 @@ LIMIT = "ECAMP_FEATURE_CACHE_GB"
 
 
 @dataclass(frozen=True)
-class Frozen:
+class CachedFeatures:
     """Features of all images of a data set, and what they cost.
 
     Attributes:
         images_per_second: Speed of the encoder when they were computed.
         parameters: Of the encoder.
         origin: `computed` just now, or read from `disk`.
-        seconds: Time that it took to compute them now; 0 when they were read.
+        seconds: Time spent computing them; 0 if read from disk.
         use: Keeps the cache entry while the features are used.
     """
 
@@ -51,11 +50,11 @@ class Frozen:
     parameters: int
     origin: str
     seconds: float
-    use: Use | None = None
+    use: EntryLease | None = None
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers: names, types, shapes and bytes."""
+    """Hash (SHA-256) a module's parameters and buffers: names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -63,8 +62,8 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def feature_key(encoder: Encoder, ref: PluginRef, arrays: Arrays) -> str:
-    """Identity of an encoder's features of a data set; the name of the cache folder."""
+def feature_key(encoder: Encoder, plugin: EncoderPlugin, arrays: Arrays) -> str:
+    """Compute the identity of an encoder's features of a data set: the name of the cache folder."""
     import timm
 
     info = arrays.info
@@ -74,7 +73,7 @@ def feature_key(encoder: Encoder, ref: PluginRef, arrays: Arrays) -> str:
             "results": RESULTS_VERSION,
             "versions": [torch.__version__, timm.__version__],
             "weights": weights_digest(encoder),
-            "encoder": [ref.name, ref.variant, make_plugin("ecamp.encoders", ref).decisive()],
+            "encoder": [plugin.ref.name, plugin.variant, plugin.identity_fields()],
             "preprocessing": [info.mean, info.std, info.colour, encoder.image_size],
             "data": arrays.key,
         }
@@ -82,10 +81,10 @@ def feature_key(encoder: Encoder, ref: PluginRef, arrays: Arrays) -> str:
 
 
 def limit_bytes() -> float:
-    """The largest entry that is stored.
+    """Return the size of the largest entry that is stored.
 
     Raises:
-        UsageError: The environment variable is no number.
+        UsageError: The environment variable is not a number.
     """
     text = os.environ.get(LIMIT, "8")
     try:
@@ -93,7 +92,7 @@ def limit_bytes() -> float:
     except ValueError:
         limit = -1.0
     if not limit >= 0:
-        raise UsageError(f"{LIMIT}='{text}' is no size in GB.", "Set e.g. 8; 0 stores nothing.")
+        raise UsageError(f"{LIMIT}='{text}' is not a size in GB.", "Set e.g. 8; 0 stores nothing.")
     return limit
 
 
@@ -111,7 +110,7 @@ class FeatureCache:
         self._said: set[str] = set()
 
     def holds(self, key: str, reads: Reads) -> bool:
-        """Whether an entry is there with all that is needed (it may still prove damaged)."""
+        """Tell whether an entry has all that is needed (it may still prove damaged)."""
         try:
             return limit_bytes() > 0 and reads <= set(read_json(self.root / key / META)["reads"])
         except (OSError, EcampError, KeyError, TypeError):
@@ -120,24 +119,24 @@ class FeatureCache:
     def get(
         self,
         encoder: Encoder,
-        ref: PluginRef,
+        plugin: EncoderPlugin,
         arrays: Arrays,
         reads: Reads,
         label: str,
         before: Callable[[], None] = lambda: None,
-    ) -> Frozen:
-        """Features of all images, from disk or computed (by one process, the others wait).
+    ) -> CachedFeatures:
+        """Return the features of all images, from disk or computed (by one process, the others wait).
 
         Args:
             reads: What is needed; more may come.
-            label: For people who look at the cache.
+            label: Description for people who look at the cache.
             before: Called before anything is computed; may raise.
         """
         limit = limit_bytes()
         if limit == 0:
             before()
             return _compute_in_memory(encoder, arrays, reads)
-        folder = self.root / feature_key(encoder, ref, arrays)
+        folder = self.root / feature_key(encoder, plugin, arrays)
         with locked(folder.with_suffix(".lock")):
             found = self._read(folder, encoder, arrays, reads)
             if found is not None:
@@ -166,7 +165,7 @@ class FeatureCache:
         specs: Specs,
         grid: tuple[int, int],
         label: str,
-    ) -> Frozen:
+    ) -> CachedFeatures:
         began, parameters = time.monotonic(), count_parameters(encoder)
         tensors: dict[str, Tensor] = {}
         speed, use = 0.0, None
@@ -179,7 +178,7 @@ class FeatureCache:
                     work, label, [FILE], reads=sorted(_reads(specs)),
                     images_per_second=speed, parameters=parameters,
                 )  # fmt: skip
-            features, use = _open(folder), Use(folder)
+            features, use = _open(folder), EntryLease(folder)
         except (OSError, EcampError) as error:
             if not speed and isinstance(error, EcampError):
                 raise
@@ -188,11 +187,15 @@ class FeatureCache:
             self._say_once(f"{folder}: cannot be written ({text}); features stay in memory")
             if not speed:
                 return _compute_in_memory(encoder, arrays, _reads(specs))
-            features = features_from(tensors, grid)
-        return Frozen(features, speed, parameters, "computed", time.monotonic() - began, use)
+            features = assemble_features(tensors, grid)
+        return CachedFeatures(
+            features, speed, parameters, "computed", time.monotonic() - began, use
+        )
 
-    def _read(self, folder: Path, encoder: Encoder, arrays: Arrays, reads: Reads) -> Frozen | None:
-        """The stored features; None when there are none, too few, damaged ones, or other ones."""
+    def _read(
+        self, folder: Path, encoder: Encoder, arrays: Arrays, reads: Reads
+    ) -> CachedFeatures | None:
+        """Read stored features; None when they are missing, incomplete, damaged, or not the encoder's."""
         if not (folder / META).exists():
             return None
         try:
@@ -203,46 +206,46 @@ class FeatureCache:
             if problem is None:
                 features = _open(folder)
                 if not _same(encoder, arrays, features):
-                    problem = "the encoder gives others now (its code has changed)"
+                    problem = "the encoder gives other features now (its code has changed)"
             speed, parameters = float(meta["images_per_second"]), int(meta["parameters"])
         except Exception as error:  # json, safetensors and torch raise many kinds on a torn file
             problem = str(error).splitlines()[0]
         if problem is not None:
             self.say(f"{folder}: damaged: {problem}; these features are computed again")
             return None
-        return Frozen(features, speed, parameters, "disk", 0.0, Use(folder))
+        return CachedFeatures(features, speed, parameters, "disk", 0.0, EntryLease(folder))
 
 
 def _open(folder: Path) -> Features:
     tensors, metadata = map_tensors(folder / FILE)
     rows, columns = metadata["grid"].split()
-    return features_from(tensors, (int(rows), int(columns)))
+    return assemble_features(tensors, (int(rows), int(columns)))
 
 
 def _same(encoder: Encoder, arrays: Arrays, features: Features) -> bool:
-    """Whether the encoder still gives the stored vector of one image, up to rounding.
+    """Tell whether the encoder still gives the stored vector of one image, up to rounding.
 
     The key knows weights and configuration, not the code of an encoder that somebody is writing.
     """
-    at = np.array([len(arrays) // 2])
+    index = np.array([len(arrays) // 2])
     with torch.no_grad():
-        fresh = encoder.eval()(normaliser(arrays.info)(arrays.images[at])).pooled
-    stored = features.pooled[at]
-    slack = 1e-3 * float(stored.nan_to_num().abs().max())
-    return torch.allclose(fresh, stored, rtol=1e-3, atol=slack, equal_nan=True)
+        fresh = encoder.eval()(normaliser(arrays.info)(arrays.images[index])).pooled
+    stored = features.pooled[index]
+    tolerance = 1e-3 * float(stored.nan_to_num().abs().max())
+    return torch.allclose(fresh, stored, rtol=1e-3, atol=tolerance, equal_nan=True)
 
 
 def _reads(specs: Specs) -> Reads:
-    """What `feature_specs` was asked for."""
+    """Recover what `feature_specs` was asked for."""
     return frozenset(name.partition(".")[0] for name in specs)
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Numbers that training can change."""
+    """Count the parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _compute_in_memory(encoder: Encoder, arrays: Arrays, reads: Reads) -> Frozen:
+def _compute_in_memory(encoder: Encoder, arrays: Arrays, reads: Reads) -> CachedFeatures:
     began = time.monotonic()
     specs, grid = feature_specs(encoder, arrays, reads)
     try:
@@ -253,6 +256,6 @@ def _compute_in_memory(encoder: Encoder, arrays: Arrays, reads: Reads) -> Frozen
             f"Let them go to disk: {LIMIT}={total_bytes(specs) / 1e9 + 1:.0f}.",
         ) from error
     speed = fill_features(encoder, arrays, tensors)
-    features = features_from(tensors, grid)
+    features = assemble_features(tensors, grid)
     seconds = time.monotonic() - began
-    return Frozen(features, speed, count_parameters(encoder), "computed", seconds)
+    return CachedFeatures(features, speed, count_parameters(encoder), "computed", seconds)

@@ -10,20 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ecamp.api.encoder import Encoder, Features
+from ecamp.api.task import Inputs
 from ecamp.bench.plan import Cell
 from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
-from ecamp.data.tensor_file import Specs
-from ecamp.encoders.base import Encoder, Features
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import CorruptFileError
-from ecamp.plugin.host import make_plugin
-from ecamp.tasks.base import Inputs
-from ecamp.train.memory import in_parts
+from ecamp.storage.tensor_file import Specs
+from ecamp.train.oom import map_batches
 from ecamp.train.pretrain import load_weights
 
 BATCH = 256
-Reads = frozenset[str]  # of TaskPlugin.reads
+Reads = frozenset[str]  # kinds of features, as in TaskPlugin.reads
 
 
 def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
@@ -36,7 +35,7 @@ def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
     """
     assert cell.encoder is not None
     torch.manual_seed(cell.seed)
-    encoder: Encoder = make_plugin("ecamp.encoders", cell.encoder).build(channels)
+    encoder = cell.encoder.build(channels)
     if cell.pretraining and cell.pretraining.file:
         load_encoder(encoder, cell.pretraining.file)
     elif weights is not None:
@@ -49,19 +48,19 @@ def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
 
 
 def feature_specs(encoder: Encoder, arrays: Arrays, reads: Reads) -> tuple[Specs, tuple[int, int]]:
-    """What the features of all images take: dtype and shape by name; and the grid.
+    """Plan the storage of all images' features: dtype and shape by name; and the grid.
 
     The pyramid is kept in bfloat16: half the memory, and far finer than what heads resolve.
 
     Args:
-        reads: `pooled` is always there, the pyramid where it is named.
+        reads: `pooled` is always stored, the pyramid where it is named.
     """
     with torch.no_grad():
         one = encoder.eval()(normaliser(arrays.info)(arrays.images[:1]))
     specs = {"pooled": (torch.float32, (len(arrays), *one.pooled.shape[1:]))}
     if "pyramid" in reads:
-        for at, level in enumerate(one.pyramid):
-            specs[f"pyramid.{at}"] = (torch.bfloat16, (len(arrays), *level.shape[1:]))
+        for depth, level in enumerate(one.pyramid):
+            specs[f"pyramid.{depth}"] = (torch.bfloat16, (len(arrays), *level.shape[1:]))
     return specs, one.grid
 
 
@@ -74,7 +73,7 @@ def fill_features(
         out: Tensors of `feature_specs`, filled.
 
     Returns:
-        Images a second.
+        Images per second.
     """
     normalise = normaliser(arrays.info)
     seconds = 0.0
@@ -88,17 +87,17 @@ def fill_features(
 
     encoder.eval()
     with torch.no_grad():
-        for index, seen in in_parts(encode, len(arrays), batch, "features"):
+        for index, seen in map_batches(encode, len(arrays), batch, "features"):
             here = slice(int(index[0]), int(index[-1]) + 1)
             out["pooled"][here] = seen.pooled
-            for at, level in enumerate(seen.pyramid):
-                if f"pyramid.{at}" in out:
-                    out[f"pyramid.{at}"][here] = level
+            for depth, level in enumerate(seen.pyramid):
+                if f"pyramid.{depth}" in out:
+                    out[f"pyramid.{depth}"][here] = level
     return len(arrays) / max(seconds, 1e-9)
 
 
-def features_from(tensors: Mapping[str, Tensor], grid: tuple[int, int]) -> Features:
-    """Put stored tensors together; heads use the pyramid, `tokens` (n, 0, width) would double it."""
+def assemble_features(tensors: Mapping[str, Tensor], grid: tuple[int, int]) -> Features:
+    """Assemble features from stored tensors; `tokens` is (n, 0, width): heads use the pyramid instead."""
     pooled = tensors["pooled"]
     levels = [tensors[name] for name in sorted(tensors, key=_level) if name != "pooled"]
     return Features(pooled, pooled.new_empty(len(pooled), 0, pooled.shape[1]), grid, tuple(levels))
@@ -108,35 +107,18 @@ def _level(name: str) -> int:
     return int(name.rpartition(".")[2]) if "." in name else -1
 
 
-def inputs_of(arrays: Arrays, rows: np.ndarray, features: Features | None) -> Inputs:
-    """Images and (already computed) features of some rows."""
+def make_inputs(arrays: Arrays, rows: np.ndarray, features: Features | None) -> Inputs:
+    """Put together images and (already computed) features of some rows."""
     return Inputs(arrays.images[rows], features, normaliser(arrays.info))
 
 
-def take(features: Features, at: np.ndarray) -> Features:
-    """Features of some positions; a run of neighbours is not copied."""
-    run = len(at) and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all()
-    rows = slice(int(at[0]), int(at[-1]) + 1) if run else torch.from_numpy(at)
+def select_rows(features: Features, index: np.ndarray) -> Features:
+    """Select the features of some positions; a run of neighbours is not copied."""
+    run = len(index) and index[-1] - index[0] == len(index) - 1 and (np.diff(index) == 1).all()
+    rows = slice(int(index[0]), int(index[-1]) + 1) if run else torch.from_numpy(index)
     return Features(
         features.pooled[rows],
         features.tokens[rows],
         features.grid,
         tuple(level[rows] for level in features.pyramid),
     )
-
-
-def weights_name(cell: Cell) -> str:
-    """What features are shared by: random weights differ by seed, pre-trained ones do not."""
-    if cell.encoder is None:
-        return "-"
-    which = cell.pretraining.key if cell.pretraining else f"random-{cell.seed}"
-    return f"{cell.encoder}|{which}"
-
-
-def weights_label(cell: Cell) -> str:
-    """The same for people: encoder, pretext, and the seed that its weights hang on."""
-    plan = cell.pretraining
-    label = f"{cell.encoder} {cell.pretext}"
-    if plan is not None and plan.file is not None:
-        return label
-    return f"{label} seed {cell.seed if plan is None else plan.recipe.seed}"

@@ -2,83 +2,165 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from ecamp.bench.pretraining import Pretraining, plan_pretraining
-from ecamp.config import BenchSpec, PluginRef, identity
+from ecamp.api.dataset import Dataset
+from ecamp.api.encoder import EncoderPlugin
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.task import FEATURES, TaskPlugin
+from ecamp.bench.pretraining import Pretraining, plan_pretraining, request_pretext
+from ecamp.config import BenchSpec, identity
 from ecamp.errors import UsageError, did_you_mean
 from ecamp.plugin.host import make_plugin, skip_bad_rows
-from ecamp.plugin.protocols import FEATURES, Dataset, EncoderPlugin, TaskPlugin
 
 # Bump when a change of code changes results for the same recipe: old cells are then not reused.
 RESULTS_VERSION = 2
 
 EVAL_SPLITS = ("train", "val", "test")
 
-FLOORS = {
-    "cls": ("constant", "pixel-statistics"),
-    "seg": ("all-empty", "prior-mask"),
-    "det": ("prior-box",),
-}
+P = TypeVar("P")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation.
+    """One evaluation. It carries its plugins, made once for all cells of a plan.
 
     Attributes:
-        key: `id`, the hash of all that decides the result.
+        key: `id`, the hash of `identity_fields`.
+        encoder: None for a floor.
+        image_size: Side of the images in pixels: the encoder's, for a floor the first encoder's.
+        pretext: As results name it; `-` for a floor.
         pretraining: None for random weights.
-        decisive: What was hashed.
+        floor: Name of a trivial predictor of the task; None for a cell with an encoder.
+        identity_fields: Everything that determines the result.
     """
 
     key: str
-    kind: str  # cell | floor
-    dataset: PluginRef
-    task: str
-    encoder: PluginRef | None
+    dataset: Dataset
+    task: TaskPlugin
+    encoder: EncoderPlugin | None
+    image_size: int
     pretext: str
     pretraining: Pretraining | None
     protocol: str
     fraction: float
     seed: int
     floor: str | None
-    decisive: dict[str, Any] = field(repr=False)
+    identity_fields: dict[str, Any] = field(repr=False)
+
+    @property
+    def kind(self) -> str:
+        """`floor`, or `cell` for an evaluation of an encoder."""
+        return "floor" if self.floor else "cell"
 
     @property
     def label(self) -> str:
         """Short name for logs."""
-        who = self.floor or f"{self.encoder} {self.pretext}"
+        predictor = self.floor or f"{self.encoder_name} {self.pretext}"
         return (
-            f"{self.dataset} {self.task} {self.protocol} {who} {self.fraction:g} seed {self.seed}"
+            f"{self.dataset.ref} {self.task.ref.name} {self.protocol} {predictor} "
+            f"{self.fraction:g} seed {self.seed}"
         )
+
+    @property
+    def encoder_name(self) -> str:
+        """The encoder as the user wrote it; `-` for a floor."""
+        return "-" if self.encoder is None else str(self.encoder.ref)
+
+    @property
+    def timing_key(self) -> str:
+        """Key of cells with similar run time, features excluded."""
+        name = self.task.ref.name
+        if self.floor:
+            return f"floor {name} {self.floor} {self.dataset.ref}"
+        return f"{name} {self.protocol} {self.dataset.ref} {self.encoder_name}"
+
+    @property
+    def feature_timing_key(self) -> str:
+        """Key of feature computations with similar run time."""
+        return f"features {self.dataset.ref} {self.encoder_name}"
+
+    @property
+    def uses_frozen_features(self) -> bool:
+        """Whether its head reads cached features, so that other cells can share them."""
+        return self.encoder is not None and self.protocol not in self.task.tunes
+
+    @property
+    def weights_key(self) -> str:
+        """Key of the encoder's weights: random ones differ by seed, pre-trained ones do not."""
+        if self.encoder is None:
+            return "-"
+        weights = self.pretraining.key if self.pretraining else f"random-{self.seed}"
+        return f"{self.encoder_name}|{weights}"
+
+    @property
+    def feature_group_key(self) -> str:
+        """Key of the cells that share features: one data set, one encoder, one set of weights."""
+        return f"{self.dataset.ref}|{self.weights_key}"
+
+    @property
+    def weights_label(self) -> str:
+        """The weights for people: encoder, pretext, and the seed that determines them."""
+        label, pretraining = f"{self.encoder_name} {self.pretext}", self.pretraining
+        if pretraining is not None and pretraining.file is not None:
+            return label
+        return f"{label} seed {self.seed if pretraining is None else pretraining.recipe.seed}"
+
+
+@dataclass(frozen=True)
+class FeatureGroup:
+    """Cells that share the features of one encoder on one data set.
+
+    Attributes:
+        reads: Which features any of them looks at, of `TaskPlugin.reads`.
+    """
+
+    cells: tuple[Cell, ...]
+    reads: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a recipe, in the order they run, and what was left out."""
+    """All cells of a recipe, in the order of the recipe, and notes on what was left out."""
 
     spec: BenchSpec
     cells: tuple[Cell, ...]
     pretrainings: tuple[Pretraining, ...]
     notes: tuple[str, ...]
 
-    def task_ref(self, name: str) -> PluginRef:
-        """A task with the recipe's options."""
-        return PluginRef(name=name, options=self.spec.task_options.get(name, {}))
+    def feature_groups(self, cells: Iterable[Cell] | None = None) -> dict[str, FeatureGroup]:
+        """Group the cells with frozen features by what they share.
+
+        Args:
+            cells: Those that still have to run; all of the plan by default.
+        """
+        groups: dict[str, list[Cell]] = defaultdict(list)
+        for cell in self.cells if cells is None else cells:
+            if cell.uses_frozen_features:
+                groups[cell.feature_group_key].append(cell)
+        return {
+            key: FeatureGroup(tuple(group), frozenset().union(*(c.task.reads for c in group)))
+            for key, group in groups.items()
+        }
+
+    def in_run_order(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Sort cells so that those which share features are neighbours, floors first."""
+        return sorted(cells, key=lambda c: (str(c.dataset.ref), c.kind != "floor", c.weights_key))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain form for `plan.json` and `--dry-run`."""
+        """Return the plain form for `plan.json` and `--dry-run`."""
         return {
             "cells": [
-                {"id": cell.key, "kind": cell.kind, "task": cell.task, "label": cell.label}
+                {"id": cell.key, "kind": cell.kind, "task": cell.task.ref.name, "label": cell.label}
                 for cell in self.cells
             ],
             "pretrainings": [
                 {
                     "id": p.key,
-                    "encoder": str(p.encoder),
+                    "encoder": str(p.encoder.ref),
                     "pretext": p.label,
                     "seed": p.recipe.seed,
                 }
@@ -88,32 +170,32 @@ class Plan:
         }
 
 
-def resolve_tasks(names: list[str], options: dict[str, dict[str, Any]]) -> dict[str, TaskPlugin]:
+def resolve_tasks(names: list[str], options: dict[str, dict[str, Any]]) -> list[TaskPlugin]:
     """Make the tasks by name.
 
     Raises:
         MissingError, UsageError: Unknown task, options for a task that does not run, or a task that
-            reads features which there are not.
+            reads features which do not exist.
     """
     for name in options:
         if name not in names:
             raise UsageError(
                 f"task_options names '{name}', which does not run.", did_you_mean(name, names)
             )
-    tasks: dict[str, TaskPlugin] = {
-        name: make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
+    tasks: list[TaskPlugin] = [
+        make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
         for name in names
-    }
-    for name, task in tasks.items():
+    ]
+    for task in tasks:
         if unknown := sorted(task.reads - FEATURES):
             raise UsageError(
-                f"task '{name}' reads '{unknown[0]}'.", did_you_mean(unknown[0], FEATURES)
+                f"task '{task.ref.name}' reads '{unknown[0]}'.", did_you_mean(unknown[0], FEATURES)
             )
     return tasks
 
 
 def make_plan(spec: BenchSpec) -> Plan:
-    """Resolve every plugin, refuse impossible pairs, and list the cells.
+    """Make every plugin once, refuse impossible pairs, and list the cells.
 
     Raises:
         UsageError, MissingError: Names the plugin, option or field and what to do.
@@ -124,132 +206,137 @@ def make_plan(spec: BenchSpec) -> Plan:
             for name in ("datasets", "pretrain_data")
         }
         spec = spec.model_copy(update=refs)
-    tasks = resolve_tasks(spec.tasks, spec.task_options)
-    datasets = [(ref, make_plugin("ecamp.datasets", ref)) for ref in spec.datasets]
-    notes: list[str] = []
-    pretrainings: dict[str, Pretraining] = {}
-    cells: list[Cell] = []
-    for encoder_ref in spec.encoders:
-        encoder: EncoderPlugin = make_plugin("ecamp.encoders", encoder_ref)
-        for pretext_ref in spec.pretext:
-            by_seed = {
-                seed: plan_pretraining(
-                    spec, encoder_ref, encoder, pretext_ref,
-                    seed if spec.pretrain_seed == "cell" else spec.pretrain_seed,
-                )
-                for seed in spec.seeds
-            }  # fmt: skip
-            pretrainings |= {p.key: p for p in by_seed.values() if p}
-            for ref, dataset in datasets:
-                cells += _cells(spec, tasks, ref, dataset, encoder_ref, pretext_ref, by_seed, notes)
-    for ref, dataset in datasets:
-        cells += _floors(spec, tasks, ref, dataset, {c.protocol for c in cells})
-    if not cells:
-        raise UsageError("Nothing to run.", " ".join(dict.fromkeys(notes)))
-    return Plan(spec, tuple(cells), tuple(pretrainings.values()), tuple(dict.fromkeys(notes)))
+    return _Planner(spec).plan()
 
 
-def _has(dataset: Dataset, need: str) -> bool:
-    info = dataset.info
-    has = {"labels": info.labels, "mask": info.mask_classes, "boxes": info.box_classes}
-    return bool({**has, "report": info.has_reports}[need])
+class _Planner:
+    """Plugins of a recipe, and the cells made of them."""
 
+    def __init__(self, spec: BenchSpec) -> None:
+        self.spec = spec
+        self.tasks = resolve_tasks(spec.tasks, spec.task_options)
+        make_dataset = _once(lambda ref: make_plugin("ecamp.datasets", ref))
+        self.datasets: list[Dataset] = [make_dataset(ref) for ref in spec.datasets]
+        self.encoders: list[EncoderPlugin] = [
+            make_plugin("ecamp.encoders", ref) for ref in spec.encoders
+        ]
+        self.pretexts = [request_pretext(ref) for ref in spec.pretext]
+        self.pretrain_data: tuple[Dataset, ...] = tuple(map(make_dataset, spec.pretrain_data))
+        self.notes: dict[str, None] = {}  # in order, each once
 
-def _cells(
-    spec: BenchSpec,
-    tasks: dict[str, TaskPlugin],
-    ref: PluginRef,
-    dataset: Dataset,
-    encoder: PluginRef,
-    pretext: PluginRef,
-    by_seed: dict[int, Pretraining | None],
-    notes: list[str],
-) -> list[Cell]:
-    cells = []
-    for name, task in tasks.items():
-        if not _has(dataset, task.needs):
-            notes.append(f"{ref} has no {task.needs}: {name} is left out there.")
-            continue
-        protocols = [p for p in task.protocols if p in spec.protocols]
-        if not protocols:
-            notes.append(
-                f"{name} knows the protocols {', '.join(task.protocols)}; none was asked for."
-            )
-        provided = make_plugin("ecamp.encoders", encoder).provides
-        for protocol in protocols:
-            required = task.requires.get(protocol)
-            if required and required not in provided:
-                notes.append(f"{encoder} has no '{required}': {name} {protocol} is left out there.")
+    def plan(self) -> Plan:
+        pretrainings: dict[str, Pretraining] = {}
+        cells: list[Cell] = []
+        for encoder in self.encoders:
+            for request in self.pretexts:
+                by_seed = {
+                    seed: plan_pretraining(
+                        self.spec, encoder, request, self.pretrain_data, self._pretrain_seed(seed)
+                    )
+                    for seed in self.spec.seeds
+                }
+                pretrainings |= {p.key: p for p in by_seed.values() if p}
+                for dataset in self.datasets:
+                    cells += self._cells(dataset, encoder, str(request.ref), by_seed)
+        used = {cell.protocol for cell in cells}
+        for dataset in self.datasets:
+            cells += self._floors(dataset, used)
+        if not cells:
+            raise UsageError("Nothing to run.", " ".join(self.notes))
+        return Plan(self.spec, tuple(cells), tuple(pretrainings.values()), tuple(self.notes))
+
+    def _pretrain_seed(self, seed: int) -> int:
+        return seed if self.spec.pretrain_seed == "cell" else self.spec.pretrain_seed
+
+    def _note(self, text: str) -> None:
+        self.notes[text] = None
+
+    def _cells(
+        self,
+        dataset: Dataset,
+        encoder: EncoderPlugin,
+        pretext: str,
+        by_seed: dict[int, Pretraining | None],
+    ) -> list[Cell]:
+        cells = []
+        for task in self.tasks:
+            name = task.ref.name
+            if not dataset.info.has(task.needs):
+                self._note(f"{dataset.ref} has no {task.needs}: {name} is left out there.")
                 continue
-            # What learns from no label is the same at every share of them: it stands once.
-            for fraction in spec.fractions[-1:] if required else spec.fractions:
-                for seed in spec.seeds:
-                    cells.append(
-                        _cell(spec, dataset, task, ref, name, encoder, pretext, by_seed[seed],
-                              protocol, fraction, seed, None)
-                    )  # fmt: skip
-    return cells
-
-
-def _floors(
-    spec: BenchSpec,
-    tasks: dict[str, TaskPlugin],
-    ref: PluginRef,
-    dataset: Dataset,
-    protocols: set[str],
-) -> list[Cell]:
-    cells = []
-    for name, task in tasks.items():
-        if not _has(dataset, task.needs) or not protocols & set(task.protocols):
-            continue
-        for floor in FLOORS.get(name, ()):
-            for fraction in spec.fractions:
-                cells.append(
-                    _cell(spec, dataset, task, ref, name, None, None, None, "-", fraction, 0, floor)
+            protocols = [p for p in task.protocols if p in self.spec.protocols]
+            if not protocols:
+                self._note(
+                    f"{name} knows the protocols {', '.join(task.protocols)}; none was asked for."
                 )
-    return cells
+            for protocol in protocols:
+                required = task.requires.get(protocol)
+                if required and required not in encoder.provides:
+                    self._note(
+                        f"{encoder.ref} has no '{required}': {name} {protocol} is left out there."
+                    )
+                    continue
+                # A protocol that learns from no label is the same at every fraction of them.
+                fractions = self.spec.fractions[-1:] if required else self.spec.fractions
+                for fraction in fractions:
+                    for seed in self.spec.seeds:
+                        pretraining = by_seed[seed]
+                        label = pretraining.label if pretraining else pretext
+                        cells.append(
+                            self._cell(dataset, task, encoder, label, pretraining, protocol,
+                                       fraction, seed, None)
+                        )  # fmt: skip
+        return cells
+
+    def _floors(self, dataset: Dataset, protocols: set[str]) -> list[Cell]:
+        return [
+            self._cell(dataset, task, None, "-", None, "-", fraction, 0, floor)
+            for task in self.tasks
+            if dataset.info.has(task.needs) and protocols & set(task.protocols)
+            for floor in task.floors()
+            for fraction in self.spec.fractions
+        ]
+
+    def _cell(
+        self,
+        dataset: Dataset,
+        task: TaskPlugin,
+        encoder: EncoderPlugin | None,
+        pretext: str,
+        pretraining: Pretraining | None,
+        protocol: str,
+        fraction: float,
+        seed: int,
+        floor: str | None,
+    ) -> Cell:
+        size = int((encoder or self.encoders[0]).image_size)
+        fields = {
+            "version": RESULTS_VERSION,
+            "dataset": dataset.fingerprint(),
+            "task": [task.ref.name, task.identity_fields()],
+            "encoder": [str(encoder.ref), encoder.identity_fields()] if encoder else None,
+            "weights": pretraining.key if pretraining else "random",
+            "protocol": protocol,
+            "fraction": fraction,
+            "seed": seed,
+            "floor": floor,
+            "size": size,
+            "bootstrap": self.spec.bootstrap,
+            "on_bad_image": self.spec.on_bad_image,
+        }
+        return Cell(
+            identity(fields), dataset, task, encoder, size, pretext, pretraining, protocol,
+            fraction, seed, floor, fields,
+        )  # fmt: skip
 
 
-def _cell(
-    spec: BenchSpec,
-    dataset: Dataset,
-    task: TaskPlugin,
-    ref: PluginRef,
-    name: str,
-    encoder: PluginRef | None,
-    pretext: PluginRef | None,
-    pretraining: Pretraining | None,
-    protocol: str,
-    fraction: float,
-    seed: int,
-    floor: str | None,
-) -> Cell:
-    made: EncoderPlugin = make_plugin("ecamp.encoders", encoder or spec.encoders[0])
-    decisive = {
-        "version": RESULTS_VERSION,
-        "dataset": dataset.fingerprint(),
-        "task": [name, task.decisive()],
-        "encoder": [str(encoder), made.decisive()] if encoder else None,
-        "weights": pretraining.key if pretraining else "random",
-        "protocol": protocol,
-        "fraction": fraction,
-        "seed": seed,
-        "floor": floor,
-        "size": int(made.image_size),
-        "bootstrap": spec.bootstrap,
-        "on_bad_image": spec.on_bad_image,
-    }
-    return Cell(
-        identity(decisive),
-        "floor" if floor else "cell",
-        ref,
-        name,
-        encoder,
-        pretraining.label if pretraining else str(pretext or "-"),
-        pretraining,
-        protocol,
-        fraction,
-        seed,
-        floor,
-        decisive,
-    )
+def _once(make: Callable[[PluginRef], P]) -> Callable[[PluginRef], P]:
+    """Make each named plugin once: tables of a large data set are then read once."""
+    made: dict[str, P] = {}
+
+    def get(ref: PluginRef) -> P:
+        if str(ref) not in made:
+            made[str(ref)] = make(ref)
+        return made[str(ref)]
+
+    return get

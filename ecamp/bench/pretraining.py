@@ -1,4 +1,4 @@
-"""One pre-training: planned (or refused) before anything is computed, run once, cached by identity."""
+"""Pre-trainings: planned (or refused) before anything is computed, run once, cached by identity."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from typing import Any
 
 import torch
 
-from ecamp.config import BenchSpec, PluginRef, identity, validate
+from ecamp.api.dataset import Dataset, Record
+from ecamp.api.encoder import EncoderPlugin
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.pretext import Objective, PretextPlugin
+from ecamp.config import BenchSpec, identity, validate
 from ecamp.data.arrays import materialise
-from ecamp.data.cache import Use, write_meta
-from ecamp.data.store import atomic_path, cache_root, content_hash, locked
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset, EncoderPlugin, PretextPlugin, Record
-from ecamp.pretext.base import Objective
+from ecamp.storage.cache import EntryLease, write_meta
+from ecamp.storage.files import atomic_path, cache_root, content_hash, locked
+from ecamp.train.pairs import PairDataset, PairSubset
 from ecamp.train.pretrain import pretrain, pretrain_key
 from ecamp.train.recipe import PretrainRecipe
-from ecamp.train.source import Part, Source
 
-Watch = Callable[[Source, Path], Callable[[int, Objective], None]]
+Watch = Callable[[PairDataset, Path], Callable[[int, Objective], None]]
 
 
 @dataclass(frozen=True)
@@ -34,141 +36,164 @@ class Pretraining:
         init: Weights to start from; None starts from random ones.
         key: Identity; the cache folder's name.
         label: As results name it; without a folder of this machine.
-        file: Weights that are there already: nothing is trained, and recipe and data say nothing.
+        file: Finished weights: nothing is trained, and recipe and data have no effect.
     """
 
-    encoder: PluginRef
-    pretext: PluginRef
-    data: tuple[PluginRef, ...]
+    encoder: EncoderPlugin
+    pretext: PretextPlugin
+    data: tuple[Dataset, ...]
     recipe: PretrainRecipe
     init: Path | None
     key: str
     label: str
     file: Path | None = None
 
+    @property
+    def timing_key(self) -> str:
+        """Key of pre-trainings with similar run time."""
+        return f"pretrain {self.encoder.ref} {self.label}"
+
+
+@dataclass(frozen=True)
+class PretextRequest:
+    """A pretext as the recipe names it: its plugin, and what it sets of the optimisation.
+
+    Attributes:
+        ref: As written by the user, options of the optimisation included.
+        plugin: Made with its own options.
+        recipe: Fields of `PretrainRecipe` that the user set with the pretext.
+    """
+
+    ref: PluginRef
+    plugin: PretextPlugin
+    recipe: dict[str, Any]
+
+
+def request_pretext(ref: PluginRef) -> PretextRequest:
+    """Make a pretext plugin, its options separated from those of the optimisation.
+
+    Raises:
+        UsageError, MissingError: Unknown pretext or a wrong option.
+    """
+    own = {k: v for k, v in ref.options.items() if k not in PretrainRecipe.model_fields}
+    asked = {k: v for k, v in ref.options.items() if k in PretrainRecipe.model_fields}
+    plugin = make_plugin("ecamp.pretext", ref.model_copy(update={"options": own}))
+    return PretextRequest(ref, plugin, asked)
+
 
 def plan_pretraining(
     spec: BenchSpec,
-    encoder_ref: PluginRef,
     encoder: EncoderPlugin,
-    pretext_ref: PluginRef,
+    request: PretextRequest,
+    data: tuple[Dataset, ...],
     seed: int,
 ) -> Pretraining | None:
-    """What one encoder x pretext x seed needs; None where nothing is trained.
+    """Plan the pre-training of one encoder x pretext x seed; None where nothing is trained.
+
+    Args:
+        data: The pre-training data sets of the recipe.
 
     Raises:
         UsageError, MissingError: An impossible pair or a wrong option; names it.
     """
-    if pretext_ref.name == "none":
+    pretext = request.plugin
+    if not pretext.trains:
         return None
-    own = {k: v for k, v in pretext_ref.options.items() if k not in PretrainRecipe.model_fields}
-    asked = {k: v for k, v in pretext_ref.options.items() if k in PretrainRecipe.model_fields}
     recipe = validate(
         PretrainRecipe,
-        {"seed": seed, **spec.pretrain, **asked},
-        f"pre-training options of {pretext_ref}",
+        {"seed": seed, **spec.pretrain, **request.recipe},
+        f"pre-training options of {request.ref}",
     )
-    ref = pretext_ref.model_copy(update={"options": own})
-    pretext: PretextPlugin = make_plugin("ecamp.pretext", ref)
-    check_pair(encoder_ref, encoder, pretext_ref, pretext)
-    data_refs = tuple(spec.pretrain_data)
+    check_pair(encoder, request.ref, pretext)
     file = pretext.weights_file()
     if file is not None:
         digest = content_hash(file)
-        label = f"{ref.name}@{digest[:8]}"
+        label = f"{pretext.ref.name}@{digest[:8]}"
         key = identity({"weights": 1, "sha256": digest})
-        return Pretraining(encoder_ref, ref, data_refs, recipe, None, key, label, file)
-    fingerprints = []
-    for data_ref in data_refs:
-        data: Dataset = make_plugin("ecamp.datasets", data_ref)
-        check_needs(data_ref, data, pretext_ref, pretext)
-        fingerprints.append(data.fingerprint())
+        return Pretraining(encoder, pretext, data, recipe, None, key, label, file)
+    for dataset in data:
+        check_needs(dataset, request.ref, pretext)
     init = None if spec.init_from is None else Path(spec.init_from)
     parts: dict[str, object] = {
-        "encoder": [encoder_ref.name, encoder_ref.variant, encoder.decisive()],
-        "pretext": [ref.name, ref.variant, pretext.decisive()],
-        "data": fingerprints,
+        "encoder": [encoder.ref.name, encoder.variant, encoder.identity_fields()],
+        "pretext": [pretext.ref.name, pretext.variant, pretext.identity_fields()],
+        "data": [dataset.fingerprint() for dataset in data],
         "init": None if init is None else content_hash(init),
     }
     key = pretrain_key(parts, recipe)
-    return Pretraining(encoder_ref, ref, data_refs, recipe, init, key, str(pretext_ref))
+    return Pretraining(encoder, pretext, data, recipe, init, key, str(request.ref))
 
 
-def check_pair(
-    encoder_ref: PluginRef, encoder: EncoderPlugin, pretext_ref: PluginRef, pretext: PretextPlugin
-) -> None:
+def check_pair(encoder: EncoderPlugin, pretext_ref: PluginRef, pretext: PretextPlugin) -> None:
     """Refuse an encoder that lacks what the pretext task requires."""
     lacking = sorted(pretext.requires - encoder.provides)
     if lacking:
         raise UsageError(
-            f"pretext '{pretext_ref}' requires '{lacking[0]}', which encoder '{encoder_ref}' lacks.",
+            f"pretext '{pretext_ref}' requires '{lacking[0]}', which encoder '{encoder.ref}' lacks.",
             "Masked image modelling needs a ViT, e.g. vit-micro or timm/vit_small_patch16_224.",
         )
 
 
-def check_needs(
-    data_ref: PluginRef, data: Dataset, pretext_ref: PluginRef, pretext: PretextPlugin
-) -> None:
+def check_needs(data: Dataset, pretext_ref: PluginRef, pretext: PretextPlugin) -> None:
     """Refuse pre-training data without a field that the pretext task needs."""
     if "report" in pretext.needs and not data.info.has_reports:
         raise UsageError(
-            f"pretext '{pretext_ref}' needs the field 'report', which data set '{data_ref}' lacks.",
+            f"pretext '{pretext_ref}' needs the field 'report', which data set '{data.ref}' lacks.",
             "Name one with reports: --pretrain-data phantom.",
         )
 
 
 def read_source(
     plan: Pretraining, size: int, on_bad_image: str, cache: Path | None, say: Callable[[str], None]
-) -> Source:
-    """The pairs of all data sets of a pre-training, decoded at `size` pixels.
+) -> PairDataset:
+    """Decode the pairs of all data sets of a pre-training at `size` pixels.
 
-    A data set's split `pretrain` is used, else `train`: never what is validated or tested on. An
-    image without a report is left out where the pretext task needs one.
+    The split `pretrain` of a data set is used, else `train`: never what is validated or tested on.
+    Images without a report are left out where the pretext task needs one.
 
     Raises:
         DataError: No pair is left; data sets of different channels.
     """
-    needs = make_plugin("ecamp.pretext", plan.pretext).needs
     parts = []
-    for ref in plan.data:
-        data = make_plugin("ecamp.datasets", ref)
+    for data in plan.data:
         split = pretrain_split(data.records())
         arrays = materialise(
             data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, log=say
         )
         rows = arrays.where(split)
-        if "report" in needs:
-            told = rows[[bool(arrays.reports[i].strip()) for i in rows]]
-            if len(told) < len(rows):
-                say(f"{ref}: {len(rows) - len(told)} images without a report are left out")
-            rows = told
+        if "report" in plan.pretext.needs:
+            with_report = rows[[bool(arrays.reports[i].strip()) for i in rows]]
+            if len(with_report) < len(rows):
+                say(
+                    f"{data.ref}: {len(rows) - len(with_report)} images without a report are left out"
+                )
+            rows = with_report
         if not len(rows):
-            raise DataError(f"{ref}: no image with a report in split '{split}'.")
-        parts.append(Part(arrays, rows))
+            raise DataError(f"{data.ref}: no image with a report in split '{split}'.")
+        parts.append(PairSubset(arrays, rows))
     channels = {part.arrays.images.shape[-1] for part in parts}
     if len(channels) > 1:
         raise DataError(
             "pre-training data: grey and colour data sets do not mix.",
             "Set `colour` in their dataset.yaml to the same value.",
         )
-    return Source(parts)
+    return PairDataset(parts)
 
 
 def pretrain_split(records: Sequence[Record]) -> str:
-    """The split of a data set that is pre-trained on."""
+    """Choose the split of a data set that is pre-trained on."""
     return "pretrain" if any(record.split == "pretrain" for record in records) else "train"
 
 
-def build_objective(plan: Pretraining, source: Source) -> Objective:
-    """Encoder and objective with fresh weights from the recipe's seed, or warm-started ones."""
+def build_objective(plan: Pretraining, source: PairDataset) -> Objective:
+    """Build encoder and objective with fresh weights from the recipe's seed, or warm-started ones."""
     torch.manual_seed(plan.recipe.seed)
     channels = source.parts[0].arrays.images.shape[-1]
-    encoder = make_plugin("ecamp.encoders", plan.encoder).build(channels)
+    encoder = plan.encoder.build(channels)
     if plan.init is not None:
         load_encoder(encoder, plan.init)
         encoder.pretrained = True  # an objective that draws weights anew leaves these alone
-    pretext: PretextPlugin = make_plugin("ecamp.pretext", plan.pretext)
-    return pretext.build(encoder, source.context(plan.recipe.scale))
+    return plan.pretext.build(encoder, source.context(plan.recipe.scale))
 
 
 def run_pretraining(
@@ -190,14 +215,14 @@ def run_pretraining(
     folder = cache_folder(plan, cache)
     with locked(folder.with_suffix(".lock")):
         if is_trained(plan, cache):
-            Use(folder).close()
+            EntryLease(folder).close()
             return folder
-        size = make_plugin("ecamp.encoders", plan.encoder).image_size * plan.recipe.scale
+        size = plan.encoder.image_size * plan.recipe.scale
         source = read_source(plan, size, on_bad_image, cache, say)
         total = plan.recipe.total_steps(len(source))
         write_meta(folder, _describe(plan), [])
         say(
-            f"pre-training {plan.encoder} with {plan.pretext}: {total} steps on {len(source)} pairs"
+            f"pre-training {plan.encoder.ref} with {plan.pretext.ref}: {total} steps on {len(source)} pairs"
         )
         extra: dict[str, Any] = {} if watch is None else {"observe": watch(source, folder)}
         pretrain(
@@ -211,28 +236,28 @@ def run_pretraining(
             **extra,
         )
         write_meta(folder, _describe(plan), ["weights.safetensors", "pretrain.json"])
-        Use(folder).close()
+        EntryLease(folder).close()
     return folder
 
 
 def cache_folder(plan: Pretraining, cache: Path | None) -> Path:
-    """Where a pre-training is kept."""
+    """Return the folder in which a pre-training is kept."""
     return cache_root(cache) / "pretrain" / plan.key
 
 
 def is_trained(plan: Pretraining, cache: Path | None) -> bool:
-    """Whether a pre-training is done."""
+    """Tell whether a pre-training is done."""
     folder = cache_folder(plan, cache)
     return (folder / "weights.safetensors").exists() and (folder / "pretrain.json").exists()
 
 
 def _describe(plan: Pretraining) -> str:
-    data = ", ".join(str(ref) for ref in plan.data)
-    return f"{plan.encoder} {plan.label} on {data}, seed {plan.recipe.seed}"
+    data = ", ".join(str(dataset.ref) for dataset in plan.data)
+    return f"{plan.encoder.ref} {plan.label} on {data}, seed {plan.recipe.seed}"
 
 
 def copy_pretraining(folder: Path, out: Path) -> None:
-    """Copy weights, identity, losses and pictures from the cache to where the user looks."""
+    """Copy weights, identity, losses and pictures from the cache to the run folder."""
     names = ["weights.safetensors", "pretrain.json", "metrics.jsonl"]
     names += [str(path.relative_to(folder)) for path in sorted(folder.glob("preview/*.png"))]
     for name in names:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ecamp.bench.store import SCHEMA, RunFolder, metrics_json, pack, read_predictions
-from ecamp.config import PluginRef
-from ecamp.data.store import atomic_path, read_json, write_json
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.bench.run_folder import SCHEMA, RunFolder, metrics_json, pack, read_predictions
 from ecamp.errors import CorruptFileError, EcampError, MissingError
 from ecamp.metrics.stats import resample_counts
 from ecamp.plugin.host import make_plugin
+from ecamp.storage.files import atomic_path, read_json, write_json
 
 
 def rescore(
@@ -34,7 +34,9 @@ def rescore(
         MissingError: No run folder, or a task plugin is gone.
     """
     if not (path / "cells").is_dir():
-        raise MissingError(f"{path}: no run folder (it has no cells).", "Name the folder of --run.")
+        raise MissingError(
+            f"{path}: not a run folder (it has no cells).", "Name the folder of --run."
+        )
     spec = yaml.safe_load((path / "spec.yaml").read_text(encoding="utf-8"))
     resamples = int(spec["bootstrap"]) if bootstrap is None else bootstrap
     options = spec.get("task_options") or {}

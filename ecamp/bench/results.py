@@ -1,4 +1,4 @@
-"""What a cell leaves behind: its result, the arrays it can be scored from again, pictures for the report."""
+"""Builds a cell's result.json, stored predictions and gallery images."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ecamp.api.task import TaskPlugin
 from ecamp.bench.plan import EVAL_SPLITS, Cell
-from ecamp.bench.store import SCHEMA, metrics_json, pack
+from ecamp.bench.run_folder import SCHEMA, metrics_json, pack
 from ecamp.data.arrays import Arrays
-from ecamp.data.store import atomic_path
 from ecamp.metrics.stats import Metric
-from ecamp.plugin.protocols import TaskPlugin
+from ecamp.storage.files import atomic_path
 
 SHOWN = 24  # test images kept for pictures
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A head that has predicted the test split, or a floor.
+class CellOutput:
+    """Output of a fitted head, or of a floor.
 
     Attributes:
-        predicted: Arrays of its predictions. selected: What validation chose.
-        head: Its weights; empty for a floor.
+        predicted: Arrays of its predictions on the test split.
+        selected: Settings chosen on validation.
+        head: Weights of the head; empty for a floor.
     """
 
     cell: Cell
@@ -35,24 +36,25 @@ class Fitted:
     head: dict[str, Tensor] = field(default_factory=dict)
 
 
-def result_of(
-    fitted: Fitted, task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray],
+def build_result(
+    fitted: CellOutput, arrays: Arrays, rows: dict[str, np.ndarray],
     metrics: dict[str, Metric],
 ) -> dict[str, Any]:  # fmt: skip
-    """`result.json` of a cell: a function of recipe and data alone, without times."""
+    """Build `result.json` of a cell: a function of recipe and data alone, without times."""
     cell = fitted.cell
+    task = cell.task
     return {
         "schema": SCHEMA,
         "id": cell.key,
         "kind": cell.kind,
         "cell": {
             "dataset": arrays.info.name,
-            "protocol_id": arrays.info.protocol,
+            "protocol_id": arrays.info.split_id,
             "split_hash": arrays.split_hash,
-            "task": cell.task,
-            "encoder": str(cell.encoder) if cell.encoder else "-",
+            "task": task.ref.name,
+            "encoder": cell.encoder_name,
             "pretext": cell.pretext,
-            "weights": cell.decisive["weights"],
+            "weights": cell.identity_fields["weights"],
             "protocol": cell.protocol,
             "fraction": cell.fraction,
             "seed": cell.seed,
@@ -66,15 +68,15 @@ def result_of(
         "primary": task.primary,
         "metrics": metrics_json(metrics),
         "selected": fitted.selected,
-        "warnings": warnings_of(task, arrays, rows),
+        "warnings": result_warnings(task, arrays, rows),
     }
 
 
-def stored_of(
-    fitted: Fitted, arrays: Arrays, test: np.ndarray, targets: dict[str, np.ndarray],
+def stored_arrays(
+    fitted: CellOutput, arrays: Arrays, test: np.ndarray, targets: dict[str, np.ndarray],
     metrics: dict[str, Metric],
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Predictions and truth of the test split, packed, with who is who and the replicates."""
+    """Pack predictions and truth of the test split, with ids, patients and bootstrap replicates."""
     stored = pack({**targets, **fitted.predicted})
     stored["ids"] = np.array([arrays.ids[i] for i in test])
     stored["patients"] = np.array([arrays.patients[i] for i in test])
@@ -85,7 +87,7 @@ def stored_of(
 
 
 def write_gallery(folder: Path, arrays: Arrays) -> None:
-    """A few test images, once a data set, for the report's pictures; those with truth first."""
+    """Store a few test images per data set for the report's pictures; those with truth first."""
     path = folder / f"{arrays.key}.npz"
     if path.exists():
         return
@@ -103,16 +105,16 @@ def write_gallery(folder: Path, arrays: Arrays) -> None:
         temporary.write_bytes(buffer.getvalue())
 
 
-def warnings_of(task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray]) -> list[str]:
-    """What a reader of the number must know: classes absent from train, images left out."""
-    who = arrays.info.protocol
-    out = [f"{who}: {flaw}" for flaw in arrays.info.flaws]
+def result_warnings(task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray]) -> list[str]:
+    """List what a reader of the number must know: classes absent from train, images left out."""
+    splits = arrays.info.split_id
+    out = [f"{splits}: {flaw}" for flaw in arrays.info.flaws]
     if task.needs == "labels":
         for k, name in enumerate(arrays.info.labels):
             for split in EVAL_SPLITS:
                 if not (arrays.labels[rows[split], k] > 0.5).any():
                     count = f"{len(rows[split])} image{'s' * (len(rows[split]) > 1)}"
-                    out.append(f"{who}: class '{name}' has no positive in {split} ({count})")
+                    out.append(f"{splits}: class '{name}' has no positive in {split} ({count})")
     if arrays.skipped:
-        out.append(f"{who}: {len(arrays.skipped)} unreadable images were left out")
+        out.append(f"{splits}: {len(arrays.skipped)} unreadable images were left out")
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from ecamp.bench.cost import Budget, OutOfTime, Timings, cell_kind, feature_kind, pretrain_kind
-from ecamp.bench.feature_cache import FeatureCache, Frozen, count_parameters
-from ecamp.bench.features import (
-    Reads,
-    build_encoder,
-    inputs_of,
-    take,
-    weights_label,
-    weights_name,
-)
-from ecamp.bench.floors import floor_prediction
-from ecamp.bench.plan import EVAL_SPLITS, Cell, Plan
+from ecamp.api.task import Inputs, TaskSplit, distinct_texts
+from ecamp.bench.budget import Budget, OutOfTime, Timings
+from ecamp.bench.feature_cache import CachedFeatures, FeatureCache, count_parameters
+from ecamp.bench.features import build_encoder, make_inputs, select_rows
+from ecamp.bench.plan import EVAL_SPLITS, Cell, FeatureGroup, Plan
 from ecamp.bench.pretraining import (
     Pretraining,
     Watch,
@@ -33,27 +26,25 @@ from ecamp.bench.pretraining import (
     is_trained,
     run_pretraining,
 )
-from ecamp.bench.results import Fitted, result_of, stored_of, write_gallery
-from ecamp.bench.store import RunFolder
+from ecamp.bench.results import CellOutput, build_result, stored_arrays, write_gallery
+from ecamp.bench.run_folder import RunFolder
 from ecamp.data.arrays import Arrays, materialise
-from ecamp.data.cache import Use
 from ecamp.data.splits import fraction_index
-from ecamp.data.store import atomic_path, locked, write_json
 from ecamp.encoders.checkpoints import inspect
 from ecamp.errors import DataError, EcampError
 from ecamp.metrics.stats import Metric, resample_counts
-from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import TaskPlugin
-from ecamp.tasks.base import TaskSplit, distinct_texts
-from ecamp.train.memory import keep_heap, on_halving, peak_bytes, reset_peak
+from ecamp.storage.cache import EntryLease
+from ecamp.storage.files import atomic_path, locked, write_json
+from ecamp.train.oom import keep_freed_memory, on_batch_halved, peak_bytes, reset_peak
 from ecamp.train.recipe import PretrainRecipe
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a run.
+    """Counts of a finished run.
 
     Attributes:
+        failed: Message by cell id.
         left: Cells that the budget left to the next time.
     """
 
@@ -61,6 +52,26 @@ class Outcome:
     reused: int
     failed: dict[str, str]
     left: int = 0
+
+
+@dataclass
+class CellRecord:
+    """Measurements of one cell, written to its `run.json`; results never depend on them.
+
+    Attributes:
+        timings: Seconds by timing key.
+        halved_batches: Batch size by kind of work, where memory ran out.
+        facts: Origin of the features, speed and size of the encoder.
+    """
+
+    timings: dict[str, float] = field(default_factory=dict)
+    halved_batches: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain form; empty parts are left out."""
+        halved = {"halved_batches": self.halved_batches} if self.halved_batches else {}
+        return {**self.facts, **halved, "timings": self.timings}
 
 
 class Runner:
@@ -89,14 +100,13 @@ class Runner:
         self.budget = budget or Budget()
         self._timings = Timings.of_run(run.path)
         self._arrays: dict[str, Arrays] = {}
-        self._cache = FeatureCache(cache, say)
-        self._reads: dict[str, Reads] = {}
-        self._features: tuple[str, Frozen] | None = None
+        self._feature_cache = FeatureCache(cache, say)
+        self._groups: dict[str, FeatureGroup] = {}
+        self._features: tuple[str, CachedFeatures] | None = None
         self._weights: dict[str, Path] = {}
-        self._uses: list[Use] = []
+        self._leases: list[EntryLease] = []
         self._broken: dict[str, str] = {}
-        self._halved: dict[str, int] = {}
-        self._told: dict[str, Any] = {}  # of the current cell, for run.json
+        self._halved: set[str] = set()
 
     def execute(self) -> Outcome:
         """Run all cells that are not done.
@@ -104,7 +114,7 @@ class Runner:
         Returns:
             Counts, and the failures by cell id.
         """
-        keep_heap()
+        keep_freed_memory()
         todo = [cell for cell in self.plan.cells if self.run.finished(cell.key) is None]
         reused = len(self.plan.cells) - len(todo)
         if reused:
@@ -112,19 +122,10 @@ class Runner:
         for folder in self.run.damaged:
             self.say(f"{folder}: damaged; this cell is made again")
         failed: dict[str, str] = {}
-        for cell in todo:
-            if cell.kind != "floor":
-                self._note_reads(cell)
-        # Cells that share features stand together, so that features are computed once.
-        order = sorted(
-            range(len(todo)),
-            key=lambda i: (str(todo[i].dataset), todo[i].kind != "floor", weights_name(todo[i])),
-        )
-        for count, index in enumerate(order, 1):
-            cell = todo[index]
+        self._groups = self.plan.feature_groups(todo)
+        for count, cell in enumerate(self.plan.in_run_order(todo), 1):
             try:
-                with on_halving(self._note_halving):
-                    self._run_cell(cell, count, len(todo))
+                self._run_cell(cell, count, len(todo))
             except OutOfTime as reason:
                 self.say(f"stopped: {reason}")
                 left = len(todo) - count + 1
@@ -132,20 +133,6 @@ class Runner:
             except Exception as error:
                 failed[cell.key] = self._note_failure(cell, error)
         return Outcome(len(todo) - len(failed), reused, failed)
-
-    def _note_reads(self, cell: Cell) -> None:
-        """What all cells that share features read of them, so that they are computed once."""
-        task: TaskPlugin = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
-        if cell.protocol in task.tunes:
-            return
-        name = f"{cell.dataset}|{weights_name(cell)}"
-        self._reads[name] = self._reads.get(name, frozenset()) | task.reads
-
-    def _note_halving(self, what: str, batch: int) -> None:
-        if what not in self._halved:
-            self.say(f"{what}: out of memory; going on with smaller batches (see run.json)")
-        self._halved[what] = batch
-        self._told.setdefault("halved_batches", {})[what] = batch
 
     def _note_failure(self, cell: Cell, error: Exception) -> str:
         text = str(error) if isinstance(error, EcampError) else f"{type(error).__name__}: {error}"
@@ -155,84 +142,87 @@ class Runner:
         return text
 
     def _run_cell(self, cell: Cell, count: int, total: int) -> None:
-        self._told = {}
-        weights = self._pretrained(cell)
-        arrays = self._arrays_of(cell)
-        self.budget.check(self._timings, cell_kind(cell))
-        began = time.monotonic()
-        reset_peak()
-        task: TaskPlugin = make_plugin("ecamp.tasks", self.plan.task_ref(cell.task))
-        rows = self._rows(cell, task, arrays)
-        if cell.floor:
-            fitted = Fitted(
-                cell,
-                floor_prediction(cell.floor, arrays, rows["train"], rows["val"], rows["test"]),
-            )
-        else:
-            fitted = self._fit(cell, task, arrays, rows, weights)
-        subset = arrays.subset(rows["test"])
-        targets = task.targets(subset)
-        counts = resample_counts(subset.patients, self.plan.spec.bootstrap)
-        metrics = task.score(fitted.predicted, targets, counts)
-        self._write(fitted, task, arrays, rows, targets, metrics, began)
-        primary = metrics[task.primary]
-        shown = "undefined" if primary.value is None else f"{primary.value:.3f}"
-        self.say(f"[{count}/{total}] {cell.label}: {task.primary} {shown}")
+        record = CellRecord()
+
+        def note_halving(work: str, batch: int) -> None:
+            if work not in self._halved:
+                self.say(f"{work}: out of memory; continuing with smaller batches (see run.json)")
+            self._halved.add(work)
+            record.halved_batches[work] = batch
+
+        with on_batch_halved(note_halving):
+            weights = self._pretrained(cell)
+            arrays = self._arrays_of(cell)
+            self.budget.check(self._timings, cell.timing_key)
+            began = time.monotonic()
+            reset_peak()
+            rows = _rows(cell, arrays)
+            output = self._predict(cell, arrays, rows, weights, record)
+            subset = arrays.subset(rows["test"])
+            targets = cell.task.targets(subset)
+            counts = resample_counts(subset.patients, self.plan.spec.bootstrap)
+            metrics = cell.task.score(output.predicted, targets, counts)
+            self._write(output, arrays, rows, targets, metrics, record, began)
+        name = cell.task.primary
+        value = metrics[name].value
+        shown = "undefined" if value is None else f"{value:.3f}"
+        self.say(f"[{count}/{total}] {cell.label}: {name} {shown}")
 
     def _pretrained(self, cell: Cell) -> Path | None:
-        """Weights of a cell; a failed pre-training fails its cells, not the others."""
-        plan = cell.pretraining
-        if plan is None:
+        """Return the weights of a cell; a failed pre-training fails its cells, not the others."""
+        pretraining = cell.pretraining
+        if pretraining is None:
             return None
-        if plan.key in self._broken:
-            raise EcampError(f"its pre-training failed: {self._broken[plan.key]}")
-        if plan.file is not None:
-            return self._imported(plan, plan.file)
-        if plan.key not in self._weights:
-            known = is_trained(plan, self.cache)
-            begun = (cache_folder(plan, self.cache) / "checkpoint.pt").exists()
-            if not known:
-                self.budget.check(self._timings, pretrain_kind(plan))
-            began = time.monotonic()
-            try:
-                watch = None if self.watch is None else self.watch(plan.recipe)
-                folder = run_pretraining(
-                    plan, self.plan.spec.on_bad_image, self.cache, self.say, self.progress, watch
-                )
-            except Exception as error:
-                self._broken[plan.key] = str(error)
-                raise
-            with locked(folder.with_suffix(".lock")):
-                self._uses.append(Use(folder))
-            copy = self.run.path / "pretrain" / plan.key
-            copy_pretraining(folder, copy)
-            if not known and not begun:
-                took = {pretrain_kind(plan): round(time.monotonic() - began, 3)}
-                self._note_times(took)
-                write_json(copy / "run.json", {"timings": took})
-            self._weights[plan.key] = folder / "weights.safetensors"
-        return self._weights[plan.key]
+        if pretraining.key in self._broken:
+            raise EcampError(f"its pre-training failed: {self._broken[pretraining.key]}")
+        if pretraining.key not in self._weights:
+            if pretraining.file is not None:
+                weights = self._import_weights(pretraining, pretraining.file)
+            else:
+                weights = self._pretrain(pretraining)
+            self._weights[pretraining.key] = weights
+        return self._weights[pretraining.key]
 
-    def _note_times(self, took: dict[str, float]) -> None:
-        for kind, seconds in took.items():
-            self._timings.add(kind, seconds)
+    def _pretrain(self, pretraining: Pretraining) -> Path:
+        trained = is_trained(pretraining, self.cache)
+        resumed = (cache_folder(pretraining, self.cache) / "checkpoint.pt").exists()
+        if not trained:
+            self.budget.check(self._timings, pretraining.timing_key)
+        began = time.monotonic()
+        try:
+            watch = None if self.watch is None else self.watch(pretraining.recipe)
+            folder = run_pretraining(
+                pretraining, self.plan.spec.on_bad_image, self.cache, self.say, self.progress, watch
+            )
+        except Exception as error:
+            self._broken[pretraining.key] = str(error)
+            raise
+        with locked(folder.with_suffix(".lock")):
+            self._leases.append(EntryLease(folder))
+        copy = self.run.path / "pretrain" / pretraining.key
+        copy_pretraining(folder, copy)
+        if not trained and not resumed:
+            timings = {pretraining.timing_key: round(time.monotonic() - began, 3)}
+            self._add_timings(timings)
+            write_json(copy / "run.json", {"timings": timings})
+        return folder / "weights.safetensors"
 
-    def _imported(self, plan: Pretraining, file: Path) -> Path:
-        """Weights that are there already; the run keeps what they are, not a copy."""
-        if plan.key not in self._weights:
-            known = {"key": plan.key, "imported": inspect(file).as_json()}
-            write_json(self.run.path / "pretrain" / plan.key / "pretrain.json", known)
-            self._weights[plan.key] = file
+    def _add_timings(self, timings: dict[str, float]) -> None:
+        for key, seconds in timings.items():
+            self._timings.add(key, seconds)
+
+    def _import_weights(self, pretraining: Pretraining, file: Path) -> Path:
+        """Use finished weights; the run keeps a description of them, not a copy."""
+        description = {"key": pretraining.key, "imported": inspect(file).as_json()}
+        write_json(self.run.path / "pretrain" / pretraining.key / "pretrain.json", description)
         return file
 
     def _arrays_of(self, cell: Cell) -> Arrays:
-        encoder = make_plugin("ecamp.encoders", cell.encoder or self.plan.spec.encoders[0])
-        name = f"{cell.dataset}@{encoder.image_size}"
+        name = f"{cell.dataset.ref}@{cell.image_size}"
         if name not in self._arrays:
-            dataset = make_plugin("ecamp.datasets", cell.dataset)
             self._arrays[name] = materialise(
-                dataset,
-                encoder.image_size,
+                cell.dataset,
+                cell.image_size,
                 splits=EVAL_SPLITS,
                 on_bad_image=self.plan.spec.on_bad_image,
                 cache=self.cache,
@@ -240,81 +230,67 @@ class Runner:
             )
         return self._arrays[name]
 
-    def _rows(self, cell: Cell, task: TaskPlugin, arrays: Arrays) -> dict[str, np.ndarray]:
-        """Rows of each split that hold the task's truth; train cut to the fraction."""
-        known = {
-            "labels": np.isfinite(arrays.labels).any(1),
-            "mask": arrays.has_mask,
-            "boxes": arrays.has_boxes,
-            "report": np.array([bool(report.strip()) for report in arrays.reports], bool),
-        }[task.needs]
-        rows = {}
-        for split in EVAL_SPLITS:
-            where = arrays.where(split)
-            rows[split] = where[known[where]]
-            if not len(rows[split]):
-                raise DataError(
-                    f"{cell.dataset}: no image with {task.needs} in split '{split}'.",
-                    "Every split needs some; look at the split rule of the data set.",
-                )
-        patients = [arrays.patients[i] for i in rows["train"]]
-        rows["train"] = rows["train"][fraction_index(patients, cell.fraction, cell.seed)]
-        return rows
-
-    def _fit(
+    def _predict(
         self,
         cell: Cell,
-        task: TaskPlugin,
         arrays: Arrays,
         rows: dict[str, np.ndarray],
         weights: Path | None,
-    ) -> Fitted:
-        assert cell.encoder is not None
-        frozen = cell.protocol not in task.tunes
-        shared = self._frozen(cell, arrays, weights) if frozen else None
+        record: CellRecord,
+    ) -> CellOutput:
+        """Fit the head (or the floor) on train and validation, and predict the test split."""
+        task = cell.task
+        shared = None
+        if cell.uses_frozen_features:
+            shared = self._frozen_features(cell, arrays, weights, record)
 
-        def inputs(split: str) -> Any:
-            part = None if shared is None else take(shared.features, rows[split])
-            made = inputs_of(arrays, rows[split], part)
+        def inputs(split: str) -> Inputs:
+            part = None if shared is None else select_rows(shared.features, rows[split])
+            made = make_inputs(arrays, rows[split], part)
             if task.needs != "report":
                 return made
             return replace(made, texts=distinct_texts([arrays.reports[i] for i in rows[split]])[0])
 
         train = TaskSplit(inputs("train"), task.targets(arrays.subset(rows["train"])))
         val = TaskSplit(inputs("val"), task.targets(arrays.subset(rows["val"])))
+        if cell.floor:
+            return CellOutput(cell, task.floors()[cell.floor](train, val, inputs("test")))
         # Everything random below depends on the cell alone, not on which cells ran before.
         torch.manual_seed(cell.seed)
         channels = arrays.images.shape[-1]
-        needed = not frozen or cell.protocol in task.requires
-        encoder = build_encoder(cell, channels, weights) if needed else None
+        needs_encoder = not cell.uses_frozen_features or cell.protocol in task.requires
+        encoder = build_encoder(cell, channels, weights) if needs_encoder else None
         if encoder is not None:
-            self._told["encoder_parameters"] = count_parameters(encoder)
+            record.facts["encoder_parameters"] = count_parameters(encoder)
         torch.manual_seed(cell.seed)
         head = task.fit(encoder, train, val, protocol=cell.protocol, seed=cell.seed)
-        return Fitted(cell, head.predict(inputs("test")), dict(head.selected), head.state_dict())
+        return CellOutput(
+            cell, head.predict(inputs("test")), dict(head.selected), head.state_dict()
+        )
 
-    def _frozen(self, cell: Cell, arrays: Arrays, weights: Path | None) -> Frozen:
-        name = f"{cell.dataset}|{arrays.key}|{weights_name(cell)}"
+    def _frozen_features(
+        self, cell: Cell, arrays: Arrays, weights: Path | None, record: CellRecord
+    ) -> CachedFeatures:
+        assert cell.encoder is not None
+        name = f"{cell.feature_group_key}|{arrays.key}"
         origin = "memory"
         if self._features is None or self._features[0] != name:
-            assert cell.encoder is not None
             self._features = None  # two sets of features at once may not fit
-            encoder = build_encoder(cell, arrays.images.shape[-1], weights)
-            frozen = self._cache.get(
-                encoder,
+            frozen = self._feature_cache.get(
+                build_encoder(cell, arrays.images.shape[-1], weights),
                 cell.encoder,
                 arrays,
-                self._reads[f"{cell.dataset}|{weights_name(cell)}"],
-                f"{weights_label(cell)} on {arrays.info.protocol}",
-                lambda: self.budget.check(self._timings, feature_kind(cell)),
+                self._groups[cell.feature_group_key].reads,
+                f"{cell.weights_label} on {arrays.info.split_id}",
+                lambda: self.budget.check(self._timings, cell.feature_timing_key),
             )
             self._features, origin = (name, frozen), frozen.origin
             if origin == "computed":
-                self._told["timings"] = {feature_kind(cell): round(frozen.seconds, 3)}
-                self._note_times(self._told["timings"])
-                self.budget.check(self._timings, cell_kind(cell))
+                record.timings[cell.feature_timing_key] = round(frozen.seconds, 3)
+                self._add_timings(record.timings)
+                self.budget.check(self._timings, cell.timing_key)
         frozen = self._features[1]
-        self._told |= {
+        record.facts |= {
             "features": origin,
             "encoder_parameters": frozen.parameters,
             "embed_images_per_second": round(frozen.images_per_second, 2),
@@ -322,24 +298,51 @@ class Runner:
         return frozen
 
     def _write(
-        self, fitted: Fitted, task: TaskPlugin, arrays: Arrays, rows: dict[str, np.ndarray],
-        targets: dict[str, np.ndarray], metrics: dict[str, Metric], began: float,
-    ) -> None:  # fmt: skip
-        cell = fitted.cell
-        if fitted.head:
+        self,
+        output: CellOutput,
+        arrays: Arrays,
+        rows: dict[str, np.ndarray],
+        targets: dict[str, np.ndarray],
+        metrics: dict[str, Metric],
+        record: CellRecord,
+        began: float,
+    ) -> None:
+        cell = output.cell
+        if output.head:
             with atomic_path(self.run.cell(cell.key) / "head.safetensors") as temporary:
-                save_file({k: v.contiguous() for k, v in fitted.head.items()}, temporary)
+                save_file({k: v.contiguous() for k, v in output.head.items()}, temporary)
         seconds = time.monotonic() - began
-        took: dict[str, float] = self._told.pop("timings", {})
-        took[cell_kind(cell)] = round(seconds - sum(took.values()), 3)
-        self._timings.add(cell_kind(cell), took[cell_kind(cell)])
-        cost = {**self._told, **peak_bytes(), "timings": took}
+        own = round(seconds - sum(record.timings.values()), 3)
+        self._timings.add(cell.timing_key, own)
+        record.timings[cell.timing_key] = own
         self.run.write_cell(
             cell.key,
-            result_of(fitted, task, arrays, rows, metrics),
-            stored_of(fitted, arrays, rows["test"], targets, metrics),
-            {"seconds": round(seconds, 3), "finished": time.time(), **cost},
+            build_result(output, arrays, rows, metrics),
+            stored_arrays(output, arrays, rows["test"], targets, metrics),
+            {
+                "seconds": round(seconds, 3),
+                "finished": time.time(),
+                **record.as_json(),
+                **peak_bytes(),
+            },
             f"{cell.label}\n{seconds:.1f} s\n",
         )
         write_gallery(self.run.path / "gallery", arrays)
         self.run.log_event(event="done", id=cell.key, seconds=round(seconds, 3))
+
+
+def _rows(cell: Cell, arrays: Arrays) -> dict[str, np.ndarray]:
+    """Select the rows of each split that have the task's truth; train cut to the fraction."""
+    known = arrays.known(cell.task.needs)
+    rows = {}
+    for split in EVAL_SPLITS:
+        index = arrays.where(split)
+        rows[split] = index[known[index]]
+        if not len(rows[split]):
+            raise DataError(
+                f"{cell.dataset.ref}: no image with {cell.task.needs} in split '{split}'.",
+                "Every split needs some; look at the split rule of the data set.",
+            )
+    patients = [arrays.patients[i] for i in rows["train"]]
+    rows["train"] = rows["train"][fraction_index(patients, cell.fraction, cell.seed)]
+    return rows

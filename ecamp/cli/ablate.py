@@ -9,7 +9,7 @@ import click
 
 PARTS = (
     "ecamp-uniform-masking,ecamp-no-rebalance,ecamp-loss-on-all,ecamp-global-fusion,ecamp-fine-fusion,"
-    "ecamp-no-super-resolution,ecamp-random-window,ecamp-small-window,ecamp-no-text,ecamp-released,"
+    "ecamp-no-super-resolution,ecamp-random-window,ecamp-small-window,ecamp-no-text,ecamp-published,"
     "mrm-like,mae,none"
 )
 
@@ -45,7 +45,7 @@ def ablate(**options: Any) -> None:
     Unlike in `ecamp bench`, each seed pre-trains anew, so that the spread over seeds holds the luck
     of the pre-training too.
     """
-    from ecamp.cli.bench import execute, numbers
+    from ecamp.cli.bench import execute, parse_list
     from ecamp.config import BenchSpec, validate
 
     values = {
@@ -56,7 +56,7 @@ def ablate(**options: Any) -> None:
         "pretrain_data": options["data"],
         "pretrain": {} if options["steps"] is None else {"steps": options["steps"]},
         "pretrain_seed": "cell",
-        "fractions": numbers(float, "fractions", options["fractions"]),
-        "seeds": numbers(int, "seeds", options["seeds"]),
+        "fractions": parse_list(float, "fractions", options["fractions"]),
+        "seeds": parse_list(int, "seeds", options["seeds"]),
     }
     execute(validate(BenchSpec, values, "command line"), options)

@@ -48,11 +48,11 @@ def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
     Args:
         options: `dry_run`, `no_estimate`, `budget`, `format`, `run_path`, `cache` of the command line.
     """
-    from ecamp.bench.cost import Budget, parse_duration
+    from ecamp.bench.budget import Budget, parse_duration
     from ecamp.bench.plan import make_plan
+    from ecamp.bench.run_folder import RunFolder, command_line
     from ecamp.bench.runner import Runner
-    from ecamp.bench.store import RunFolder, command_line
-    from ecamp.cli.previews import watcher
+    from ecamp.cli.observer import watcher
 
     budget = Budget(parse_duration(options["budget"]) if options["budget"] else None)
     plan = make_plan(spec)
@@ -88,7 +88,7 @@ def _spec(options: dict[str, Any]) -> BenchSpec:
     lists = {"tasks": str, "protocols": str, "fractions": float, "seeds": int}
     for name, kind in lists.items():
         if options[name] is not None:
-            values[name] = numbers(kind, name, options[name])
+            values[name] = parse_list(kind, name, options[name])
     for name in ("datasets", "encoders", "pretext", "pretrain_data", "bootstrap", "on_bad_image"):
         if options[name] is not None:
             values[name] = options[name]
@@ -97,7 +97,7 @@ def _spec(options: dict[str, Any]) -> BenchSpec:
     return validate(BenchSpec, values, str(options["recipe"] or "command line"))
 
 
-def numbers(kind: type, name: str, text: str) -> list[Any]:
+def parse_list(kind: type, name: str, text: str) -> list[Any]:
     """The parts of a comma-separated option."""
     from ecamp.errors import UsageError
 
@@ -115,7 +115,7 @@ def _show(plan: Plan, options: dict[str, Any]) -> None:
     known = plan.as_json()
     if options["form"] != "json":
         for pretraining in plan.pretrainings:
-            click.echo(f"pretrain {pretraining.key}  {pretraining.encoder} {pretraining.pretext} "
+            click.echo(f"pretrain {pretraining.key}  {pretraining.encoder.ref} {pretraining.pretext.ref} "
                        f"seed {pretraining.recipe.seed}")  # fmt: skip
         for cell in plan.cells:
             click.echo(f"{cell.kind:8} {cell.key}  {cell.label}")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ecamp.data.cache import Entry
+    from ecamp.storage.cache import Entry
 
-KINDS = ("arrays", "pretrain", "features")  # as in ecamp.data.cache, which imports numpy
+KINDS = ("arrays", "pretrain", "features")  # as in ecamp.storage.cache, which imports numpy
 
 
 @click.group()
@@ -35,8 +35,8 @@ _kind = click.option(
               show_default=True)  # fmt: skip
 def list_(root: Path | None, kind: tuple[str, ...], form: str) -> None:
     """What is kept: kind, key, size, last use, and what it is."""
-    from ecamp.data.cache import list_entries
-    from ecamp.data.store import cache_root
+    from ecamp.storage.cache import list_entries
+    from ecamp.storage.files import cache_root
 
     entries = list_entries(cache_root(root), kind or KINDS)
     if form == "json":
@@ -69,14 +69,14 @@ def gc(
     max_size: float | None,
     dry_run: bool,
 ) -> None:
-    """Delete entries by age and size, never one in use; leftovers of killed processes go too."""
-    from ecamp.data.cache import clear, leftovers, list_entries, remove, to_collect
-    from ecamp.data.store import cache_root
+    """Delete entries by age and size, never one in use; stale_files of killed processes go too."""
+    from ecamp.storage.cache import clear, list_entries, remove, select_for_eviction, stale_files
+    from ecamp.storage.files import cache_root
 
     folder, kinds = cache_root(root), kind or KINDS
     if older_than is None and max_size is None:
-        click.echo("neither --older-than nor --max-size: only leftovers are collected", err=True)
-    chosen = to_collect(
+        click.echo("neither --older-than nor --max-size: only stale_files are collected", err=True)
+    chosen = select_for_eviction(
         list_entries(folder, kinds),
         older_than=None if older_than is None else older_than * 86_400,
         max_bytes=None if max_size is None else max_size * 1e9,
@@ -89,13 +89,13 @@ def gc(
             click.echo(_line(entry))
         else:
             click.echo(f"{entry.folder}: in use by now, kept", err=True)
-    left = leftovers(folder, kinds)
+    left = stale_files(folder, kinds)
     for path in left:
         click.echo(f"leftover {path.relative_to(folder)}")
         if not dry_run:
             clear(path)
     verb = "would go" if dry_run else "deleted"
-    click.echo(f"{len(chosen)} entries,{_size(gone)}, and {len(left)} leftovers {verb}", err=True)
+    click.echo(f"{len(chosen)} entries,{_size(gone)}, and {len(left)} stale_files {verb}", err=True)
 
 
 @cache.command()
@@ -104,9 +104,9 @@ def gc(
 @click.option("--delete", is_flag=True, help="delete what is damaged; it is made again when needed")
 def verify(root: Path | None, kind: tuple[str, ...], delete: bool) -> None:
     """Check every entry against its hashes; exit 1 when some are damaged."""
-    from ecamp.data.cache import list_entries, remove
-    from ecamp.data.cache import verify as verify_entry
-    from ecamp.data.store import cache_root
+    from ecamp.storage.cache import list_entries, remove
+    from ecamp.storage.cache import verify as verify_entry
+    from ecamp.storage.files import cache_root
 
     entries = list_entries(cache_root(root), kind or KINDS)
     bad = 0

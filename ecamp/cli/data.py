@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ecamp.config import PluginRef
-    from ecamp.data.audit import Finding
+    from ecamp.api.plugin_ref import PluginRef
+    from ecamp.audit.splits import Finding
 
 COLOURS = {"leak": "red", "error": "yellow", "note": "blue"}
 
@@ -27,7 +27,7 @@ def data() -> None:
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def list_data(form: str) -> None:
     """Name the data sets with a line each."""
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.errors import EcampError
     from ecamp.plugin.host import list_plugins, load_plugin
 
@@ -56,7 +56,7 @@ def info(name: str) -> None:
     NAME is a data set with its options, such as mimic-cxr?root=/data/mimic or path/to/dataset.yaml.
     Without the options that it needs: how to get it, what its folder must hold, its protocols.
     """
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.plugin.host import make_plugin
 
     ref = PluginRef.parse(name)
@@ -65,7 +65,7 @@ def info(name: str) -> None:
         return
     dataset = make_plugin("ecamp.datasets", ref)
     facts, records = dataset.info, list(dataset.records())
-    click.echo(f"{facts.protocol}: {dataset.summary}")
+    click.echo(f"{facts.split_id}: {dataset.summary}")
     click.echo(f"licence: {dataset.licence}; cite: {dataset.citation}")
     splits = list(dict.fromkeys(record.split for record in records))
     click.echo(f"{'':16}" + "".join(f"{split:>10}" for split in splits))
@@ -90,8 +90,8 @@ def info(name: str) -> None:
 
 def _guide(ref: PluginRef) -> str | None:
     """What a data set is and needs, where `ref` lacks options that it cannot do without."""
+    from ecamp.api.dataset import Dataset
     from ecamp.plugin.host import load_plugin
-    from ecamp.plugin.protocols import Dataset
 
     cls = load_plugin("ecamp.datasets", ref, any_variant=True)
     assert issubclass(cls, Dataset)
@@ -102,7 +102,7 @@ def _guide(ref: PluginRef) -> str | None:
     asked = "&".join(f"{key}=..." for key in needed)
     return (
         f"{ref.name}: {cls.summary}\nlicence: {cls.licence}; cite: {cls.citation}\n\n"
-        f"{cls.guide().strip()}\n\nwith the data: ecamp data info '{full}?{asked}'"
+        f"{cls.help_text().strip()}\n\nwith the data: ecamp data info '{full}?{asked}'"
     )
 
 
@@ -119,7 +119,7 @@ def check(name: str, limit: int | None) -> int:
 
     Whether the splits can be trusted is another question: ecamp data audit.
     """
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.data.arrays import check_records, check_sample
     from ecamp.errors import EcampError
     from ecamp.plugin.host import make_plugin
@@ -139,7 +139,7 @@ def check(name: str, limit: int | None) -> int:
     _name_bad(bad)
     rest = f" ({len(bad) - 20} more)" if len(bad) > 20 else ""
     click.echo(
-        f"{dataset.info.protocol}: {len(some):,} of {len(records):,} images read, {len(bad)} bad{rest}"
+        f"{dataset.info.split_id}: {len(some):,} of {len(records):,} images read, {len(bad)} bad{rest}"
     )
     return 1 if bad else 0
 
@@ -159,12 +159,12 @@ def show(name: str, output: Path, split: str | None, count: int, size: int) -> i
     """
     import io
 
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.data.arrays import check_sample
-    from ecamp.data.store import write_bytes
     from ecamp.errors import EcampError, MissingError
     from ecamp.plugin.host import make_plugin
-    from ecamp.report.sheet import Tile, contact_sheet
+    from ecamp.report.contact_sheet import Tile, contact_sheet
+    from ecamp.storage.files import write_bytes
 
     dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
     facts = dataset.info
@@ -224,12 +224,12 @@ def split(name: str, output: Path, fractions: str, draws: int) -> None:
 
     A fraction of a draw is what the seed of that number trains on: whole patients, nested.
     """
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.data.arrays import check_records
     from ecamp.data.splits import fraction_index, split_hash
-    from ecamp.data.store import write_bytes
     from ecamp.errors import UsageError
     from ecamp.plugin.host import make_plugin
+    from ecamp.storage.files import write_bytes
 
     try:
         shares = [float(part) for part in fractions.split(",") if part]
@@ -249,7 +249,7 @@ def split(name: str, output: Path, fractions: str, draws: int) -> None:
     for title, ids in written.items():
         write_bytes(output / f"{title}.txt", ("\n".join(ids) + "\n").encode())
     digest = split_hash([r.id for r in records], [r.split for r in records])
-    write_bytes(output / "PROTOCOL.txt", f"{dataset.info.protocol} split {digest}\n".encode())
+    write_bytes(output / "PROTOCOL.txt", f"{dataset.info.split_id} split {digest}\n".encode())
     click.echo(
         f"{output}: {', '.join(f'{t} {len(i):,}' for t, i in written.items())}; split {digest}"
     )
@@ -276,10 +276,10 @@ def prepare(
     """
     import os
 
-    from ecamp.config import PluginRef
-    from ecamp.data.prepare import prepare as write
-    from ecamp.data.truth import write_truth
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.errors import EcampError, UsageError
+    from ecamp.export.ground_truth import write_ground_truth
+    from ecamp.export.png import prepare as write
     from ecamp.plugin.host import load_plugin, make_plugin
 
     cls = load_plugin("ecamp.datasets", PluginRef(name=name), any_variant=True)
@@ -299,7 +299,7 @@ def prepare(
     if truth:
         ref = PluginRef(name=name, options={"root": str(output)})
         try:
-            written = write_truth(
+            written = write_ground_truth(
                 make_plugin("ecamp.datasets", ref), output, workers=workers, verify=verify,
                 progress=lambda n, total: click.echo(f"  truth of {n:,} of {total:,}", err=True),
             )  # fmt: skip
@@ -328,8 +328,8 @@ def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | N
 
     The same command goes on after an interruption, and verifies and mends a finished folder.
     """
-    from ecamp.config import PluginRef
-    from ecamp.data.pack import pack as write_pack
+    from ecamp.api.plugin_ref import PluginRef
+    from ecamp.export.pack import pack as write_pack
     from ecamp.plugin.host import make_plugin, skip_bad_rows
 
     ref = PluginRef.parse(name)
@@ -383,8 +383,9 @@ def audit(
 
 
 def _of_lists(folder: Path, size: str) -> tuple[list[Finding], str]:
-    from ecamp.data.audit import Facts, audit_lists
-    from ecamp.data.lists import as_listings, read_lists
+    from ecamp.audit.published_lists import split_lists
+    from ecamp.audit.splits import AuditContext, audit_lists
+    from ecamp.datasets.published_lists import read_lists
     from ecamp.errors import UsageError
 
     try:
@@ -392,15 +393,15 @@ def _of_lists(folder: Path, size: str) -> tuple[list[Finding], str]:
     except ValueError:
         raise UsageError(f"--size '{size}': write width,height.") from None
     read = read_lists(folder)
-    listings, exclusive = as_listings(read)
-    found = audit_lists(listings, Facts(exclusive=exclusive, size=(width, height)))
+    listed, exclusive = split_lists(read)
+    found = audit_lists(listed, AuditContext(exclusive=exclusive, size=(width, height)))
     names = ", ".join(f"{lst.name} {len(lst.rows):,}" for lst in read)
     return found, f"{folder.name}: {names} rows"
 
 
 def _of_dataset(name: str, images: bool, cache: Path | None) -> tuple[list[Finding], str]:
-    from ecamp.config import PluginRef
-    from ecamp.data.audit_dataset import audit_dataset
+    from ecamp.api.plugin_ref import PluginRef
+    from ecamp.audit.dataset import audit_dataset
     from ecamp.plugin.host import make_plugin
 
     dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
@@ -408,7 +409,7 @@ def _of_dataset(name: str, images: bool, cache: Path | None) -> tuple[list[Findi
         dataset, images=images, cache=cache,
         progress=lambda done, total: click.echo(f"  {done:,} of {total:,} images", err=True),
     )  # fmt: skip
-    return found, f"{dataset.info.protocol}: {len(dataset.records()):,} images"
+    return found, f"{dataset.info.split_id}: {len(dataset.records()):,} images"
 
 
 def _print(found: list[Finding]) -> None:

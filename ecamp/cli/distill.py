@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ecamp.config import PluginRef
+    from ecamp.api.distiller import Report
+    from ecamp.api.plugin_ref import PluginRef
+    from ecamp.distill.run import Tally
     from ecamp.errors import DataError
     from ecamp.report.distill import DistillReport
-    from ecamp.text.distill.run import Tally
-    from ecamp.text.distill.statements import Report
 
 BAD_ROWS_SHOWN = 5
 GROUP = "ecamp.distillers"
@@ -63,10 +63,10 @@ def run(
     REPORTS: .csv, .tsv, .jsonl, FFA-IR's .json, a MIMIC-CXR tree, a folder of .txt, or a data set
     with reports (phantom, folder.yaml).
     """
+    from ecamp.distill.run import distiller_identity, write_distilled
+    from ecamp.distill.sinks import make_writer
     from ecamp.errors import DataError
     from ecamp.plugin.host import make_plugin
-    from ecamp.text.distill.run import distiller_identity, write_distilled
-    from ecamp.text.distill.sinks import make_writer
 
     make_writer(out)  # a mistake in its name is told before any work
     ref = _reference(name, pairs)
@@ -106,8 +106,8 @@ def evaluate_command(
     weak: bool, form: str, html: Path | None,
 ) -> None:  # fmt: skip
     """Precision, recall and F1 of distillers on labelled sentences; agreement of two."""
-    from ecamp.data.store import write_bytes
     from ecamp.report.distill import render_disagreements
+    from ecamp.storage.files import write_bytes
 
     told = _evaluate(gold, reports, names, columns, id_column, weak)
     if form == "json":
@@ -123,13 +123,13 @@ def _evaluate(
     gold: Path, reports: str, names: tuple[str, ...], columns: tuple[str, ...], id_column: str,
     weak: bool,
 ) -> DistillReport:  # fmt: skip
+    from ecamp.distill.evaluate import agreement, commonest, disagreements, evaluate
+    from ecamp.distill.gold import place_gold, read_gold
+    from ecamp.distill.sources import id_column_of
+    from ecamp.distill.weak_labels import load_mapping, read_terms, weak_recall
     from ecamp.errors import UsageError
     from ecamp.plugin.host import make_plugin
     from ecamp.report.distill import DistillReport
-    from ecamp.text.distill.evaluate import agreement, commonest, disagreements, evaluate
-    from ecamp.text.distill.gold import place_gold, read_gold
-    from ecamp.text.distill.sources import id_column_of
-    from ecamp.text.distill.weak import load_mapping, read_terms, weak_recall
 
     if len(names) > 2 or len(set(names)) < len(names):
         raise UsageError("Name one distiller, or two that differ.")
@@ -162,7 +162,7 @@ def _evaluate(
 def _reference(name: str, pairs: tuple[str, ...] = ()) -> PluginRef:
     import yaml
 
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.errors import UsageError
 
     ref = PluginRef.parse(name)
@@ -179,9 +179,9 @@ def _open(
     text: str, columns: tuple[str, ...], id_column: str, bad: BadRows
 ) -> tuple[Iterator[Report], str]:
     """The reports of a file, a folder or a data set, and what stands for their content."""
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
+    from ecamp.distill.sources import source_hash, stream_reports
     from ecamp.plugin.host import list_plugins
-    from ecamp.text.distill.sources import source_hash, stream_reports
 
     path = Path(text).expanduser()
     known = {entry.name for entry in list_plugins("ecamp.datasets")}
@@ -196,10 +196,10 @@ def _open(
 def _open_dataset(
     text: str, columns: tuple[str, ...], id_column: str
 ) -> tuple[Iterator[Report], str]:
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
+    from ecamp.distill.sources import as_report
     from ecamp.errors import UsageError
     from ecamp.plugin.host import make_plugin
-    from ecamp.text.distill.sources import as_report
 
     if columns or id_column:
         raise UsageError(f"{text} is a data set; its own options name the columns.")

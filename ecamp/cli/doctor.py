@@ -49,8 +49,8 @@ def _checks() -> list[dict[str, Any]]:
             checks.append(_check(name, True, str(getattr(module, "__version__", "installed"))))
         except Exception as error:
             checks.append(_check(name, False, str(error).splitlines()[0], f"pip install {name}"))
-    from ecamp.data.store import cache_root
     from ecamp.ops._ext import native_info
+    from ecamp.storage.files import cache_root
 
     info = native_info()
     hint = (

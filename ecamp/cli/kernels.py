@@ -17,7 +17,7 @@ def kernels() -> None:
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def list_kernels(form: str) -> None:
     """Name every op and where it is compiled."""
-    from ecamp.testing.kernels import list_ops
+    from ecamp.ops._inventory import list_ops
 
     rows = list_ops()
     if form == "json":
@@ -32,7 +32,7 @@ def list_kernels(form: str) -> None:
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def bench_kernels(form: str) -> None:
     """Measure each kernel once against what this machine can move and multiply."""
-    from ecamp.testing.kernels import measure_ops
+    from ecamp.ops._inventory import measure_ops
 
     told = measure_ops()
     if form == "json":

@@ -17,9 +17,9 @@ def plugins() -> None:
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def list_command(kind: str | None, form: str) -> None:
     """Name every registered plugin; nothing is imported."""
+    from ecamp.api.plugin import GROUPS
     from ecamp.errors import UsageError, did_you_mean
     from ecamp.plugin.host import list_plugins
-    from ecamp.plugin.protocols import GROUPS
 
     kinds = [group.removeprefix("ecamp.") for group in GROUPS]
     if kind and kind not in kinds:
@@ -42,10 +42,10 @@ def list_command(kind: str | None, form: str) -> None:
 @click.option("--group", "kind", help="encoders, pretext, datasets, tasks or distillers")
 def describe(name: str, kind: str | None) -> None:
     """Show what a plugin is, its licence and citation, and its options."""
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin import GROUPS
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.errors import MissingError, did_you_mean
     from ecamp.plugin.host import list_plugins, load_plugin
-    from ecamp.plugin.protocols import GROUPS
 
     ref = PluginRef.parse(name)
     groups = [g for g in GROUPS if kind in (None, g[6:])]

@@ -13,7 +13,7 @@ import click
 @click.option(
     "--encoder", required=True, help="vit-micro, timm/vit_small_patch16_224?image_size=224"
 )
-@click.option("--pretext", required=True, help="mae, ecamp?weight_mlm=2, ecamp-released, ...")
+@click.option("--pretext", required=True, help="mae, ecamp?weight_mlm=2, ecamp-published, ...")
 @click.option("--data", default="phantom", show_default=True,
               help="data sets with images (and reports); comma-separated ones are pooled")  # fmt: skip
 @click.option("--recipe", help="optimisation: `published`, or a YAML file")
@@ -42,7 +42,7 @@ def pretrain(**options: Any) -> None:
     from ecamp.bench.plan import make_plan
     from ecamp.bench.pretraining import copy_pretraining, run_pretraining
     from ecamp.cli.bench import Progress
-    from ecamp.cli.previews import watcher
+    from ecamp.cli.observer import watcher
     from ecamp.config import BenchSpec, validate
     from ecamp.errors import UsageError
 

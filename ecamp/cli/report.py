@@ -16,7 +16,7 @@ import click
 def report(run: Path, form: str, baseline: str, no_html: bool) -> None:
     """Print the table of a run and write its HTML page."""
     from ecamp.errors import MissingError
-    from ecamp.report.costs import format_costs, read_costs
+    from ecamp.report.encoder_cost import format_costs, read_costs
     from ecamp.report.page import write_page
     from ecamp.report.ranks import format_ranks, rank_models
     from ecamp.report.summary import format_rows, read_run, summarise

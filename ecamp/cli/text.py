@@ -51,8 +51,8 @@ def explain(
     step: int, max_length: int, fidelity: str, form: str, color: bool | None, html: Path | None,
 ) -> None:  # fmt: skip
     """Show which words of REPORT (or - for standard input) are masked, and what they weigh."""
-    from ecamp.data.store import write_bytes
     from ecamp.report.explain import render_explanation
+    from ecamp.storage.files import write_bytes
     from ecamp.text.explain import explain as explain_report
     from ecamp.text.policy import MaskingPolicy
 
@@ -192,7 +192,7 @@ def train_tokenizer_command(
     """Learn a WordPiece vocabulary from REPORTS: .csv, .tsv, .jsonl, a folder of .txt, or text with
     one report a line. The same reports give the same bytes.
     """
-    from ecamp.data.store import write_bytes
+    from ecamp.storage.files import write_bytes
     from ecamp.text.coverage import measure_coverage
     from ecamp.text.lexicon import load_lexicon
     from ecamp.text.reports import read_reports

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from joblib import Parallel, delayed
 
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
 from ecamp.config import identity
-from ecamp.data.cache import Use, write_meta
-from ecamp.data.fit import fit_square
+from ecamp.data.letterbox import letterbox
 from ecamp.data.splits import split_hash
-from ecamp.data.store import atomic_folder, cache_root, locked
 from ecamp.errors import DataError, EcampError, MissingError
-from ecamp.plugin.protocols import Dataset, DatasetInfo, Record, Sample
+from ecamp.storage.cache import EntryLease, write_meta
+from ecamp.storage.files import atomic_folder, cache_root, locked
 
 FORMAT = 2  # bump when the arrays' layout or the resizing changes
 CHUNK = 64
@@ -66,22 +66,34 @@ class Arrays:
     skipped: tuple[str, ...]
     split_hash: str
     key: str
-    use: Use | None = field(default=None, repr=False, compare=False)
+    use: EntryLease | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def where(self, split: str) -> np.ndarray:
-        """int64 indices of the images of one split."""
+        """Return the int64 indices of the images of one split."""
         return np.array([i for i, s in enumerate(self.splits) if s == split], np.int64)
 
+    def known(self, need: str) -> np.ndarray:
+        """Mark the images that have a truth: bool (n,).
+
+        Args:
+            need: `labels`, `mask`, `boxes` or `report`, as in `TaskPlugin.needs`.
+        """
+        if need == "labels":
+            return np.isfinite(self.labels).any(1)
+        if need == "report":
+            return np.array([bool(report.strip()) for report in self.reports], bool)
+        return {"mask": self.has_mask, "boxes": self.has_boxes}[need]
+
     def boxes_of(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (k, 4) and classes (k,) of one image."""
+        """Return boxes (k, 4) and classes (k,) of one image."""
         start, end = self.box_start[index], self.box_start[index + 1]
         return self.boxes[start:end], self.box_classes[start:end]
 
     def subset(self, rows: np.ndarray) -> Arrays:
-        """Some rows, boxes re-indexed; images and masks are read into memory."""
+        """Copy some rows, boxes re-indexed; images and masks are read into memory."""
         pairs = [self.boxes_of(int(i)) for i in rows]
         return replace(
             self,
@@ -136,7 +148,7 @@ def materialise(
         if not (folder / "meta.json").exists():
             log(f"decoding {len(wanted)} images of {dataset.info.name} at {size} px")
             _decode(dataset, wanted, size, on_bad_image, folder, workers or os.cpu_count() or 1)
-        use = Use(folder)
+        use = EntryLease(folder)
     return _open(folder, dataset.info, wanted, whole, key, use)
 
 
@@ -179,7 +191,7 @@ def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
 def _load(dataset: Dataset, record: Record, size: int) -> tuple[object, ...] | str:
     """Load and fit one image; a bad one comes back as its message (errors cross processes badly)."""
     try:
-        sample = fit_square(check_sample(dataset, record, size), size)
+        sample = letterbox(check_sample(dataset, record, size), size)
     except DataError as error:
         return str(error)
     return sample.image, sample.mask, sample.boxes, sample.box_classes
@@ -269,7 +281,7 @@ def _decode_into(
         classes=np.concatenate([*classes, np.zeros(0, np.int64)]),
         starts=starts,
     )
-    label = f"{dataset.info.protocol}, {len(kept)} images of {size} px"
+    label = f"{dataset.info.split_id}, {len(kept)} images of {size} px"
     files = ("images.npy", "masks.npy", "truth.npz")
     write_meta(work, label, files, skipped=skipped, size=size)
 
@@ -279,7 +291,7 @@ def _load_chunk(dataset: Dataset, chunk: list[Record], size: int) -> list[tuple[
 
 
 def _open(
-    folder: Path, info: DatasetInfo, records: list[Record], whole: str, key: str, use: Use
+    folder: Path, info: DatasetInfo, records: list[Record], whole: str, key: str, use: EntryLease
 ) -> Arrays:
     try:
         truth = np.load(folder / "truth.npz")
@@ -306,7 +318,7 @@ def assemble(
     skipped: tuple[str, ...],
     whole: str,
     key: str,
-    use: Use | None = None,
+    use: EntryLease | None = None,
 ) -> Arrays:
     """Arrays from records and their pixels.
 

@@ -11,21 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from ecamp.data.augmentation import Augmentation
 from ecamp.ops.crop_resize import crop_resize
-from ecamp.plugin.protocols import PluginConfig
 
 KEEP = 0.25  # a box is dropped when less than this share of it is left in the crop
-
-
-class Augmentation(PluginConfig):
-    """How much is drawn; `crop` 1 and `jitter` 0 change nothing."""
-
-    crop: float = Field(default=0.7, gt=0, le=1, description="smallest share of area kept")
-    jitter: float = Field(default=0.1, ge=0, lt=1, description="largest change of contrast, light")
-    flip: bool = Field(default=False, description="mirror at random; off, sides matter")
 
 
 @dataclass(frozen=True)
@@ -82,7 +73,7 @@ class Warp:
         return cut[kept], kept
 
 
-def draw(count: int, how: Augmentation, generator: torch.Generator) -> Warp:
+def sample_augmentation(count: int, how: Augmentation, generator: torch.Generator) -> Warp:
     """Draw a batch's numbers: area and position uniform, proportions kept.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecamp.plugin.protocols import DatasetInfo
+from ecamp.api.dataset import DatasetInfo
 
 
 def normaliser(info: DatasetInfo) -> Callable[[np.ndarray], Tensor]:

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import ClassVar
 
-from ecamp.data.labels import from_findings
-from ecamp.data.lists import patient_of, read_list
+from ecamp.api.dataset import DatasetInfo, Record
 from ecamp.data.splits import hash_split
-from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import ImagePayload, PublicDataset
+from ecamp.datasets.published_lists import patient_of, read_list
 from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.io.labels import from_findings
+from ecamp.io.table import read_table
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -25,7 +25,7 @@ NOT_OFFICIAL = (
 )
 
 
-class ChestXray14(ReleasedDataset):
+class ChestXray14(PublicDataset):
     """Findings of a film; patients are the first eight digits of its name."""
 
     summary = "NIH ChestX-ray14: 112,120 films, 14 findings"
@@ -40,13 +40,13 @@ lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder 
 """
     name = "chestxray14"
     folders = ("images_*", "all_classes", "images")
-    protocols: ClassVar[Protocols] = {
-        "official": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "official": NamedSplits(
             "the NIH's two lists; validation is an eighth of the patients of train_val_list.txt, by hash.",
             (75_920, 10_604, 25_596),
             "71fa708542d7af68",
         ),
-        "mrm": SplitProtocol(
+        "mrm": NamedSplits(
             "lists of MRM, MaCo, ECAMP, BenchX (the split of a CheXNet reimplementation).",
             (78_468, 11_219, 22_433),
             "d4c317f98799eb80",
@@ -57,7 +57,7 @@ lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder 
                 "DatasetsSplits/NIH_ChestX-ray", "preprocess/datasets/NIH_Chest_Xray", ".",
             ),
         ),
-        "official-lists": SplitProtocol(
+        "official-lists": NamedSplits(
             "lists Xray14_{train,val,test}_official.txt, which KAD, G2D and Ark use.",
             (75_312, 11_212, 25_596),
             "3d90893022b13a1d",
@@ -109,7 +109,7 @@ lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder 
             raise DataError(
                 f"{where}: '{name}' is no image name of ChestX-ray14 (00000001_000.png)."
             )
-        film = Film(self.place(path or name, where))
+        film = ImagePayload(self.place(path or name, where))
         return Record(name, patient, split, where, labels, payload=film)
 
     @cached_property

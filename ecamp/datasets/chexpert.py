@@ -9,15 +9,15 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ecamp.data.folders import inside
-from ecamp.data.labels import from_uncertain
-from ecamp.data.lists import patient_of
+from ecamp.api.dataset import DatasetInfo, Record
 from ecamp.data.splits import hash_split
-from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedConfig, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import ImagePayload, PublicConfig, PublicDataset
+from ecamp.datasets.published_lists import patient_of
 from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.io.folders import resolve_below_root
+from ecamp.io.labels import from_uncertain
+from ecamp.io.table import read_table
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 # What -1 becomes. `published`: ones where the published lists and MGCA have ones.
@@ -30,7 +30,16 @@ UNCERTAIN: dict[str, tuple[int | None, ...]] = {
 RELEASE = re.compile(r"^CheXpert-v1\.0[^/]*/|^CheXpert/")  # the first part of Path in the csv files
 
 
-class CheXpert(ReleasedDataset):
+class CheXpertConfig(PublicConfig):
+    """Which films and what an uncertain label means."""
+
+    views: Literal["all", "frontal"] = Field(default="all", description="frontal: no laterals")
+    uncertain: Literal["published", "zeros", "ones", "ignore"] = Field(
+        default="published", description="what the label -1 becomes; published: see the guide"
+    )
+
+
+class CheXpert(PublicDataset[CheXpertConfig]):
     """Findings of a film; frontal and lateral ones."""
 
     summary = "CheXpert: 224,316 films, five findings, uncertainty policies"
@@ -46,14 +55,14 @@ protocol mgca: train_split.csv, valid_split.csv (of MGCA's script, columns as tr
 lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0 1 1`), mapped as published
 """
     name = "chexpert"
-    protocols: ClassVar[Protocols] = {
-        "official-test": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "official-test": NamedSplits(
             "test.csv of 668 films; validation is a twentieth of the patients of train.csv, by hash."
         ),
-        "official-valid": SplitProtocol(
+        "official-valid": NamedSplits(
             "valid.csv of 234 films is the test; validation is a twentieth of the patients of train.csv."
         ),
-        "mrm": SplitProtocol(
+        "mrm": NamedSplits(
             "lists of MRM and MaCo (validation: 5,000 training films), or of ECAMP (validation: the test).",
             leaks=True,
             flaws=("ECAMP's validation is the test itself; MRM's shares patients with training",),
@@ -62,20 +71,12 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
                 "Fine-tuning/Classification/datasets/CheXpert", "DatasetsSplits/CheXpert",
             ),
         ),
-        "mgca": SplitProtocol(
+        "mgca": NamedSplits(
             "frontal films of MGCA's train_split.csv and valid_split.csv; the test is valid.csv (202 films).",
             leaks=True,
             flaws=("98 % of its validation films are in its training too: it stops on what it learns",),
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Which films and what an uncertain label means."""
-
-        views: Literal["all", "frontal"] = Field(default="all", description="frontal: no laterals")
-        uncertain: Literal["published", "zeros", "ones", "ignore"] = Field(
-            default="published", description="what the label -1 becomes; published: see the guide"
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -89,7 +90,7 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         )
 
     def _read(self) -> Iterable[Record]:
-        every = self.config.views == "all" and self.protocol_name != "mgca"
+        every = self.config.views == "all" and self.splits_name != "mgca"
         for record in self._all():
             if every or "frontal" in record.id.rsplit("/", 1)[-1]:
                 yield record
@@ -98,7 +99,7 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         if self.from_lists:
             yield from self._listed()
             return
-        if self.protocol_name == "mgca":
+        if self.splits_name == "mgca":
             files = {"train": "train_split.csv", "val": "valid_split.csv", "test": "valid.csv"}
             for split, file in files.items():
                 for name, labels, where in self._table(file):
@@ -109,7 +110,7 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
             split = hash_split(patient_of(name) or name, shares, "chexpert/official")
             yield self._record(name, split, labels, where)
         test = ("test.csv", "test_labels.csv")
-        held = test if self.protocol_name == "official-test" else ("valid.csv", "val_labels.csv")
+        held = test if self.splits_name == "official-test" else ("valid.csv", "val_labels.csv")
         for name, labels, where in self._table(*held):
             yield self._record(name, "test", labels, where)
 
@@ -158,6 +159,8 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
                 f"{where}: '{name}' with {len(labels)} labels is no row of CheXpert.",
                 "Expected train/patient00001/study1/view1_frontal.jpg and five labels.",
             )
-        path = inside(self.root, name if name.startswith("/") else self._base + name, where)
+        path = resolve_below_root(
+            self.root, name if name.startswith("/") else self._base + name, where
+        )
         film = path.removeprefix(self._base)  # the same id, whatever root is
-        return Record(film, patient, split, where, labels, payload=Film(path))
+        return Record(film, patient, split, where, labels, payload=ImagePayload(path))

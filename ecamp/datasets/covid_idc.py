@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ecamp.data.table import read_table
-from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.api.dataset import DatasetInfo, Record
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import SHARES, ImagePayload, PublicConfig, PublicDataset
 from ecamp.errors import DataError, did_you_mean
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.io.table import read_table
 
 COLUMNS = ("patientid", "finding", "view", "modality", "folder", "filename")
 FRONTAL = ("PA", "AP", "AP Supine", "AP Erect")
@@ -28,7 +28,18 @@ PNEUMONIA = {
 LEFT_OUT = {"todo", "Unknown", "ARDS", "Tuberculosis"}
 
 
-class CovidIDC(ReleasedDataset):
+class CovidIDCConfig(PublicConfig):
+    """Which films, and what is told apart."""
+
+    views: Literal["frontal", "all"] = Field(
+        default="frontal", description="frontal: PA, AP, AP Supine, AP Erect"
+    )
+    classes: Literal[2, 3] = Field(
+        default=2, description="3: no finding, other pneumonia, COVID-19"
+    )
+
+
+class CovidIDC(PublicDataset[CovidIDCConfig]):
     """Frontal films whose finding is known; clinical notes are about persons and are not read."""
 
     summary = "COVID-19 Image Data Collection: COVID-19 or another pneumonia"
@@ -43,8 +54,8 @@ label: COVID-19 (1) or another pneumonia (0), without the few films of no findin
 """
     name = "covid-idc"
     folders = ("images",)
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of the patients by hash, stratified by class.",
             flaws=(
                 "films come from papers and web pages, and most of those show one disease: the source can "
@@ -52,16 +63,6 @@ label: COVID-19 (1) or another pneumonia (0), without the few films of no findin
             ),
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Which films, and what is told apart."""
-
-        views: Literal["frontal", "all"] = Field(
-            default="frontal", description="frontal: PA, AP, AP Supine, AP Erect"
-        )
-        classes: Literal[2, 3] = Field(
-            default=2, description="3: no finding, other pneumonia, COVID-19"
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -93,7 +94,7 @@ label: COVID-19 (1) or another pneumonia (0), without the few films of no findin
                     )
                 labels = self._labels(kind)
                 if labels is not None:
-                    film = Film(self.place(f"{folder}/{file}", where))
+                    film = ImagePayload(self.place(f"{folder}/{file}", where))
                     yield Record(file, patient, "", where, labels, payload=film)
 
     def _labels(self, kind: str | None) -> tuple[int, ...] | None:

@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import ClassVar
 
-from ecamp.data.folders import find_file, inside
-from ecamp.data.lists import Row, patient_of, read_list
+from ecamp.api.dataset import DatasetInfo, Record
 from ecamp.data.splits import hash_split
-from ecamp.datasets.released import Film, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import ImagePayload, PublicDataset
+from ecamp.datasets.published_lists import Row, patient_of, read_list
 from ecamp.errors import DataError, did_you_mean
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.io.folders import find_file, resolve_below_root
 
 THREE = ("normal", "pneumonia", "COVID-19")
 TWO = ("negative", "positive")
 TRAIN, TEST = ("train_COVIDx9A.txt", "train.txt"), ("test_COVIDx9A.txt", "test.txt")
 
 
-class COVIDx(ReleasedDataset):
+class COVIDx(PublicDataset):
     """Exactly one class a film; patients from the index files, else from names that tell them."""
 
     summary = "COVIDx: normal, pneumonia or COVID-19 (9A); COVID-19 or not (CXR-4)"
@@ -34,12 +34,12 @@ each source has a class of its own: a site can be told instead of the disease (e
 """
     name = "covidx"
     folders = ("train", "test", "val")
-    protocols: ClassVar[Protocols] = {
-        "official": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "official": NamedSplits(
             "train.txt and test.txt of 9A; validation is a tenth of the patients of train.txt, by hash.",
             (27_319, 2_811, 400), "158b7d0bdfa08e62",
         ),
-        "published": SplitProtocol(
+        "published": NamedSplits(
             "lists of ECAMP, images of 9A.", (27_117, 3_013, 400), "ab8aab9e92da6582", leaks=True,
             flaws=(
                 "validation was drawn by image: 1,499 of 3,013 are of patients in training, by the index of 9A",
@@ -49,7 +49,7 @@ each source has a class of its own: a site can be told instead of the disease (e
                 "Fine-tuning/Classification/datasets/COVIDx",
             ),
         ),
-        "mgca": SplitProtocol(
+        "mgca": NamedSplits(
             "drawn from the rows of 9A as MGCA does (from its index, or MGCA's own csv files).",
             (24_104, 6_026, 400), "aac982bb6acc307c", leaks=True,
             flaws=(
@@ -57,7 +57,7 @@ each source has a class of its own: a site can be told instead of the disease (e
             ),
             lists=(".",), needs_lists=False,
         ),
-        "cxr-4": SplitProtocol("train.txt, val.txt and test.txt of CXR-4, two classes."),
+        "cxr-4": NamedSplits("train.txt, val.txt and test.txt of CXR-4, two classes."),
     }  # fmt: skip
 
     @property
@@ -66,7 +66,7 @@ each source has a class of its own: a site can be told instead of the disease (e
 
     @property
     def _classes(self) -> tuple[str, ...]:
-        return TWO if self.protocol_name == "cxr-4" else THREE
+        return TWO if self.splits_name == "cxr-4" else THREE
 
     def _read(self) -> Iterable[Record]:
         if self.from_lists:
@@ -81,15 +81,15 @@ each source has a class of its own: a site can be told instead of the disease (e
                         )
                     name = row.image.rsplit("/", 1)[-1]
                     path = row.image
-                    if self.protocol_name == "mgca":
+                    if self.splits_name == "mgca":
                         path = f"{'test' if split == 'test' else 'train'}/{name}"
                     patient = self._patients.get(name) or patient_of(name) or name
                     yield self._record(path, patient, split, word, where)
-        elif self.protocol_name == "cxr-4":
+        elif self.splits_name == "cxr-4":
             for split in ("train", "val", "test"):
                 for row, where in self._index(f"{split}.txt"):
                     yield from self._indexed(row, where, split, split)
-        elif self.protocol_name == "mgca":
+        elif self.splits_name == "mgca":
             yield from self._mgca()
         else:
             for row, where in self._index(*TRAIN):
@@ -114,7 +114,7 @@ each source has a class of its own: a site can be told instead of the disease (e
         if lst.form != "covidx":
             raise DataError(
                 f"{path}: rows are not `patient file class source`.",
-                "Lists of ECAMP are read with protocol=published&lists=FOLDER.",
+                "Lists of ECAMP are read with splits=published&lists=FOLDER.",
             )
         seen: dict[str, str] = {}
         for row in lst.rows:
@@ -137,8 +137,10 @@ each source has a class of its own: a site can be told instead of the disease (e
         if word not in self._classes:
             raise DataError(f"{where}: '{word}' is no class.", did_you_mean(word, self._classes))
         labels = tuple(int(word == name) for name in self._classes)
-        name = inside(self.root, path, where)
-        return Record(name, patient, split, where, labels, payload=Film(self.images.place(name)))
+        name = resolve_below_root(self.root, path, where)
+        return Record(
+            name, patient, split, where, labels, payload=ImagePayload(self.images.place(name))
+        )
 
     @cached_property
     def _patients(self) -> dict[str, str]:

@@ -13,14 +13,14 @@ from xml.etree import ElementTree
 
 from pydantic import Field
 
-from ecamp.data.folders import find_file, inside
-from ecamp.data.table import BadRows, read_table
-from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
-from ecamp.datasets.split_protocol import SPLITS, Protocols, SplitProtocol
+from ecamp.api.dataset import DatasetInfo, Record
+from ecamp.datasets.named_splits import SPLITS, NamedSplits, SplitsByName
+from ecamp.datasets.public import SHARES, ImagePayload, PublicConfig, PublicDataset
+from ecamp.distill.sinks import read_distilled
 from ecamp.errors import DataError, UsageError, did_you_mean
-from ecamp.plugin.protocols import DatasetInfo, Record
-from ecamp.text.distill.sinks import read_distilled
-from ecamp.text.sections import told
+from ecamp.io.folders import find_file, resolve_below_root
+from ecamp.io.table import BadRows, read_table
+from ecamp.text.sections import findings_text
 
 REPORTS, PROJECTIONS = "indiana_reports.csv", "indiana_projections.csv"
 ANNOTATION, SPLIT_TABLE, XML = "annotation.json", "r2gen_split*.csv", "ecgen-radiology/*.xml"
@@ -54,7 +54,18 @@ class Study:
     labels: tuple[int | None, ...] | None
 
 
-class IUXray(ReleasedDataset):
+class IUXrayConfig(PublicConfig):
+    """Which films, and distilled text."""
+
+    views: Literal["frontal", "all"] | None = Field(
+        default=None, description="default: frontal where the files name views, else all"
+    )
+    distilled: str | None = Field(
+        default=None, description="a file of `ecamp distill`, or JSON of uid -> text"
+    )
+
+
+class IUXray(PublicDataset[IUXrayConfig]):
     """Findings and impression of each examination, and the indexers' headings as labels."""
 
     summary = "IU X-ray (Open-i): films and reports, 11 findings; to pre-train on and to classify"
@@ -71,13 +82,13 @@ text that the release removed stands as XXXX in the reports and is left there
 """
     name = "iu-xray"
     folders = ("images", "images_normalized", "NLMCXR_png")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of the examinations by hash, stratified by finding; examinations whose reports "
             "are the same text are in one split.",
             flaws=(NO_PATIENTS,),
         ),
-        "r2gen": SplitProtocol(
+        "r2gen": NamedSplits(
             "R2Gen's split of 2,955 examinations with two films.", (4_138, 592, 1_180),
             "9ca0834c14164662",
             flaws=(
@@ -86,16 +97,6 @@ text that the release removed stands as XXXX in the reports and is left there
             ),
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Which films, and distilled text."""
-
-        views: Literal["frontal", "all"] | None = Field(
-            default=None, description="default: frontal where the files name views, else all"
-        )
-        distilled: str | None = Field(
-            default=None, description="a file of `ecamp distill`, or JSON of uid -> text"
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -129,7 +130,7 @@ text that the release removed stands as XXXX in the reports and is left there
 
     def _read(self) -> Iterable[Record]:
         films = self._films()
-        if self.protocol_name == "r2gen":
+        if self.splits_name == "r2gen":
             for record in films:
                 if record.patient in self._r2gen:
                     yield replace(record, split=self._r2gen[record.patient])
@@ -183,9 +184,9 @@ text that the release removed stands as XXXX in the reports and is left there
                     raise DataError(f"{where}: 'report' is no text.")
                 if not isinstance(paths, list) or not all(isinstance(p, str) for p in paths):
                     raise DataError(f"{where}: 'image_path' is no list of paths.")
-                study = Study(_uid(_field(item, "id", where), where), told(report), None)
+                study = Study(_uid(_field(item, "id", where), where), findings_text(report), None)
                 # Every examination has a 0.png: only the path tells which, the name never does.
-                places = [inside(self.root, f"images/{p}", where) for p in paths]
+                places = [resolve_below_root(self.root, f"images/{p}", where) for p in paths]
                 for p, place in zip(paths, places, strict=True):
                     yield self._record(p, place, study, where)
 
@@ -200,7 +201,7 @@ text that the release removed stands as XXXX in the reports and is left there
     def _record(self, name: str, place: str, study: Study, where: str) -> Record:
         return Record(
             name, study.uid, "", where, study.labels, study.report or None,
-            self._distilled.get(study.uid) or None, payload=Film(place),
+            self._distilled.get(study.uid) or None, payload=ImagePayload(place),
         )  # fmt: skip
 
     @cached_property
@@ -229,7 +230,7 @@ text that the release removed stands as XXXX in the reports and is left there
 
 def report_of(sections: Mapping[str, str]) -> str:
     """Sections by heading as one text, with the rules of every other report."""
-    return told("\n".join(f"{name}:\n{text}" for name, text in sections.items() if text))
+    return findings_text("\n".join(f"{name}:\n{text}" for name, text in sections.items() if text))
 
 
 def labels_of(entries: Iterable[str]) -> tuple[int | None, ...]:

@@ -12,29 +12,38 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ecamp.data.boxes import Box, scale_boxes
-from ecamp.data.folders import find_file, image_name
-from ecamp.data.raw import read_density
-from ecamp.data.table import read_table
-from ecamp.datasets.outlined import (
+from ecamp.api.dataset import DatasetInfo, Record, Sample
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.organ_masks import (
     NO_PATIENTS,
-    OutlinedDataset,
-    OutlinedFilm,
+    OrganMaskDataset,
+    OrganMaskFilm,
     nested,
     right_first,
     together,
 )
-from ecamp.datasets.released import SHARES, ReleasedConfig
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.public import SHARES, PublicConfig
 from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.io.boxes import Box, scale_boxes
+from ecamp.io.folders import find_file, image_name
+from ecamp.io.raw_film import read_optical_density
+from ecamp.io.table import read_table
 
 ORGANS = ("right lung", "left lung", "heart", "right clavicle", "left clavicle")
 SIDE, BITS = 2048, 12  # of a film in pixels, of a grey value
 PIXEL = 0.175  # millimetres
 
 
-class JSRT(OutlinedDataset):
+class JSRTConfig(PublicConfig):
+    """Which organs."""
+
+    lungs: Literal["apart", "together"] = Field(
+        default="apart",
+        description="apart: all five organs; together: both lungs as the one class, as in shenzhen",
+    )
+
+
+class JSRT(OrganMaskDataset[JSRTConfig]):
     """Nodule or not by the film's name; its box around the centre; organs where SCR's masks are."""
 
     summary = "JSRT: 247 films, boxes of 154 nodules, outlines of lungs, heart and clavicles (SCR)"
@@ -56,29 +65,21 @@ a nodule's box: the square around its centre, its side the size in millimetres /
     film = re.compile(r"JPC[LN]N\d{3}")
     folders = nested("All247images", "Nodule154images", "NonNodule93images", "images", "jpg")
     looked_for = ("All247images/JPC*", "images/JPC*")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of the films with and of those without a nodule, by hash of the film's name.",
             (173, 24, 50), "bd0aeb258227604e", flaws=(NO_PATIENTS,),
         ),
-        "scr": SplitProtocol(
+        "scr": NamedSplits(
             "SCR's folds: odd numbers to train on, even ones are the test; validation is a tenth of the odd "
             "ones, by hash.",
             (111, 13, 123), "7fe4c9c282e59f34", flaws=(NO_PATIENTS,),
         ),
-        "scr-reverse": SplitProtocol(
+        "scr-reverse": NamedSplits(
             "SCR's folds the other way: even numbers to train on, odd ones are the test.",
             (110, 13, 124), "3829443ac3dace7c", flaws=(NO_PATIENTS,),
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Which organs."""
-
-        lungs: Literal["apart", "together"] = Field(
-            default="apart",
-            description="apart: all five organs; together: both lungs as the one class, as in shenzhen",
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -104,10 +105,10 @@ a nodule's box: the square around its centre, its side the size in millimetres /
         }
 
     def _read(self) -> Iterable[Record]:
-        if self.protocol_name == "ecamp":
+        if self.splits_name == "ecamp":
             yield from self.drawn(self._films(), SHARES)
             return
-        odd_trains = self.protocol_name == "scr"
+        odd_trains = self.splits_name == "scr"
         trained: list[Record] = []
         test: list[Record] = []
         for record in self._films():
@@ -122,7 +123,7 @@ a nodule's box: the square around its centre, its side the size in millimetres /
             if boxes is None and name in self._boxes:
                 continue  # left out with its row
             with self.bad:
-                film = OutlinedFilm(path, boxes, masks=self._outlines(name, path))
+                film = OrganMaskFilm(path, boxes, masks=self._outlines(name, path))
                 yield Record(
                     name, name, "", path, (int(nodule),), has_mask=bool(film.masks),
                     has_boxes=boxes is not None, payload=film,
@@ -195,7 +196,7 @@ a nodule's box: the square around its centre, its side the size in millimetres /
     def _image(self, record: Record) -> np.ndarray:
         path = self.root / record.payload.path
         if path.suffix.lower() == ".img":
-            return read_density(path, SIDE, SIDE, BITS, record.row)
+            return read_optical_density(path, SIDE, SIDE, BITS, record.row)
         return super()._image(record)
 
     def _classes(self, masks: list[np.ndarray]) -> Sequence[np.ndarray]:

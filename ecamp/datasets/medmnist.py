@@ -10,13 +10,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from ecamp.api.dataset import DatasetInfo, Record, Sample
 from ecamp.config import identity
-from ecamp.data.npz import map_array, members
 from ecamp.datasets.chestxray14 import FINDINGS, NOT_OFFICIAL
-from ecamp.datasets.released import ReleasedConfig, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import PublicConfig, PublicDataset
 from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.io.npz import map_array, members
 
 SPLITS = ("train", "val", "test")
 
@@ -48,7 +48,13 @@ class Place:
     index: int
 
 
-class MedMNIST(ReleasedDataset):
+class MedMNISTConfig(PublicConfig):
+    """Which file."""
+
+    size: Literal[28, 64, 128, 224] = Field(default=28, description="side of the images")
+
+
+class MedMNIST(PublicDataset[MedMNISTConfig]):
     """Small images of three sets, with the splits of the file."""
 
     summary = "MedMNIST+ pneumoniamnist, chestmnist, retinamnist: small images, no account needed"
@@ -62,26 +68,21 @@ images are unpacked once into the cache and mapped from there
 """
     name = "medmnist"
     family = True
-    protocols: ClassVar[Protocols] = {
-        "official": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "official": NamedSplits(
             "the splits of the file.",
             flaws=("the file names no patients: intervals count each image as a patient",),
         )
     }
-
-    class Config(ReleasedConfig):
-        """Which file."""
-
-        size: Literal[28, 64, 128, 224] = Field(default=28, description="side of the images")
 
     @classmethod
     def variants(cls) -> Sequence[str]:
         return tuple(SETS)
 
     @property
-    def protocol(self) -> SplitProtocol:
-        given, of = super().protocol, SETS[self.variant or ""]
-        return SplitProtocol(given.says, of.counts, flaws=(*of.flaws, *given.flaws))
+    def splits(self) -> NamedSplits:
+        given, of = super().splits, SETS[self.variant or ""]
+        return NamedSplits(given.says, of.counts, flaws=(*of.flaws, *given.flaws))
 
     @property
     def info(self) -> DatasetInfo:

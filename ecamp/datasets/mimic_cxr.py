@@ -13,21 +13,35 @@ from pathlib import Path
 
 from pydantic import Field
 
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
+from ecamp.api.plugin import PluginConfig
 from ecamp.config import identity
-from ecamp.data.folders import check_images, inside, not_there
-from ecamp.data.images import read_image
-from ecamp.data.store import content_hash
-from ecamp.data.table import read_table
+from ecamp.distill.sinks import read_distilled
 from ecamp.errors import DataError, MissingError
-from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
-from ecamp.text.distill.sinks import read_distilled
-from ecamp.text.sections import told
+from ecamp.io.folders import check_images, missing_file_error, resolve_below_root
+from ecamp.io.images import read_image
+from ecamp.io.table import read_table
+from ecamp.storage.files import content_hash
+from ecamp.text.sections import findings_text
 
 METADATA, SPLIT = "mimic-cxr-2.0.0-metadata.csv.gz", "mimic-cxr-2.0.0-split.csv.gz"
 SPLITS = {"train": "pretrain", "validate": "val", "test": "test"}
 
 
-class MimicCXR(Dataset):
+class MimicCXRConfig(PluginConfig):
+    """Where it lies, and what is taken."""
+
+    root: str = Field(description="folder with the two csv.gz files and files/")
+    reports: str | None = Field(
+        default=None, description="folder whose files/ holds the reports; default root"
+    )
+    views: list[str] = Field(default=["PA", "AP"], description="values of ViewPosition kept")
+    distilled: str | None = Field(
+        default=None, description="a file of `ecamp distill`, or JSON of study id -> text"
+    )
+
+
+class MimicCXR(Dataset[MimicCXRConfig]):
     """Image-report pairs; the official split, of which `train` is pre-trained on."""
 
     summary = "MIMIC-CXR-JPG and its reports, for pre-training (credentialed; never fetched)"
@@ -39,18 +53,6 @@ get: https://physionet.org/content/mimic-cxr-jpg (credentialed), reports: mimic-
 root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
   files/p10/p10000032/s50414267/*.jpg; reports (or root) files/p10/p10000032/s50414267.txt
 """
-
-    class Config(PluginConfig):
-        """Where it lies, and what is taken."""
-
-        root: str = Field(description="folder with the two csv.gz files and files/")
-        reports: str | None = Field(
-            default=None, description="folder whose files/ holds the reports; default root"
-        )
-        views: list[str] = Field(default=["PA", "AP"], description="values of ViewPosition kept")
-        distilled: str | None = Field(
-            default=None, description="a file of `ecamp distill`, or JSON of study id -> text"
-        )
 
     @property
     def root(self) -> Path:
@@ -68,7 +70,7 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
     def _index(self, name: str, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
         path = self.root / name
         if not path.exists():
-            raise not_there(
+            raise missing_file_error(
                 self.root, (name,),
                 f"root is the folder with {METADATA}, {SPLIT} and files/, as downloaded.",
             )  # fmt: skip
@@ -106,7 +108,7 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
                 )
             seen[row["dicom_id"]] = where
             home = Path("files") / f"p{subject[:2]}" / f"p{subject}"
-            image = inside(
+            image = resolve_below_root(
                 self.root, (home / f"s{study}" / f"{row['dicom_id']}.jpg").as_posix(), where
             )
             if study not in reports:
@@ -133,7 +135,7 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
     def _report(self, path: Path) -> str:
         try:
             base = Path(self.config.reports).expanduser() if self.config.reports else self.root
-            return told((base / path).read_text(encoding="utf-8", errors="replace"))
+            return findings_text((base / path).read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return ""  # a study without report; pre-training that needs one leaves it out
 

@@ -9,18 +9,18 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ecamp.data.folders import ImageIndex
-from ecamp.datasets.outlined import (
-    OutlinedDataset,
-    OutlinedFilm,
+from ecamp.api.dataset import DatasetInfo, Record
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.organ_masks import (
+    OrganMaskDataset,
+    OrganMaskFilm,
     nested,
     right_first,
     together,
 )
-from ecamp.datasets.released import SHARES, ReleasedConfig
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.public import SHARES, PublicConfig
 from ecamp.errors import UsageError
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.io.folders import ImageIndex
 
 APART = {side: nested(f"ManualMask/{side}Mask") for side in ("left", "right")}
 JOINED = {"lung": nested("masks", "mask")}
@@ -28,7 +28,17 @@ JOINED = {"lung": nested("masks", "mask")}
 AGAIN = {"0117": "0113", "0166": "0162", "0170": "0162"}
 
 
-class Montgomery(OutlinedDataset):
+class MontgomeryConfig(PublicConfig):
+    """Which lungs."""
+
+    lungs: Literal["auto", "apart", "together"] = Field(
+        default="auto",
+        description="right and left lung apart, or together as one class, as shenzhen has them; auto: "
+        "apart where the masks are",
+    )
+
+
+class Montgomery(OrganMaskDataset[MontgomeryConfig]):
     """The right lung and the left; one class where masks hold both."""
 
     summary = "Montgomery County: 138 films, tuberculosis or not, both lungs outlined"
@@ -46,22 +56,13 @@ ClinicalReadings/ is not opened
     film = re.compile(r"MCUCXR_\d{4}_[01]")
     folders = nested("CXR_png", "images")
     looked_for = ("CXR_png/MCUCXR_*", "images/MCUCXR_*")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of the patients with and of those without tuberculosis, by hash; films of "
             "one person, by the release's readings, count as one patient's.",
             (95, 14, 29), "0dbef9b13e355726",
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Which lungs."""
-
-        lungs: Literal["auto", "apart", "together"] = Field(
-            default="auto",
-            description="right and left lung apart, or together as one class, as shenzhen has them; auto: "
-            "apart where the masks are",
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -97,7 +98,7 @@ ClinicalReadings/ is not opened
     def _films(self) -> Iterator[Record]:
         for name, path in self._found():
             with self.bad:
-                film = OutlinedFilm(path, masks=self._outlines(name, path))
+                film = OrganMaskFilm(path, masks=self._outlines(name, path))
                 _, number, label = name.split("_")
                 yield Record(
                     name, AGAIN.get(number, number), "", path, (int(label),),

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from ecamp.data.boxes import Box
-from ecamp.data.folders import image_name
-from ecamp.data.table import read_table
-from ecamp.datasets.released import NO_PATIENTS, Film, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.api.dataset import DatasetInfo, Record, Sample
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import NO_PATIENTS, ImagePayload, PublicDataset
 from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.io.boxes import Box
+from ecamp.io.folders import image_name
+from ecamp.io.table import read_table
 
 
-class ObjectCXR(ReleasedDataset):
+class ObjectCXR(PublicDataset):
     """Boxes around all shapes; an image without annotation holds no object."""
 
     summary = "Object-CXR: 9,000 films, boxes of foreign objects"
@@ -32,17 +32,17 @@ lists: of LoVT (csv `ID,boxes,classes`)
 """
     name = "object-cxr"
     folders = ("train", "dev", "test", "images")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "dev.csv is the test; validation is a tenth of the images of train.csv with and of those without "
             "an object, by hash.",
             (7_200, 800, 1_000), "4241137f4c197994", flaws=(NO_PATIENTS,),
         ),
-        "official": SplitProtocol(
+        "official": NamedSplits(
             "train.csv, dev.csv, test.csv.", (8_000, 1_000, 1_000), "feb8460302c7277c",
             flaws=(NO_PATIENTS,),
         ),
-        "lovt": SplitProtocol(
+        "lovt": NamedSplits(
             "LoVT's lists: dev.csv is the test, a fifth of train.csv validation.", (6_400, 1_600, 1_000),
             "0f7f1b25215a925f", flaws=(NO_PATIENTS,), lists=("datasets/object-CXR",),
         ),
@@ -58,7 +58,7 @@ lists: of LoVT (csv `ID,boxes,classes`)
                 with self.bad:
                     path = f"{'dev' if split == 'test' else 'train'}/{row.image}.jpg"
                     yield self._record(path, split, where, row.boxes or ())
-        elif self.protocol_name == "official":
+        elif self.splits_name == "official":
             for part, split in (("train", "train"), ("dev", "val"), ("test", "test")):
                 yield from self._part(part, split)
         else:
@@ -75,7 +75,7 @@ lists: of LoVT (csv `ID,boxes,classes`)
                 yield self._record(f"{part}/{file}", split, where, boxes)
 
     def _record(self, path: str, split: str, where: str, boxes: tuple[Box, ...]) -> Record:
-        name, film = image_name(path), Film(self.place(path, where), boxes)
+        name, film = image_name(path), ImagePayload(self.place(path, where), boxes)
         label = (int(bool(boxes)),)
         return Record(name, name, split, where, label, has_boxes=True, payload=film)
 

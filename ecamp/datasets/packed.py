@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
+from ecamp.api.plugin import PluginConfig
 from ecamp.config import identity
-from ecamp.data.pack import FORMAT, META, read_index, unpack_masks
-from ecamp.data.store import read_json
 from ecamp.errors import DataError, MissingError
-from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+from ecamp.export.pack import FORMAT, META, read_index
+from ecamp.storage.bits import unpack_bits
+from ecamp.storage.files import read_json
 
 
-class Packed(Dataset):
+class PackedConfig(PluginConfig):
+    """Where it lies."""
+
+    path: str = Field(description="folder that `ecamp data pack` wrote")
+
+
+class Packed(Dataset[PackedConfig]):
     """Protocol, split hash, labels and texts are those of the source; images have the packed size."""
 
     summary = "any data set, packed into shards on disk by `ecamp data pack`"
@@ -25,14 +33,9 @@ class Packed(Dataset):
     citation = "docs/add-a-data-set.md"
     layout = "a folder of `ecamp data pack NAME -o FOLDER`: meta.json, index.jsonl, images-*.npy"
 
-    class Config(PluginConfig):
-        """Where it lies."""
-
-        path: str = Field(description="folder that `ecamp data pack` wrote")
-
     def __getstate__(self) -> dict[str, Any]:
         # Readers in other processes map the files themselves.
-        return {"config": self.config, "variant": self.variant}
+        return {"config": self.config, "variant": self.variant, "ref": self.ref}
 
     @cached_property
     def root(self) -> Path:
@@ -116,7 +119,7 @@ class Packed(Dataset):
         mask = None
         if row.get("masked"):
             bits = np.array(self._shard("masks", row["shard"])[row["at"]])
-            mask = unpack_masks(bits, self.meta["size"])
+            mask = unpack_bits(bits, (len(bits), self.meta["size"], self.meta["size"]))
         if "boxes" not in row:
             return Sample(image, mask)
         boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)

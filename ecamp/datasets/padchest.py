@@ -8,12 +8,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ecamp.data.folders import inside
-from ecamp.data.table import read_table
-from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.api.dataset import DatasetInfo, Record
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import SHARES, ImagePayload, PublicConfig, PublicDataset
 from ecamp.errors import DataError, did_you_mean
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.io.folders import resolve_below_root
+from ecamp.io.table import read_table
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K*.csv"
 COLUMNS = ("ImageID", "ImageDir", "PatientID", "Projection", "MethodLabel", "Labels")
@@ -71,7 +71,18 @@ FINDINGS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-class PadChest(ReleasedDataset):
+class PadChestConfig(PublicConfig):
+    """Which films, and whose labels."""
+
+    views: Literal["frontal", "all"] = Field(
+        default="frontal", description="frontal: PA, AP, AP_horizontal"
+    )
+    labels: Literal["physician", "all"] = Field(
+        default="physician", description="all: a network's labels in validation and test too"
+    )
+
+
+class PadChest(PublicDataset[PadChestConfig]):
     """Findings of a film; the reports are stemmed Spanish and are not read."""
 
     summary = "PadChest: 160,000 films of 67,000 patients, 27 findings"
@@ -90,22 +101,12 @@ some files of the release are damaged: `ecamp data check` names them, --on-bad-i
 """
     name = "padchest"
     folders = ("[0-9]", "[0-9][0-9]", "images*")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of the patients by hash, stratified by finding; of validation and test the "
             "films that physicians labelled.",
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Which films, and whose labels."""
-
-        views: Literal["frontal", "all"] = Field(
-            default="frontal", description="frontal: PA, AP, AP_horizontal"
-        )
-        labels: Literal["physician", "all"] = Field(
-            default="physician", description="all: a network's labels in validation and test too"
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -140,13 +141,13 @@ some files of the release are damaged: `ecamp data check` names them, --on-bad-i
                     continue
                 if method == PHYSICIAN:
                     physicians.add(file)
-                film = Film(self._place(folder.removesuffix(".0"), file, where))
+                film = ImagePayload(self._place(folder.removesuffix(".0"), file, where))
                 yield Record(file, patient, "", where, labels, payload=film)
 
     def _place(self, folder: str, file: str, where: str) -> str:
         path = self.place(f"{folder}/{file}", where)
         flat = path not in self.images.paths and (self.root / file).is_file()
-        return inside(self.root, file, where) if flat else path
+        return resolve_below_root(self.root, file, where) if flat else path
 
 
 def terms(text: str, where: str) -> set[str]:

@@ -10,15 +10,15 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from ecamp.data.boxes import Box, fill_boxes, scale_boxes
-from ecamp.data.folders import image_name
-from ecamp.data.lists import Row, list_files
+from ecamp.api.dataset import DatasetInfo, Record, Sample
 from ecamp.data.splits import scikit_split
-from ecamp.data.table import read_table
-from ecamp.datasets.released import SHARES, Film, ReleasedConfig, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import SHARES, ImagePayload, PublicConfig, PublicDataset
+from ecamp.datasets.published_lists import Row, list_files
 from ecamp.errors import DataError, did_you_mean
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.io.boxes import Box, fill_boxes, scale_boxes
+from ecamp.io.folders import image_name
+from ecamp.io.table import read_table
 
 FRAME = 1024  # side of the films, in whose pixels boxes are given whatever the size of a file
 COLUMNS = ("patientId", "x", "y", "width", "height", "Target")
@@ -35,7 +35,16 @@ def mgca_split(ids: Sequence[str]) -> dict[str, str]:
     return scikit_split(sorted(ids), 10_674 if len(ids) == 26_684 else 0.4)
 
 
-class RSNA(ReleasedDataset):
+class RSNAConfig(PublicConfig):
+    """Which labels."""
+
+    detailed: bool = Field(
+        default=False,
+        description="three classes of stage_2_detailed_class_info.csv instead of one",
+    )
+
+
+class RSNA(PublicDataset[RSNAConfig]):
     """Opacity yes or no, boxes, and masks as the union of filled boxes."""
 
     summary = "RSNA Pneumonia: 26,684 films with boxes; labels, masks from boxes"
@@ -64,12 +73,12 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
         "stage_2_test_images": "test_images/{}.png",
     }
     tables = ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of films with and of films without a box, by hash of the patientId.",
             (18_678, 2_670, 5_336), "119eeac5404a4b8c",
         ),
-        "mgca-det": SplitProtocol(
+        "mgca-det": NamedSplits(
             "drawn from the sorted ids as MGCA does (from the csv, or the lists of ECAMP's det and seg).",
             (16_010, 5_337, 5_337), "e4c8c39e4b417da2",
             lists=tuple(
@@ -78,7 +87,7 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
             ),
             needs_lists=False,
         ),
-        "mrm-cls": SplitProtocol(
+        "mrm-cls": NamedSplits(
             "lists of MRM, MaCo and ECAMP; the test is Kaggle's stage 2 test, labels are in the lists only.",
             (25_184, 1_500, 3_000),
             "db81d2eb58bee866",
@@ -88,34 +97,26 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
                 "DatasetsSplits/RSNA_Pneumonia",
             ),
         ),
-        "benchx": SplitProtocol(
+        "benchx": NamedSplits(
             "BenchX's ids, with stage_2_train_labels.csv in root.", (18_678, 4_003, 4_003),
             "83c3b1ceb5042f47",
             lists=("preprocess/datasets/RSNA", "."),
         ),
-        "gloria-cls": SplitProtocol(
+        "gloria-cls": NamedSplits(
             "drawn from the sorted ids as GLoRIA and MGCA do for cls (from the csv, or MGCA's own csv files).",
             (18_678, 4_003, 4_003), "88c423472aa6902b", lists=(".",), needs_lists=False,
         ),
-        "lovt": SplitProtocol(
+        "lovt": NamedSplits(
             "LoVT's lists.", (16_010, 5_337, 5_337), "114d8d3cc04b378b",
             lists=("datasets/RSNA-Pneunomia-Detection", "."),
         ),
-        "maco-det": SplitProtocol(
+        "maco-det": NamedSplits(
             "MaCo's test as COCO json; its train and val are pickled arrays, which are not read.",
             (0, 0, 1_218),
             flaws=("films with a box alone: no false alarm on a film without one is ever counted",),
             lists=("detectron2/projects/ViTDet/out_valid", "."), listed=("test",),
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Which labels."""
-
-        detailed: bool = Field(
-            default=False,
-            description="three classes of stage_2_detailed_class_info.csv instead of one",
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -128,7 +129,7 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
 
     @property
     def _labels_only(self) -> bool:
-        return self.protocol_name == "mrm-cls"
+        return self.splits_name == "mrm-cls"
 
     def _choices(self) -> tuple[str, ...]:
         return ("detailed",) if self.config.detailed else ()
@@ -138,7 +139,7 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
             for split, row, where in self.published():
                 with self.bad:
                     name, path = image_name(row.image), row.image
-                    if self.protocol_name == "maco-det":
+                    if self.splits_name == "maco-det":
                         path = ""  # of the authors' disk
                     boxes = row.boxes
                     if boxes is None and not row.labels:  # ids alone
@@ -152,9 +153,9 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
                         raise DataError(f"{where}: Target {label} with {len(boxes)} boxes.")
                     yield self._record(name, split, where, label, boxes, path)
             return
-        if self.protocol_name == "ecamp":
+        if self.splits_name == "ecamp":
             yield from self.drawn(self._unsplit({}), SHARES)
-        elif self.protocol_name == "mgca-det":
+        elif self.splits_name == "mgca-det":
             yield from self._unsplit(mgca_split(list(self._boxes)))
         else:
             yield from self._unsplit(scikit_split(sorted(self._boxes), 0.3))
@@ -170,7 +171,7 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
         if any(given.glob("*.pkl")) and not any(True for _ in list_files(given)):
             raise DataError(
                 f"{given}: pickles are not read: opening one can run anything.",
-                "protocol=mgca-det without lists draws MGCA's split from stage_2_train_labels.csv.",
+                "splits=mgca-det without lists draws MGCA's split from stage_2_train_labels.csv.",
             )
         return super().published()
 
@@ -184,7 +185,7 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
                 raise DataError(f"{where}: '{name}' is not in stage_2_detailed_class_info.csv.")
             labels = tuple(int(kind == self._details[name]) for kind in DETAILED)
         known = boxes is not None
-        film = Film(self.place(path or f"{self.folders[0]}/{name}.png", where), boxes)
+        film = ImagePayload(self.place(path or f"{self.folders[0]}/{name}.png", where), boxes)
         return Record(
             name, name, split, where, labels, has_mask=known, has_boxes=known, payload=film
         )

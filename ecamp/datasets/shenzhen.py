@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from ecamp.datasets.outlined import (
+from ecamp.api.dataset import DatasetInfo, Record
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.organ_masks import (
     NO_PATIENTS,
-    OutlinedDataset,
-    OutlinedFilm,
+    OrganMaskDataset,
+    OrganMaskFilm,
     nested,
 )
-from ecamp.datasets.released import SHARES
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.datasets.public import SHARES
 
 
-class Shenzhen(OutlinedDataset):
+class Shenzhen(OrganMaskDataset):
     """Both lungs in one mask; a film without one is of unknown lungs, not of none."""
 
     summary = "Shenzhen: 662 films, tuberculosis or not, lungs outlined in 566"
@@ -34,8 +34,8 @@ ClinicalReadings/ is not opened
     film = re.compile(r"CHNCXR_\d{4}_[01]")
     folders = nested("CXR_png", "images")
     looked_for = ("CXR_png/CHNCXR_*", "images/CHNCXR_*")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of the films with and of those without tuberculosis, by hash of the film's name.",
             (463, 67, 132), "45c812a8399d4b71", flaws=(NO_PATIENTS,),
         ),
@@ -56,6 +56,6 @@ ClinicalReadings/ is not opened
     def _films(self) -> Iterator[Record]:
         for name, path in self._found():
             with self.bad:
-                film = OutlinedFilm(path, masks=self._outlines(name, path))
+                film = OrganMaskFilm(path, masks=self._outlines(name, path))
                 label, known = (int(name[-1]),), bool(film.masks)
                 yield Record(name, name, "", path, label, has_mask=known, payload=film)

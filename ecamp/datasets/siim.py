@@ -8,21 +8,21 @@ from typing import ClassVar
 
 import numpy as np
 
-from ecamp.data.folders import image_name
-from ecamp.data.images import fit_mask, read_mask
-from ecamp.data.rle import decode_rle
+from ecamp.api.dataset import DatasetInfo, Record, Sample
 from ecamp.data.splits import scikit_split
-from ecamp.data.table import read_table
-from ecamp.datasets.released import SHARES, Film, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import SHARES, ImagePayload, PublicDataset
 from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.io.folders import image_name
+from ecamp.io.images import fit_mask, read_mask
+from ecamp.io.rle import decode_rle
+from ecamp.io.table import read_table
 
 TABLES = ("train-rle*.csv", "stage_2_train.csv")
 FRAME = 1024  # side of the films, in whose pixels runs are counted
 
 
-class SIIM(ReleasedDataset):
+class SIIM(PublicDataset):
     """Pneumothorax yes or no, and its mask."""
 
     summary = "SIIM-ACR Pneumothorax: films with masks"
@@ -44,11 +44,11 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
         "dicom-images-test": "test/images/1024/dicom/{}.png",
     }
     tables = TABLES
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of the images with and of those without a mask, by hash of ImageId.",
         ),
-        "mrm": SplitProtocol(
+        "mrm": NamedSplits(
             "lists of MRM, MaCo and ECAMP; ECAMP ships 1 % and 10 % only (percent=10).",
             (7_969, 1_898, 1_904), "9999199b249bfa98",
             flaws=("618 of 672 positive test images are in training or validation too (92 %)",),
@@ -58,16 +58,16 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
                 "DatasetsSplits/SIIM-ACR_Pneumothorax",
             ),
         ),
-        "benchx": SplitProtocol(
+        "benchx": NamedSplits(
             "BenchX's ids of the PNG release; the test is Kaggle's stage 1 test.",
             (9_303, 1_372, 1_372), "dd8c9f9038fc42ce",
             lists=("preprocess/datasets/SIIM", "."),
         ),
-        "lovt": SplitProtocol(
+        "lovt": NamedSplits(
             "LoVT's lists of ImageId.", (7_229, 2_409, 2_409), "15db5521cfe4fa40",
             lists=("datasets/siim-acr-pneumothorax-segmentation", "."),
         ),
-        "gloria": SplitProtocol(
+        "gloria": NamedSplits(
             "rows of train-rle.csv drawn as GLoRIA and MGCA do (from the csv, or MGCA's own csv files).",
             flaws=("rows are drawn, not images: one with several masks can be in all splits, a part in each",),
             leaks=True, lists=(".",), needs_lists=False,
@@ -79,9 +79,9 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
         return self.describe(labels=("pneumothorax",), mask_classes=("pneumothorax",))
 
     def _read(self) -> Iterable[Record]:
-        if self.protocol_name == "ecamp":
+        if self.splits_name == "ecamp":
             yield from self.drawn(self._whole(), SHARES)
-        elif self.protocol_name == "benchx":
+        elif self.splits_name == "benchx":
             yield from self._benchx()
         elif self.from_lists:
             yield from self._joined(self._listed())
@@ -91,7 +91,9 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
     def _whole(self) -> Iterator[Record]:
         for name, (runs, where) in self._runs.items():
             with self.bad:
-                yield self._record(name, "", where, Film(self._film(name, where), runs=runs))
+                yield self._record(
+                    name, "", where, ImagePayload(self._film(name, where), runs=runs)
+                )
 
     def _listed(self) -> Iterator[tuple[str, str, list[str], str]]:
         """Split, ImageId, runs and place of each row of the lists; runs of ids are those of the csv."""
@@ -135,7 +137,7 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
                 held += masks
         for (split, name), (joined, where) in listed.items():
             with self.bad:
-                film = Film(self._film(name, where), runs=tuple(joined))
+                film = ImagePayload(self._film(name, where), runs=tuple(joined))
                 yield self._record(name, split, where, film)
 
     def _benchx(self) -> Iterable[Record]:
@@ -154,13 +156,13 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
                     raise DataError(f"{where}: '{name}' has no 0 or 1 in {path.name}.")
                 image = self.place(f"images/{name}.png", where)
                 mask = image.replace("images/", "masks/", 1)
-                film = Film(image, runs=() if table[name] == "0" else None, mask=mask)
+                film = ImagePayload(image, runs=() if table[name] == "0" else None, mask=mask)
                 yield self._record(name, split, where, film)
 
     def _film(self, name: str, where: str) -> str:
         return self.place(f"train/images/1024/dicom/{name}.png", where)
 
-    def _record(self, name: str, split: str, where: str, film: Film) -> Record:
+    def _record(self, name: str, split: str, where: str, film: ImagePayload) -> Record:
         label = int(film.runs is None or bool(film.runs))
         return Record(name, name, split, where, (label,), has_mask=True, payload=film)
 
@@ -187,7 +189,7 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row a mask), MRM or Lo
 
     def load(self, record: Record, size: int) -> Sample:
         image = super().load(record, size).image
-        film: Film = record.payload
+        film: ImagePayload = record.payload
         if film.runs is None and film.mask:
             return Sample(image, read_mask(self.root / film.mask, record.row)[None])
         mask = np.zeros((FRAME, FRAME), bool)

@@ -10,31 +10,31 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from ecamp.data.agreement import count_votes, merge_boxes
-from ecamp.data.boxes import Box
-from ecamp.data.dicom import DICOM_SUFFIXES
-from ecamp.data.folders import find_file
-from ecamp.data.prepare import MANIFEST, Made
-from ecamp.data.store import read_lines
-from ecamp.datasets.released import NO_PATIENTS, SHARES, Film, ReleasedConfig, ReleasedDataset
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.datasets.vindr_tables import (
+from ecamp.api.dataset import DatasetInfo, Record, Sample
+from ecamp.datasets.annotator_consensus import count_votes, merge_boxes
+from ecamp.datasets.named_splits import NamedSplits, SplitsByName
+from ecamp.datasets.public import NO_PATIENTS, SHARES, ImagePayload, PublicConfig, PublicDataset
+from ecamp.datasets.vindr_annotations import (
     KAGGLE,
     LOCAL,
     WHOLE,
-    Reading,
+    FilmAnnotations,
     read_kaggle,
     read_release,
     read_sizes,
 )
 from ecamp.errors import DataError, MissingError
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.export.png import MANIFEST, Made
+from ecamp.io.boxes import Box
+from ecamp.io.dicom import DICOM_SUFFIXES
+from ecamp.io.folders import find_file
+from ecamp.storage.files import read_lines
 
 MAJORITY, OVERLAP = 2, 0.5  # defaults: two of three radiologists, IoU of boxes of one finding
 
 
 @dataclass(frozen=True)
-class VinDrFilm(Film):
+class VinDrFilm(ImagePayload):
     """Payload: boxes of the film in pixels of the film.
 
     Attributes:
@@ -45,7 +45,21 @@ class VinDrFilm(Film):
     size: tuple[int, int] | None = None
 
 
-class VinDrCXR(ReleasedDataset):
+class VinDrCXRConfig(PublicConfig):
+    """What counts as a finding."""
+
+    agree: int = Field(
+        default=MAJORITY, ge=1, le=3,
+        description="radiologists of three who must name a finding, or draw a box",
+    )  # fmt: skip
+    overlap: float = Field(
+        default=OVERLAP, gt=0, le=1,
+        description="IoU from which boxes of two radiologists are of one finding",
+    )  # fmt: skip
+    boxes: bool = Field(default=True, description="false: labels alone, images of any size")
+
+
+class VinDrCXR(PublicDataset[VinDrCXRConfig]):
     """Labels and boxes as the radiologists of a film agree upon them."""
 
     summary = "VinDr-CXR: 18,000 films, 28 labels, boxes of 22 findings by radiologists"
@@ -74,13 +88,13 @@ three radiologists read each training film: a finding counts where `agree` of th
         ),
         "train.csv",
     )
-    protocols: ClassVar[Protocols] = {
-        "official": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "official": NamedSplits(
             "the release's 15,000 training films, a tenth of them validation by hash, of each stratum; "
             "the test is its own of 3,000.",
             flaws=(NO_PATIENTS,),
         ),
-        "kaggle": SplitProtocol(
+        "kaggle": NamedSplits(
             "70 / 10 / 20 % of the films of Kaggle's train.csv by hash, of each stratum; "
             "its test has no labels.",
             flaws=(
@@ -90,22 +104,9 @@ three radiologists read each training film: a finding counts where `agree` of th
         ),
     }
 
-    class Config(ReleasedConfig):
-        """What counts as a finding."""
-
-        agree: int = Field(
-            default=MAJORITY, ge=1, le=3,
-            description="radiologists of three who must name a finding, or draw a box",
-        )  # fmt: skip
-        overlap: float = Field(
-            default=OVERLAP, gt=0, le=1,
-            description="IoU from which boxes of two radiologists are of one finding",
-        )  # fmt: skip
-        boxes: bool = Field(default=True, description="false: labels alone, images of any size")
-
     @property
     def info(self) -> DatasetInfo:
-        kaggle = self.protocol_name == "kaggle"
+        kaggle = self.splits_name == "kaggle"
         boxes = (KAGGLE if kaggle else LOCAL) if self.config.boxes else ()
         return self.describe(labels=KAGGLE if kaggle else LOCAL + WHOLE, box_classes=boxes)
 
@@ -126,7 +127,7 @@ three radiologists read each training film: a finding counts where `agree` of th
         return (*chosen, *(() if config.boxes else ("labels",)))
 
     def _read(self) -> Iterable[Record]:
-        if self.protocol_name == "kaggle":
+        if self.splits_name == "kaggle":
             yield from self._agreed(
                 read_kaggle(self.source("train.csv"), self.bad), "train", SHARES
             )
@@ -134,14 +135,14 @@ three radiologists read each training film: a finding counts where `agree` of th
             yield from self._agreed(self._official("train"), "train", {"train": 0.9, "val": 0.1})
             yield from self._agreed(self._official("test"), "test", {})
 
-    def _official(self, part: str) -> dict[str, Reading]:
+    def _official(self, part: str) -> dict[str, FilmAnnotations]:
         kinds = ("image_labels", "annotations") if self.config.boxes else ("image_labels",)
         tables = [self.source(f"annotations/{k}_{part}.csv", f"{k}_{part}.csv") for k in kinds]
         boxes = tables[1] if self.config.boxes else None
         return read_release(tables[0], boxes, consensus=part == "test", bad=self.bad)
 
     def _agreed(
-        self, films: dict[str, Reading], part: str, shares: Mapping[str, float]
+        self, films: dict[str, FilmAnnotations], part: str, shares: Mapping[str, float]
     ) -> Iterator[Record]:
         """Records of a part; without shares it is the split itself."""
         records = list(self._records_of(films, part))
@@ -152,7 +153,7 @@ three radiologists read each training film: a finding counts where `agree` of th
             labels = self._labels(films[record.id], self.config.agree)
             yield replace(record, labels=labels)
 
-    def _records_of(self, films: dict[str, Reading], part: str) -> Iterator[Record]:
+    def _records_of(self, films: dict[str, FilmAnnotations], part: str) -> Iterator[Record]:
         for name, film in films.items():
             with self.bad:
                 path = self.place(f"{part}/{name}.dicom", film.where)
@@ -163,16 +164,16 @@ three radiologists read each training film: a finding counts where `agree` of th
                 labels = self._labels(film, MAJORITY)
                 yield Record(name, name, part, film.where, labels, has_boxes=known, payload=payload)
 
-    def _labels(self, film: Reading, agree: int) -> tuple[int, ...]:
+    def _labels(self, film: FilmAnnotations, agree: int) -> tuple[int, ...]:
         votes = list(film.votes.values())
         labels = count_votes(votes, agree)
-        if self.protocol_name == "official":
+        if self.splits_name == "official":
             # Nothing is found where too few found anything: so it never stands beside a finding.
             found = [(1 - vote[-1],) for vote in votes]
             return (*labels[:-1], 1 - count_votes(found, agree)[0])
         return labels
 
-    def _boxes(self, film: Reading) -> tuple[tuple[Box, ...], tuple[int, ...]]:
+    def _boxes(self, film: FilmAnnotations) -> tuple[tuple[Box, ...], tuple[int, ...]]:
         agree = min(self.config.agree, len(film.votes))
         drawn = film.drawn()
         merged = [

@@ -11,7 +11,6 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ecamp.data.store import atomic_path, content_hash, write_json
 from ecamp.encoders.checkpoint_file import (
     PATCHES,
     POSITIONS,
@@ -23,6 +22,7 @@ from ecamp.encoders.checkpoint_file import (
 from ecamp.encoders.position import resize_table
 from ecamp.encoders.timm import ViTEncoder
 from ecamp.errors import DataError, UsageError
+from ecamp.storage.files import atomic_path, content_hash, write_json
 
 FORMAT = 1  # of the sidecar
 

@@ -12,11 +12,10 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ecamp.api.encoder import DualEncoder, EncoderPlugin, Features
 from ecamp.config import identity
-from ecamp.data.store import content_hash
-from ecamp.encoders.base import DualEncoder, Features
 from ecamp.errors import DataError, MissingError
-from ecamp.plugin.protocols import EncoderPlugin
+from ecamp.storage.files import content_hash
 
 WHERE = "ECAMP_MODELS"  # the folder of folders; the current one when unset
 CONTENT = (".json", ".txt", ".safetensors")  # what decides: weights, sizes, vocabulary
@@ -95,10 +94,10 @@ class CLIPFolder(EncoderPlugin):
             raise DataError(f"{file}: model_type is {config.get('model_type')!r}, not 'clip'.")
         return int(config.get("vision_config", {}).get("image_size", 224))
 
-    def decisive(self) -> dict[str, Any]:
+    def identity_fields(self) -> dict[str, Any]:
         files = sorted(p for p in self.folder.glob("*") if p.suffix in CONTENT)
         states = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-        return {**super().decisive(), "content": _content(states)}
+        return {**super().identity_fields(), "content": _content(states)}
 
     def build(self, channels: int) -> CLIPEncoder:
         from transformers import AutoTokenizer, CLIPModel

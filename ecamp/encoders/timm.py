@@ -12,11 +12,11 @@ from pydantic import Field
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ecamp.encoders.base import Encoder, Features, PatchEncoder
+from ecamp.api.encoder import Encoder, EncoderPlugin, Features, PatchEncoder
+from ecamp.api.plugin import PluginConfig
 from ecamp.encoders.position import sincos_table
 from ecamp.errors import UsageError
 from ecamp.ops.patch_select import patch_select
-from ecamp.plugin.protocols import EncoderPlugin, PluginConfig
 
 
 class ViTEncoder(PatchEncoder):
@@ -107,20 +107,21 @@ class CNNEncoder(Encoder):
         return groups
 
 
-class TimmEncoder(EncoderPlugin):
+class TimmEncoderConfig(PluginConfig):
+    """`options` are passed to `timm.create_model` (patch_size, depth, embed_dim ...)."""
+
+    image_size: int = Field(default=224, ge=16, description="side of the input in pixels")
+    pretrained: bool = Field(default=False, description="load timm's weights (needs a network)")
+    options: dict[str, Any] = Field(default_factory=dict, description="for timm.create_model")
+
+
+class TimmEncoder(EncoderPlugin[TimmEncoderConfig]):
     """Any timm model by name, at any image size."""
 
     summary = "any timm ViT or CNN by name, at any image size"
     licence = "Apache-2.0 (timm); weights as their authors say"
     citation = "Wightman, PyTorch Image Models, 2019, doi 10.5281/zenodo.4414861"
     family = True
-
-    class Config(PluginConfig):
-        """`options` are passed to `timm.create_model` (patch_size, depth, embed_dim ...)."""
-
-        image_size: int = Field(default=224, ge=16, description="side of the input in pixels")
-        pretrained: bool = Field(default=False, description="load timm's weights (needs a network)")
-        options: dict[str, Any] = Field(default_factory=dict, description="for timm.create_model")
 
     @classmethod
     def variants(cls) -> Sequence[str]:
@@ -153,21 +154,22 @@ class TimmEncoder(EncoderPlugin):
         return CNNEncoder(body, self.image_size, channels)
 
 
-class MicroViT(EncoderPlugin):
+class MicroViTConfig(PluginConfig):
+    """Sizes of the transformer."""
+
+    image_size: int = Field(default=64, ge=16, description="side of the input in pixels")
+    patch_size: int = Field(default=8, ge=2, description="side of a patch in pixels")
+    width: int = Field(default=128, ge=16, description="length of a token")
+    depth: int = Field(default=4, ge=1, description="transformer blocks")
+    heads: int = Field(default=4, ge=1, description="attention heads")
+
+
+class MicroViT(EncoderPlugin[MicroViTConfig]):
     """A ViT small enough to be pre-trained on two CPU cores within minutes."""
 
     summary = "small ViT (64 px, patch 8, width 128, 4 layers) for CPUs and tests"
     licence = "Apache-2.0"
     citation = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021"
-
-    class Config(PluginConfig):
-        """Sizes of the transformer."""
-
-        image_size: int = Field(default=64, ge=16, description="side of the input in pixels")
-        patch_size: int = Field(default=8, ge=2, description="side of a patch in pixels")
-        width: int = Field(default=128, ge=16, description="length of a token")
-        depth: int = Field(default=4, ge=1, description="transformer blocks")
-        heads: int = Field(default=4, ge=1, description="attention heads")
 
     @property
     def image_size(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.stats import rankdata
 
 CHUNK = 32  # resamples at once: their counts stay in the processor's cache
 
@@ -96,22 +97,13 @@ def delong(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarra
     if not m or not n:
         raise ValueError("delong: needs positives and negatives")
     # Mid-rank among all minus mid-rank among one's own kind: the others below, ties half.
-    above = _midranks(np.concatenate([positives, negatives], axis=1))
-    of_positive = (above[:, :m] - _midranks(positives)) / n  # share of negatives each outranks
-    of_negative = 1 - (above[:, m:] - _midranks(negatives)) / m
+    above = rankdata(np.concatenate([positives, negatives], axis=1), axis=1)
+    of_positive = (
+        above[:, :m] - rankdata(positives, axis=1)
+    ) / n  # share of negatives each outranks
+    of_negative = 1 - (above[:, m:] - rankdata(negatives, axis=1)) / m
     covariance = _covariance(of_positive) / m + _covariance(of_negative) / n
     return of_positive.mean(1), covariance
-
-
-def _midranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 of each row; equal values share the mean of their ranks."""
-    out = np.empty(values.shape)
-    for row, result in zip(values, out, strict=True):
-        distinct, place, count = np.unique(row, return_inverse=True, return_counts=True)
-        last = np.cumsum(count)
-        result[:] = (last - (count - 1) / 2)[place]
-        assert len(distinct) == len(count)
-    return out
 
 
 def _covariance(parts: np.ndarray) -> np.ndarray:

@@ -76,20 +76,20 @@ def retrieval_ranks(
     best = np.full(len(y), -np.inf)  # a text's most similar right image
     starts = range(0, len(x), BLOCK)
     for start in starts:
-        likeness = np.round(x[start : start + BLOCK] @ y.T, DIGITS)
+        similarity = np.round(x[start : start + BLOCK] @ y.T, DIGITS)
         right = text_of_image[start : start + BLOCK]
-        own = likeness[np.arange(len(right)), right]
+        own = similarity[np.arange(len(right)), right]
         np.maximum.at(best, right, own)
-        above = (likeness > own[:, None]) @ copies
-        beside = (likeness == own[:, None]) @ copies - copies[right]
+        above = (similarity > own[:, None]) @ copies
+        beside = (similarity == own[:, None]) @ copies - copies[right]
         to_text[start : start + BLOCK] = 1 + above + beside / 2
     above, beside = np.zeros(len(y)), np.zeros(len(y))
     for start in starts:
-        likeness = np.round(x[start : start + BLOCK] @ y.T, DIGITS)
+        similarity = np.round(x[start : start + BLOCK] @ y.T, DIGITS)
         right = text_of_image[start : start + BLOCK]
-        likeness[np.arange(len(right)), right] = -np.inf  # right images are not in the way
-        above += (likeness > best).sum(0)
-        beside += (likeness == best).sum(0)
+        similarity[np.arange(len(right)), right] = -np.inf  # right images are not in the way
+        above += (similarity > best).sum(0)
+        beside += (similarity == best).sum(0)
     return to_text, (1 + above + beside / 2)[text_of_image]
 
 

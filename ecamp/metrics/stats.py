@@ -29,27 +29,41 @@ class Metric:
 
     @classmethod
     def undefined(cls, reason: str) -> Metric:
-        """A metric that these data do not define."""
+        """Make a metric that these data do not define."""
         return cls(None, reason)
 
     @classmethod
     def of(cls, value: float, replicates: np.ndarray | None = None, reason: str = "") -> Metric:
-        """A metric, or an undefined one when the value is not finite."""
+        """Make a metric, or an undefined one when the value is not finite."""
         if not np.isfinite(value):
             return cls(None, reason or "undefined on these data")
         return cls(float(value), "", replicates)
 
     def interval(self, level: float = 0.95) -> tuple[float | None, float | None]:
-        """Percentile interval; (None, None) without enough defined replicates."""
-        if self.replicates is None:
-            return None, None
-        defined = self.replicates[np.isfinite(self.replicates)]
-        # A metric that is undefined on many resamples has no honest interval.
-        if len(defined) < max(20, 0.5 * len(self.replicates)):
-            return None, None
-        tail = (1 - level) / 2
-        low, high = np.quantile(defined, [tail, 1 - tail])
-        return float(low), float(high)
+        """Return the percentile interval, as `percentile_interval`."""
+        return percentile_interval(self.replicates, level)
+
+
+def percentile_interval(
+    replicates: np.ndarray | None, level: float = 0.95
+) -> tuple[float | None, float | None]:
+    """Compute the percentile interval of bootstrap replicates.
+
+    Args:
+        replicates: float64 (resamples,), NaN where the metric is undefined; None without resamples.
+
+    Returns:
+        (low, high); (None, None) without enough defined replicates.
+    """
+    if replicates is None:
+        return None, None
+    defined = replicates[np.isfinite(replicates)]
+    # A metric that is undefined on many resamples has no honest interval.
+    if len(defined) < max(20, 0.5 * len(replicates)):
+        return None, None
+    tail = (1 - level) / 2
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def resample_counts(patients: Sequence[str], resamples: int) -> np.ndarray:
@@ -57,10 +71,10 @@ def resample_counts(patients: Sequence[str], resamples: int) -> np.ndarray:
 
     Args:
         patients: Patient of each test image.
-        resamples: How many.
+        resamples: Number of resamples.
 
     Returns:
-        float32 (resamples, images): how often each image stands in each resample. All images of a
+        float32 (resamples, images): multiplicity of each image in each resample. All images of a
         patient share their count. The draw depends on the set of patient ids alone.
     """
     unique = sorted(set(patients))
@@ -75,7 +89,7 @@ def resample_counts(patients: Sequence[str], resamples: int) -> np.ndarray:
 
 
 def weighted_mean_replicates(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean of `values` (n,) in each resample; rows with value NaN do not take part.
+    """Average `values` (n,) in each resample; rows with value NaN do not take part.
 
     Returns:
         float64 (resamples,), NaN where no row is left.

@@ -9,29 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any
 
 from stevedore import NamedExtensionManager
 
-from ecamp.config import PluginRef, validate
+from ecamp.api.plugin import GROUPS, Plugin
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.config import validate
 from ecamp.errors import MissingError, UsageError, did_you_mean
-from ecamp.plugin.protocols import (
-    GROUPS,
-    Dataset,
-    Distiller,
-    EncoderPlugin,
-    Plugin,
-    PretextPlugin,
-    TaskPlugin,
-)
 
-BASES: dict[str, type[Plugin]] = {
-    "ecamp.encoders": EncoderPlugin,
-    "ecamp.pretext": PretextPlugin,
-    "ecamp.datasets": Dataset,
-    "ecamp.tasks": TaskPlugin,
-    "ecamp.distillers": Distiller,
+# Base class of each group, imported when a plugin is loaded: a listing needs no torch.
+BASES = {
+    "ecamp.encoders": "ecamp.api.encoder:EncoderPlugin",
+    "ecamp.pretext": "ecamp.api.pretext:PretextPlugin",
+    "ecamp.datasets": "ecamp.api.dataset:Dataset",
+    "ecamp.tasks": "ecamp.api.task:TaskPlugin",
+    "ecamp.distillers": "ecamp.api.distiller:Distiller",
 }
 
 
@@ -157,7 +151,8 @@ def _load(kind: str, group: str, point: metadata.EntryPoint) -> Any:
 
 
 def _check(kind: str, group: str, ref: PluginRef, cls: Any, any_variant: bool) -> type[Plugin]:
-    base = BASES[group]
+    module, _, name = BASES[group].partition(":")
+    base: type[Plugin] = getattr(import_module(module), name)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise UsageError(
             f"{kind}: '{ref.name}' is no {base.__name__}.", "Derive the class from it."
@@ -190,4 +185,6 @@ def make_plugin(group: str, ref: PluginRef) -> Any:
         MissingError, UsageError: As `load_plugin`; also for unknown or wrong options.
     """
     cls = load_plugin(group, ref)
-    return cls(validate(cls.Config, ref.options, f"options of {ref}"), ref.variant)
+    plugin = cls(validate(cls.Config, ref.options, f"options of {ref}"), ref.variant)
+    plugin.ref = ref
+    return plugin

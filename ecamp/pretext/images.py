@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ecamp.encoders.base import PatchEncoder
+from ecamp.api.encoder import PatchEncoder
 from ecamp.encoders.position import sincos_table
 
 

@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ecamp.encoders.base import Encoder, PatchEncoder
+from ecamp.api.encoder import Encoder, PatchEncoder
+from ecamp.api.plugin import PluginConfig
+from ecamp.api.pretext import Objective, PretextBatch, PretextContext, PretextPlugin, Preview
 from ecamp.ops.masked_mse import masked_mse
-from ecamp.plugin.protocols import PluginConfig, PretextPlugin
-from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
 from ecamp.pretext.images import (
     PatchDecoder,
     masked_panels,
@@ -19,7 +19,17 @@ from ecamp.pretext.images import (
 )
 
 
-class MAE(PretextPlugin):
+class MAEConfig(PluginConfig):
+    """Masking and decoder."""
+
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
+    norm_pix: bool = Field(default=True, description="normalise the target of each patch")
+    decoder_width: int = Field(default=96, ge=16, description="decoder token length")
+    decoder_depth: int = Field(default=2, ge=1, description="decoder blocks")
+    decoder_heads: int = Field(default=4, ge=1, description="decoder heads")
+
+
+class MAE(PretextPlugin[MAEConfig]):
     """Images alone."""
 
     summary = "masked autoencoder: reconstruct removed patches (images only)"
@@ -27,15 +37,6 @@ class MAE(PretextPlugin):
     citation = "He et al., Masked Autoencoders Are Scalable Vision Learners, CVPR 2022"
     needs = frozenset({"image"})
     requires = frozenset({"visible"})
-
-    class Config(PluginConfig):
-        """Masking and decoder."""
-
-        mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
-        norm_pix: bool = Field(default=True, description="normalise the target of each patch")
-        decoder_width: int = Field(default=96, ge=16, description="decoder token length")
-        decoder_depth: int = Field(default=2, ge=1, description="decoder blocks")
-        decoder_heads: int = Field(default=4, ge=1, description="decoder heads")
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:
         assert isinstance(encoder, PatchEncoder)
@@ -45,7 +46,7 @@ class MAE(PretextPlugin):
 class MAEObjective(Objective):
     """Encoder, decoder, masked mean squared error."""
 
-    def __init__(self, encoder: PatchEncoder, config: MAE.Config) -> None:
+    def __init__(self, encoder: PatchEncoder, config: MAEConfig) -> None:
         super().__init__()
         self.encoder: PatchEncoder = encoder
         self.config = config

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ecamp.encoders.base import Encoder
-from ecamp.plugin.protocols import PretextPlugin
-from ecamp.pretext.base import Objective, PretextContext
+from ecamp.api.encoder import Encoder
+from ecamp.api.pretext import Objective, PretextContext, PretextPlugin
 
 
 class NoPretext(PretextPlugin):
     """Leaves the encoder as it was drawn; its seed is the cell's seed."""
 
     summary = "no pre-training: random weights, one draw a seed"
+    trains = False
     licence = "Apache-2.0"
     citation = "the baseline"
     needs = frozenset()

@@ -6,13 +6,19 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ecamp.encoders.base import Encoder
+from ecamp.api.encoder import Encoder
+from ecamp.api.plugin import PluginConfig
+from ecamp.api.pretext import Objective, PretextContext, PretextPlugin
 from ecamp.errors import UsageError
-from ecamp.plugin.protocols import PluginConfig, PretextPlugin
-from ecamp.pretext.base import Objective, PretextContext
 
 
-class WeightsFile(PretextPlugin):
+class WeightsFileConfig(PluginConfig):
+    """Which file."""
+
+    path: str = Field(description="checkpoint: .pth or .safetensors")
+
+
+class WeightsFile(PretextPlugin[WeightsFileConfig]):
     """`weights?path=FILE`: what `ecamp weights inspect FILE` says is taken; needs a ViT."""
 
     summary = "weights from a file (published ECAMP, MRM, MAE; timm names), trains nothing"
@@ -20,11 +26,6 @@ class WeightsFile(PretextPlugin):
     citation = "that of the weights"
     needs = frozenset()
     requires = frozenset({"visible"})
-
-    class Config(PluginConfig):
-        """Which file."""
-
-        path: str = Field(description="checkpoint: .pth or .safetensors")
 
     def weights_file(self) -> Path:
         return Path(self.config.path).expanduser()

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ecamp.bench.store import read_predictions
+from ecamp.bench.run_folder import read_predictions
 from ecamp.errors import DataError, UsageError
 from ecamp.metrics.paired import delong_p, holm, mcnemar_p, wilcoxon_p
+from ecamp.metrics.stats import percentile_interval
 from ecamp.report.selection import Selection
-from ecamp.report.summary import CellResult, interval, read_run, two_sided
+from ecamp.report.summary import CellResult, read_run, two_sided
 
 PAIRED = ("dataset", "task", "protocol", "fraction", "seed")
 MODEL = ("encoder", "pretext")
@@ -182,7 +183,7 @@ def _row(
     ]
     low = high = p = None
     if spread[0] is not None and spread[1] is not None and len(spread[0]) == len(spread[1]):
-        low, high = interval(spread[1] - spread[0])
+        low, high = percentile_interval(spread[1] - spread[0])
         p = two_sided(spread[1] - spread[0])
     delta = None if means[0] is None or means[1] is None else means[1] - means[0]
     return Difference(

@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ecamp.api.distiller import Statement
+    from ecamp.distill.evaluate import Disagreement, Evaluation, Score
+    from ecamp.distill.weak_labels import WeakLabelRecall
     from ecamp.metrics.stats import Metric
-    from ecamp.text.distill.evaluate import Disagreement, Evaluation, Score
-    from ecamp.text.distill.statements import Statement
-    from ecamp.text.distill.weak import WeakRecall
 
 FREQUENT = 14  # kinds of disagreement that the page counts
 
@@ -39,7 +39,7 @@ class DistillReport:
     evaluations: Mapping[str, Evaluation]
     disagreements: Sequence[Disagreement]
     kappa: Mapping[str, Metric] = field(default_factory=dict)
-    weak: Mapping[str, Mapping[str, WeakRecall]] = field(default_factory=dict)
+    weak: Mapping[str, Mapping[str, WeakLabelRecall]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; null where a number is undefined."""

@@ -7,11 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ecamp.data.store import write_bytes
-from ecamp.report.costs import read_costs
+from ecamp.report.encoder_cost import read_costs
 from ecamp.report.pictures import bars, galleries
 from ecamp.report.ranks import rank_models
 from ecamp.report.summary import COLUMNS, Row, display, read_run, summarise
+from ecamp.storage.files import write_bytes
 
 
 def write_page(run: Path, baseline: str = "none") -> Path:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ecamp.errors import CorruptFileError
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.task import Overlay, TaskPlugin
+from ecamp.errors import CorruptFileError, EcampError
+from ecamp.metrics.surface import outline
 from ecamp.report.summary import CellResult, Row
 
 PALETTE = ("#4cc9f0", "#f72585", "#ffb703", "#80ed99", "#c77dff", "#ff7b00", "#48e5c2", "#ff5d8f")
 TILE = 176  # pixels of a picture's side
 SHOWN = 6  # images in the gallery
-SCORE_CUT = 0.4  # boxes below are not drawn
 MARK = {"better": "#157f3b", "worse": "#b3261e"}
 
 
 def bars(rows: list[Row]) -> str:
-    """One horizontal bar a row with its interval, the floor as a dashed line; an SVG."""
+    """Draw one horizontal bar per row with its interval, the floor as a dashed line, as SVG."""
     shown = [row for row in rows if row.value is not None]
     if not shown:
         return ""
@@ -36,7 +39,9 @@ def bars(rows: list[Row]) -> str:
         x = left + row.value * scale
         label = f"{row.pretext}, {100 * row.fraction:g} % labels"
         fill = "#c9ccd3" if row.below_floor else MARK.get(row.verdict, "#5b6b8c")
-        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{_text(label)}</text>')
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(label, quote=False)}</text>'
+        )
         parts.append(f'<rect x="{left}" y="{y}" width="{row.value * scale:.1f}" height="16" rx="2" '
                      f'fill="{fill}"/>')  # fmt: skip
         end = x
@@ -55,16 +60,12 @@ def bars(rows: list[Row]) -> str:
             f'aria-label="scores with 95 % intervals">{"".join(parts)}</svg>')  # fmt: skip
 
 
-def _text(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 @dataclass(frozen=True)
 class Gallery:
     """Pictures of one data set.
 
     Attributes:
-        columns: Headings: image, truth, then one a pretext.
+        columns: Headings: image, truth, then one per pretext.
         lines: Per image: its id, the pictures as data URIs.
         legend: (class, colour).
     """
@@ -77,7 +78,10 @@ class Gallery:
 
 
 def galleries(run: Path, cells: list[CellResult]) -> list[Gallery]:
-    """One gallery a data set and task (seg, det): the largest fraction and first seed of each pretext."""
+    """Make one gallery per data set and task: the largest fraction and first seed of each pretext.
+
+    A task without `overlay`, or whose plugin is not installed any more, has none.
+    """
     out = []
     for file in sorted((run / "gallery").glob("*.npz")):
         with np.load(file, allow_pickle=False) as stored:
@@ -86,11 +90,22 @@ def galleries(run: Path, cells: list[CellResult]) -> list[Gallery]:
                 [str(i) for i in stored["ids"]],
                 str(stored["dataset"]),
             )
-        for task in ("seg", "det"):
+        for task in dict.fromkeys(cell.result["cell"]["task"] for cell in cells):
             chosen = _choose(cells, name, task)
-            if chosen:
-                out.append(_gallery(run, images, ids, name, task, chosen))
+            plugin = _task_plugin(task)
+            if chosen and plugin is not None:
+                out.append(_gallery(run, images, ids, name, plugin, chosen))
     return [g for g in out if g.lines]
+
+
+def _task_plugin(name: str) -> TaskPlugin | None:
+    from ecamp.plugin.host import make_plugin
+
+    try:
+        plugin: TaskPlugin = make_plugin("ecamp.tasks", PluginRef(name=name))
+    except EcampError:
+        return None
+    return plugin if type(plugin).overlay is not TaskPlugin.overlay else None
 
 
 def _choose(cells: list[CellResult], dataset: str, task: str) -> list[dict[str, Any]]:
@@ -111,10 +126,10 @@ def _gallery(
     images: np.ndarray,
     ids: list[str],
     name: str,
-    task: str,
+    task: TaskPlugin,
     chosen: list[dict[str, Any]],
 ) -> Gallery:
-    from ecamp.bench.store import read_predictions
+    from ecamp.bench.run_folder import read_predictions
 
     stored = []
     for cell in chosen:
@@ -124,61 +139,39 @@ def _gallery(
             continue
     lines: list[tuple[str, list[str]]] = []
     classes = [str(c) for c in stored[0]["classes"]] if stored else []
-    for at, key in enumerate(ids):
-        places = [list(map(str, s["ids"])).index(key) if key in s["ids"] else -1 for s in stored]
-        if not places or min(places) < 0 or len(lines) == SHOWN:
+    for position, key in enumerate(ids):
+        index = [list(map(str, s["ids"])).index(key) if key in s["ids"] else -1 for s in stored]
+        if not index or min(index) < 0 or len(lines) == SHOWN:
             continue
-        truth = _marks(stored[0], places[0], task, truth=True)
+        overlays = [task.overlay(s, s, i) for s, i in zip(stored, index, strict=True)]
+        truth = overlays[0][0]
         if not truth:
             continue
-        pictures = [_picture(images[at], []), _picture(images[at], truth)]
-        for s, place in zip(stored, places, strict=True):
-            pictures.append(_picture(images[at], _marks(s, place, task, truth=False)))
-        lines.append((key, pictures))
+        drawn = [Overlay(), truth, *(predicted for _, predicted in overlays)]
+        lines.append((key, [_picture(images[position], overlay) for overlay in drawn]))
     legend = [(c, PALETTE[k % len(PALETTE)]) for k, c in enumerate(classes)]
-    return Gallery(name, task, ["image", "truth", *(c["pretext"] for c in chosen)], lines, legend)
+    headings = ["image", "truth", *(c["pretext"] for c in chosen)]
+    return Gallery(name, task.ref.name, headings, lines, legend)
 
 
-def _marks(s: dict[str, np.ndarray], place: int, task: str, truth: bool) -> list[tuple[int, Any]]:
-    """(class, mask) or (class, box) of one image."""
-    if task == "seg":
-        masks = s["target" if truth else "mask"][place]
-        return [(k, layer) for k, layer in enumerate(masks) if layer.any()]
-    if truth:
-        at = s["gt_image_index"] == place
-        return list(zip(s["gt_labels"][at].tolist(), s["gt_boxes"][at].tolist(), strict=True))
-    at = (s["image_index"] == place) & (s["scores"] >= SCORE_CUT)
-    return list(zip(s["labels"][at].tolist(), s["boxes"][at].tolist(), strict=True))
-
-
-def _picture(image: np.ndarray, marks: list[tuple[int, Any]]) -> str:
-    """An image with masks (tinted, outlined) and boxes drawn over it, as a PNG data URI."""
+def _picture(image: np.ndarray, overlay: Overlay) -> str:
+    """Draw masks (tinted, outlined) and boxes over an image; return it as a PNG data URI."""
     size = image.shape[0]
     grey = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
     canvas = Image.fromarray(np.ascontiguousarray(grey)).resize(
         (TILE, TILE), Image.Resampling.BICUBIC
     )
-    for kind, mark in marks:
-        colour = PALETTE[kind % len(PALETTE)]
-        if isinstance(mark, np.ndarray):
-            layer = Image.fromarray((mark * 255).astype(np.uint8)).resize((TILE, TILE))
-            inside = np.asarray(layer) > 127
-            edge = inside & ~_eroded(inside)
-            tint = Image.new("RGB", (TILE, TILE), colour)
-            alpha = Image.fromarray(np.where(edge, 255, np.where(inside, 70, 0)).astype(np.uint8))
-            canvas.paste(tint, mask=alpha)
-        else:
-            box = [float(v) * TILE / size for v in mark]
-            if box[2] > box[0] and box[3] > box[1]:
-                ImageDraw.Draw(canvas).rectangle(box, outline=colour, width=2)
+    for class_index, mask in overlay.masks:
+        layer = Image.fromarray((mask * 255).astype(np.uint8)).resize((TILE, TILE))
+        inside = np.asarray(layer) > 127
+        tint = Image.new("RGB", (TILE, TILE), PALETTE[class_index % len(PALETTE)])
+        alpha = np.where(outline(inside), 255, np.where(inside, 70, 0)).astype(np.uint8)
+        canvas.paste(tint, mask=Image.fromarray(alpha))
+    for class_index, corners in overlay.boxes:
+        box = [float(v) * TILE / size for v in corners]
+        if box[2] > box[0] and box[3] > box[1]:
+            colour = PALETTE[class_index % len(PALETTE)]
+            ImageDraw.Draw(canvas).rectangle(box, outline=colour, width=2)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _eroded(inside: np.ndarray) -> np.ndarray:
-    padded = np.pad(inside, 1)
-    out = inside.copy()
-    for dy, dx in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        out &= padded[dy : dy + inside.shape[0], dx : dx + inside.shape[1]]
-    return out

@@ -10,8 +10,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
-from ecamp.report.summary import CellResult, interval, mean_over_seeds
+from ecamp.metrics.stats import percentile_interval
+from ecamp.report.summary import CellResult, mean_over_seeds
 
 PLACE = ("dataset", "split_hash", "task", "protocol", "fraction")
 
@@ -65,7 +67,7 @@ def rank_models(cells: list[CellResult]) -> tuple[list[Rank], int]:
     spread = _mean_of_defined(np.array(spreads)) if whole else None
     out = []
     for i, model in enumerate(models):
-        low, high = interval(None if spread is None else spread[i])
+        low, high = percentile_interval(None if spread is None else spread[i])
         first = None
         if spread is not None and (defined := np.isfinite(spread[i])).any():
             first = float((spread[i] <= spread.min(0) + 1e-12)[defined].mean())
@@ -82,10 +84,8 @@ def _mean_of_defined(ranks: np.ndarray) -> np.ndarray:
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:
-    """Rank of each row in each column of (models, resamples); NaN where a score is NaN."""
-    better = (scores[None] > scores[:, None]).sum(1)
-    equal = (scores[None] == scores[:, None]).sum(1) - 1
-    return np.where(np.isfinite(scores).all(0), 1 + better + equal / 2, np.nan)
+    """Rank the rows of each column of (models, resamples), 1 = highest; NaN where a score is NaN."""
+    return np.where(np.isfinite(scores).all(0), rankdata(-scores, axis=0), np.nan)
 
 
 def format_ranks(ranks: list[Rank], places: int) -> list[str]:

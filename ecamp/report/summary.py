@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ecamp.metrics.paired import holm
+from ecamp.metrics.stats import percentile_interval
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,12 @@ class Row:
 
 
 def read_run(path: Path) -> tuple[list[CellResult], list[str]]:
-    """Read all finished cells of a run; a damaged one is named and left out."""
+    """Read all finished cells of a run, in the order of its plan; damaged ones are named and left out."""
     cells, warnings = [], []
-    for folder in sorted((path / "cells").glob("*")):
+    order = _planned_order(path)
+    for folder in sorted(
+        (path / "cells").glob("*"), key=lambda f: (order.get(f.name, len(order)), f)
+    ):
         file = folder / "result.json"
         if not file.exists():
             continue
@@ -101,8 +105,20 @@ def read_run(path: Path) -> tuple[list[CellResult], list[str]]:
     return cells, warnings
 
 
+def _planned_order(path: Path) -> dict[str, int]:
+    """Number the cells of `plan.json`; empty where it cannot be read."""
+    try:
+        plan = json.loads((path / "plan.json").read_text(encoding="utf-8"))
+        return {cell["id"]: index for index, cell in enumerate(plan["cells"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def summarise(cells: list[CellResult], baseline: str = "none") -> list[Row]:
-    """Group cells into rows, sorted by data set, task, protocol, fraction, encoder, pretext."""
+    """Group cells into rows, sorted by data set, task, protocol, encoder, fraction, pretext.
+
+    Tasks keep the order in which `cells` first name them: that of the recipe.
+    """
     groups: dict[tuple[Any, ...], list[CellResult]] = defaultdict(list)
     floors: dict[tuple[Any, ...], list[CellResult]] = defaultdict(list)
     for cell in cells:
@@ -113,9 +129,9 @@ def summarise(cells: list[CellResult], baseline: str = "none") -> list[Row]:
         else:
             groups[(*split, c["protocol"], c["encoder"], c["fraction"], c["pretext"])].append(cell)
     rows = [_row(key, members, groups, floors, baseline) for key, members in groups.items()]
-    order = {"cls": 0, "seg": 1, "det": 2}
+    tasks = {task: index for index, task in enumerate(dict.fromkeys(row.task for row in rows))}
     rows.sort(
-        key=lambda r: (r.dataset, r.place, order.get(r.task, 9), r.task, r.protocol, r.encoder, r.fraction,
+        key=lambda r: (r.dataset, r.place, tasks[r.task], r.protocol, r.encoder, r.fraction,
                        r.pretext != baseline, r.pretext)
     )  # fmt: skip
     return _holm(rows)
@@ -131,16 +147,6 @@ def mean_over_seeds(members: list[CellResult]) -> tuple[float | None, np.ndarray
     return float(np.mean(values)), np.mean(parts, axis=0) if same else None
 
 
-def interval(replicates: np.ndarray | None) -> tuple[float | None, float | None]:
-    if replicates is None:
-        return None, None
-    defined = replicates[np.isfinite(replicates)]
-    if len(defined) < max(20, 0.5 * len(replicates)):
-        return None, None
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _row(
     key: tuple[Any, ...],
     members: list[CellResult],
@@ -151,7 +157,7 @@ def _row(
     dataset, protocol_id, split_hash, task, protocol, encoder, fraction, pretext = key
     first = members[0].result
     value, replicates = mean_over_seeds(members)
-    low, high = interval(replicates)
+    low, high = percentile_interval(replicates)
     values = [m.result["metrics"][first["primary"]]["value"] for m in members]
     sd = float(np.std(values, ddof=1)) if value is not None and len(values) > 1 else None
     delta = delta_low = delta_high = p = None
@@ -171,7 +177,7 @@ def _row(
             delta = mine - base
             if my_spread is not None and base_spread is not None:
                 difference = my_spread - base_spread
-                delta_low, delta_high = interval(difference)
+                delta_low, delta_high = percentile_interval(difference)
                 p = two_sided(difference)
     floor_name, floor = _best_floor(
         floors.get((dataset, protocol_id, split_hash, task, fraction), [])

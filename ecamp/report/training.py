@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ecamp.data.store import write_bytes
+from ecamp.storage.files import write_bytes
 
 WORDS = 2  # entities a sample whose attention is shown
 SIDE, GAP, TITLE, CAPTION, HEAD = 1.75, 0.1, 0.24, 0.36, 0.36  # inches of the picture's parts

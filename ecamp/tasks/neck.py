@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ecamp.encoders.base import Features
+from ecamp.api.encoder import Features
 
 
 class Standardise(nn.Module):

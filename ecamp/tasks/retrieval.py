@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ecamp.api.encoder import DualEncoder, Encoder
+from ecamp.api.task import Inputs, TaskPlugin, TaskSplit, distinct_texts
 from ecamp.data.arrays import Arrays
-from ecamp.encoders.base import DualEncoder, Encoder
 from ecamp.metrics.retrieval import score_retrieval
 from ecamp.metrics.stats import Metric
-from ecamp.plugin.protocols import TaskPlugin
-from ecamp.tasks.base import Inputs, TaskSplit, distinct_texts
 
 BATCH = 64  # texts embedded at once
 
@@ -24,7 +23,7 @@ class Retrieval(TaskPlugin):
 
     summary = "image <-> report retrieval by an encoder with a text side"
     licence = "Apache-2.0"
-    citation = "EVALUATION: recall at 1, 5, 10 and median rank, both directions"
+    citation = "recall at 1, 5, 10 and median rank, both directions: docs/evaluation.md"
     needs = "report"
     primary = "mean_recall"
     protocols = ("zero-shot",)

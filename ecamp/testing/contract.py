@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ecamp.config import PluginRef
+from ecamp.api.dataset import SPLITS
+from ecamp.api.distiller import DESCRIPTORS, POLARITIES, Distilled, Report
+from ecamp.api.encoder import DualEncoder, Encoder, Features, PatchEncoder
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.data.arrays import check_records, check_sample, materialise
-from ecamp.datasets.phantom import PhantomDataset
-from ecamp.encoders.base import DualEncoder, Encoder, Features, PatchEncoder
+from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
+from ecamp.distill.sources import as_report
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import SPLITS
-from ecamp.text.distill.sources import as_report
-from ecamp.text.distill.statements import DESCRIPTORS, POLARITIES, Distilled, Report
+from ecamp.train.pairs import PairDataset, PairSubset, make_batches
 from ecamp.train.recipe import PretrainRecipe
-from ecamp.train.source import Part, Source, make_batches
 
 
 def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
@@ -168,10 +168,10 @@ def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
     plugin = make_plugin("ecamp.pretext", ref)
     if ref.name == "none" or plugin.weights_file() is not None:
         return
-    data = PhantomDataset(PhantomDataset.Config(pretrain=16, train=0, val=0, test=0))
+    data = PhantomDataset(PhantomConfig(pretrain=16, train=0, val=0, test=0))
     arrays = materialise(data, 64, splits=["pretrain"], cache=cache, workers=1)
     encoder_ref = PluginRef.parse("vit-micro?image_size=32&width=32&depth=1&heads=2")
-    source = Source([Part(arrays, np.arange(len(arrays)))])
+    source = PairDataset([PairSubset(arrays, np.arange(len(arrays)))])
     (batch,) = make_batches(source, PretrainRecipe(batch_size=8, scale=2), 0)
     losses = []
     for _ in range(2):
@@ -213,8 +213,8 @@ def check_distiller(ref: PluginRef, cache: Path | None = None) -> None:
 
     def distil(asked: Sequence[Report]) -> list[Distilled]:
         plugin = make_plugin("ecamp.distillers", ref)
-        assert plugin.decisive() == make_plugin("ecamp.distillers", ref).decisive(), (
-            f"{ref}: decisive() is not stable"
+        assert plugin.identity_fields() == make_plugin("ecamp.distillers", ref).identity_fields(), (
+            f"{ref}: identity_fields() is not stable"
         )
         return list(plugin.distill(iter(asked)))
 

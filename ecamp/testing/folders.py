@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ecamp.config import PluginRef
-from ecamp.data.folders import IMAGE_SUFFIXES
+from ecamp.api.dataset import Record
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.errors import DataError, EcampError, MissingError
+from ecamp.io.folders import IMAGE_SUFFIXES
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Record
 
 
 def check_folder(name: str, tables: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ecamp.encoders.base import Features
+from ecamp.api.encoder import Features
 
 
 def check_schedule(rates: Sequence[float], end: float = 0.05) -> None:

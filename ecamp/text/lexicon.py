@@ -9,9 +9,9 @@ import yaml
 from pydantic import Field
 from tokenizers import Tokenizer
 
+from ecamp.api.plugin import PluginConfig
 from ecamp.config import Model, identity, validate
 from ecamp.errors import MissingError, UsageError, did_you_mean
-from ecamp.plugin.protocols import PluginConfig
 
 FOLDERS = {"lexicon": "lexicons", "cues": "cues"}
 

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from tokenizers import Tokenizer
 
+from ecamp.api.plugin import PluginConfig
 from ecamp.ops.mask_tokens import BOUNDARY, CONTINUATION, ENTITY, SPECIAL, TEMPLATE, MaskTables
-from ecamp.plugin.protocols import PluginConfig
 from ecamp.text.lexicon import form_tokens, load_lexicon
 from ecamp.text.tokenizer import SPECIALS, token_id
 

@@ -53,7 +53,7 @@ def _headings(report: str) -> Iterator[re.Match[str]]:
         at = report.find(":", before)
 
 
-def told_spans(report: str) -> list[tuple[str, int, int]]:
+def findings_spans(report: str) -> list[tuple[str, int, int]]:
     """The sections that say what the image shows: findings and impression.
 
     Some reports name both in one heading (`FINDINGS AND IMPRESSION`), or say `CONCLUSION`. Where
@@ -77,6 +77,6 @@ def split_sections(report: str) -> dict[str, str]:
     return {name: " ".join(texts) for name, texts in parts.items()}
 
 
-def told(report: str) -> str:
+def findings_text(report: str) -> str:
     """The texts of `told_spans`, headings left out, white space folded."""
-    return " ".join(_SPACE.sub(" ", report[start:end]) for _, start, end in told_spans(report))
+    return " ".join(_SPACE.sub(" ", report[start:end]) for _, start, end in findings_spans(report))

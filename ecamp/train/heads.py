@@ -9,47 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ecamp.data.augment import Augmentation
-from ecamp.encoders.base import Encoder, Features
+from ecamp.api.encoder import Encoder, Features
 from ecamp.errors import EcampError
-from ecamp.plugin.protocols import PluginConfig
-from ecamp.train.memory import out_of_memory, tell_halving
+from ecamp.train.head_recipe import FINETUNE_CHECKS, HeadRecipe
+from ecamp.train.oom import out_of_memory, report_halving
 from ecamp.train.optim import adamw, layer_scales, set_lr
 from ecamp.train.schedule import warmup_cosine
-
-FINETUNE_CHECKS = 5
-
-
-class HeadRecipe(PluginConfig):
-    """Optimisation of a head, and under `finetune` of the encoder; one recipe for all encoders."""
-
-    steps: int = Field(default=150, ge=1, description="optimiser steps")
-    batch_size: int = Field(default=64, ge=1, description="images a step")
-    lr: float | None = Field(
-        default=None, gt=0, description="peak learning rate of the head; by default the head's own"
-    )
-    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of steps with rising rate")
-    weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")
-    checks: int | None = Field(
-        default=None,
-        ge=1,
-        description="times validation is looked at, the best kept; by default 1 (the last weights) "
-        f"for a frozen encoder, {FINETUNE_CHECKS} for finetune",
-    )
-    patience: int = Field(
-        default=0, ge=0, description="looks without a new best that end the training; 0: never"
-    )
-    encoder_lr_scale: float = Field(default=0.1, gt=0, description="encoder's rate / head's rate")
-    layer_decay: float = Field(
-        default=0.75, gt=0, le=1, description="rate of an encoder layer / rate of the layer above"
-    )
-    augment: Augmentation | None = Field(
-        default=Augmentation(), description="of finetune; a frozen encoder's features are cached"
-    )
 
 
 class Model(nn.Module):
@@ -148,7 +116,7 @@ def _gradients(
                     "Take a smaller encoder or image size, or end what else uses the memory.",
                 ) from error
         parts *= 2
-        tell_halving("head training", len(index) // parts)
+        report_halving("head training", len(index) // parts)
 
 
 def train_head(

@@ -18,15 +18,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ecamp.api.pretext import Objective, PretextBatch
 from ecamp.config import identity
-from ecamp.data.store import append_line, atomic_path, write_json
 from ecamp.errors import CorruptFileError, EcampError
-from ecamp.pretext.base import Objective, PretextBatch
-from ecamp.train.memory import keep_heap, out_of_memory
+from ecamp.storage.files import append_line, atomic_path, write_json
+from ecamp.train.oom import keep_freed_memory, out_of_memory
 from ecamp.train.optim import adamw, layer_scales, set_lr
+from ecamp.train.pairs import PairDataset, make_batches
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.schedule import warmup_cosine
-from ecamp.train.source import Source, make_batches
 
 Losses = dict[str, float]
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -126,7 +126,7 @@ def move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 def pretrain(
     objective: Objective,
-    source: Source,
+    source: PairDataset,
     recipe: PretrainRecipe,
     folder: Path,
     key: str,
@@ -151,7 +151,7 @@ def pretrain(
     Raises:
         EcampError: When the loss is not finite; names the samples and keeps the last good weights.
     """
-    keep_heap()
+    keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     weights, info = folder / "weights.safetensors", folder / "pretrain.json"
     if weights.exists() and info.exists():
@@ -183,7 +183,7 @@ def pretrain(
         save_file(trainer.encoder_state(), temporary)
     write_json(
         info,
-        {"key": key, "steps": trainer.total, "recipe": recipe.decisive(), "last": losses,
+        {"key": key, "steps": trainer.total, "recipe": recipe.identity_fields(), "last": losses,
          **objective.state_extra()},
     )  # fmt: skip
     write_json(folder / "time.json", {"seconds": time.monotonic() - began, "from_step": start})
@@ -207,7 +207,7 @@ def _update(trainer: Trainer, batches: list[PretextBatch], recipe: PretrainRecip
 
 
 def _not_finite(
-    losses: Losses, step: int, batches: list[PretextBatch], source: Source, folder: Path
+    losses: Losses, step: int, batches: list[PretextBatch], source: PairDataset, folder: Path
 ) -> EcampError:
     ids = source.names([i for batch in batches for i in batch.index.tolist()])
     file = folder / "not-finite.json"
@@ -278,4 +278,4 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
 
 def pretrain_key(parts: dict[str, object], recipe: PretrainRecipe) -> str:
     """Identity of a pre-training: all that decides its weights."""
-    return identity({"pretrain": 4, "recipe": recipe.decisive(), **parts})
+    return identity({"pretrain": 4, "recipe": recipe.identity_fields(), **parts})

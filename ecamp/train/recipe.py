@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from pydantic import Field
 
+from ecamp.api.plugin import PluginConfig
 from ecamp.config import load_recipe
 from ecamp.errors import UsageError, did_you_mean
-from ecamp.plugin.protocols import PluginConfig
 
 
 def native_precision() -> str:
@@ -65,7 +65,7 @@ class PretrainRecipe(PluginConfig):
         default=20.0, gt=0, description="time between checkpoints; does not touch the result"
     )
 
-    def decisive(self) -> dict[str, object]:
+    def identity_fields(self) -> dict[str, object]:
         """The fields that decide the weights."""
         return self.model_dump(exclude={"checkpoint_seconds"})
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.bench import estimate
-from ecamp.bench.cost import cell_kind
-from ecamp.bench.estimate import Cost, Line, clock, estimate_cost, format_cost
+from ecamp.bench.estimate import Cost, Line, estimate_cost, format_cost, format_duration
 from ecamp.bench.plan import EVAL_SPLITS, Plan, make_plan
+from ecamp.bench.run_folder import RunFolder
 from ecamp.bench.runner import Runner
-from ecamp.bench.store import RunFolder
 from ecamp.cli import run
-from ecamp.config import BenchSpec, PluginRef, validate
+from ecamp.config import BenchSpec, validate
 from ecamp.data.arrays import materialise
 from ecamp.datasets.phantom import PhantomDataset
 from ecamp.plugin.host import make_plugin
@@ -63,8 +63,8 @@ def test_each_part_is_counted_once(tmp_path: Path) -> None:
     assert features.seconds == pytest.approx(9.6)
     vector, maps = 4 * 32, 2 * 32 * 16  # one level of a ViT of depth 1
     assert features.bytes == 3 * 32 * (vector + maps)
-    assert line(cost, "cls linear").seconds == 4 * estimate.ROUGH["linear"]
-    assert line(cost, "seg frozen").seconds == 4 * estimate.ROUGH["frozen"]
+    assert line(cost, "cls linear").seconds == 4 * estimate.DEFAULT_CELL_SECONDS["linear"]
+    assert line(cost, "seg frozen").seconds == 4 * estimate.DEFAULT_CELL_SECONDS["frozen"]
     pixels = [x.bytes for x in cost.lines if x.what.startswith("decode")]
     masks = len(PhantomDataset(PhantomDataset.Config()).info.mask_classes)
     assert pixels == [12 * 64**2 * (1 + masks), 32 * 32**2 * (1 + masks)]
@@ -83,13 +83,13 @@ def test_what_is_there_costs_nothing_and_what_was_measured_is_used(tmp_path: Pat
     assert (done.seconds, done.bytes) == (0.0, 0)
     assert all(x.done == x.count for x in done.lines)
     # One cell is gone: features and weights are there, and its time is known.
-    cell = next(c for c in plan.cells if c.task == "seg" and c.pretext == "mae")
+    cell = next(c for c in plan.cells if c.task.ref.name == "seg" and c.pretext == "mae")
     (folder.cell(cell.key) / "result.json").unlink()
     cost = estimate_cost(plan, folder.path, cache)
     assert line(cost, "features").done == line(cost, "features").count == 1
     assert line(cost, "pretrain").done == 1
     told = [
-        json.loads(f.read_text())["timings"].get(cell_kind(cell))
+        json.loads(f.read_text())["timings"].get(cell.timing_key)
         for f in folder.path.glob("cells/*/run.json")
     ]
     times = [t for t in told if t is not None]
@@ -167,7 +167,7 @@ def test_memory_that_runs_out_is_said_with_what_to_do(
 
 
 def test_how_it_is_shown() -> None:
-    assert [clock(s) for s in (0, 1, 60, 61, 3600, 5_400)] == [
+    assert [format_duration(s) for s in (0, 1, 60, 61, 3600, 5_400)] == [
         "0:00", "0:01", "0:01", "0:02", "1:00", "1:30",
     ]  # fmt: skip
     cost = Cost((Line("pretrain a", 3, 1, 50.0, 100.0, 2 * 10**9, "measured"),

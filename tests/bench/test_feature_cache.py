@@ -14,21 +14,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ecamp.api.encoder import Encoder, EncoderPlugin, Features
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.bench import feature_cache, features
-from ecamp.bench.feature_cache import FeatureCache, Frozen, feature_key, weights_digest
-from ecamp.bench.features import feature_specs, fill_features, take
+from ecamp.bench.feature_cache import CachedFeatures, FeatureCache, feature_key, weights_digest
+from ecamp.bench.features import feature_specs, fill_features, select_rows
 from ecamp.cli import run
-from ecamp.config import PluginRef
 from ecamp.data.arrays import Arrays, materialise
-from ecamp.data.cache import list_entries, remove
 from ecamp.data.normalise import normaliser
-from ecamp.encoders.base import Encoder, Features
 from ecamp.errors import EcampError, UsageError
 from ecamp.plugin.host import make_plugin
+from ecamp.storage.cache import list_entries, remove
 
 VIT = PluginRef.parse("vit-micro?width=32&depth=2&heads=2&image_size=32&patch_size=8")
 CNN = PluginRef.parse("timm/resnet10t?image_size=32")
 BOTH = frozenset({"pooled", "pyramid"})
+
+
+def plugin(ref: PluginRef) -> EncoderPlugin:
+    return make_plugin("ecamp.encoders", ref)
 
 
 def build(ref: PluginRef = VIT, seed: int = 0) -> Encoder:
@@ -57,10 +61,12 @@ def test_cold_warm_and_no_cache_give_the_same_bits_as_the_encoder(
 ) -> None:
     encoder = build(ref)
     said: list[str] = []
-    cold = FeatureCache(tmp_path, said.append).get(encoder, ref, arrays, BOTH, "x")
-    warm = FeatureCache(tmp_path, said.append).get(encoder, ref, arrays, BOTH, "x")
+    cold = FeatureCache(tmp_path, said.append).get(encoder, plugin(ref), arrays, BOTH, "x")
+    warm = FeatureCache(tmp_path, said.append).get(encoder, plugin(ref), arrays, BOTH, "x")
     monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", "0")
-    none = FeatureCache(tmp_path / "other", said.append).get(encoder, ref, arrays, BOTH, "x")
+    none = FeatureCache(tmp_path / "other", said.append).get(
+        encoder, plugin(ref), arrays, BOTH, "x"
+    )
     assert [f.origin for f in (cold, warm, none)] == ["computed", "disk", "computed"]
     assert not (tmp_path / "other").exists()
     assert said == []
@@ -111,27 +117,30 @@ def test_batch_size_and_threads_matter_no_more_than_rounding(
 def test_the_key_holds_all_that_decides_and_nothing_else(
     arrays: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = feature_key(build(), VIT, arrays)
-    assert feature_key(build(), VIT, replace(arrays, ids=(), skipped=("a",))) == base
-    assert feature_key(build(), PluginRef(name="vit-micro", options=VIT.options), arrays) == base
+    base = feature_key(build(), plugin(VIT), arrays)
+    assert feature_key(build(), plugin(VIT), replace(arrays, ids=(), skipped=("a",))) == base
+    assert (
+        feature_key(build(), plugin(PluginRef(name="vit-micro", options=VIT.options)), arrays)
+        == base
+    )
     changed = build()
     with torch.no_grad():
         next(changed.parameters()).view(-1)[0] += 1e-6
     info = arrays.info
     others = {
-        feature_key(build(seed=1), VIT, arrays),
-        feature_key(changed, VIT, arrays),
-        feature_key(build(), PluginRef.parse(f"{VIT}&heads=4"), arrays),
-        feature_key(build(), VIT, replace(arrays, key="other")),
-        feature_key(build(), VIT, replace(arrays, info=replace(info, mean=(0.4,)))),
-        feature_key(build(), VIT, replace(arrays, info=replace(info, std=(0.4,)))),
-        feature_key(build(), VIT, replace(arrays, info=replace(info, colour="rgb"))),
+        feature_key(build(seed=1), plugin(VIT), arrays),
+        feature_key(changed, plugin(VIT), arrays),
+        feature_key(build(), plugin(PluginRef.parse(f"{VIT}&heads=4")), arrays),
+        feature_key(build(), plugin(VIT), replace(arrays, key="other")),
+        feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, mean=(0.4,)))),
+        feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, std=(0.4,)))),
+        feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, colour="rgb"))),
     }
     monkeypatch.setattr(torch, "__version__", "9.9")
-    others.add(feature_key(build(), VIT, arrays))
+    others.add(feature_key(build(), plugin(VIT), arrays))
     monkeypatch.undo()
     monkeypatch.setattr(feature_cache, "FORMAT", -1)
-    others.add(feature_key(build(), VIT, arrays))
+    others.add(feature_key(build(), plugin(VIT), arrays))
     assert len(others) == 9
     assert base not in others
 
@@ -164,7 +173,7 @@ def test_a_damaged_file_is_noticed_said_and_made_again(
 ) -> None:
     encoder = build()
     first = filled(encoder, arrays, features.BATCH)
-    FeatureCache(tmp_path).get(encoder, VIT, arrays, BOTH, "x")
+    FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x")
     path = entry(tmp_path) / "features.safetensors"
     content = bytearray(path.read_bytes())
     if how == "flip":
@@ -180,7 +189,7 @@ def test_a_damaged_file_is_noticed_said_and_made_again(
         meta = json.loads((entry(tmp_path) / "meta.json").read_text())
         (entry(tmp_path) / "meta.json").write_text(json.dumps({**meta, "reads": 3}))
     said: list[str] = []
-    again = FeatureCache(tmp_path, said.append).get(encoder, VIT, arrays, BOTH, "x")
+    again = FeatureCache(tmp_path, said.append).get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert again.origin == "computed"
     assert torch.equal(again.features.pooled, first["pooled"])
     assert torch.equal(again.features.pyramid[1], first["pyramid.1"])
@@ -188,17 +197,20 @@ def test_a_damaged_file_is_noticed_said_and_made_again(
     assert str(entry(tmp_path)) in said[0]
     assert "damaged" in said[0]
     said.clear()
-    assert FeatureCache(tmp_path, said.append).get(encoder, VIT, arrays, BOTH, "x").origin == "disk"
+    assert (
+        FeatureCache(tmp_path, said.append).get(encoder, plugin(VIT), arrays, BOTH, "x").origin
+        == "disk"
+    )
     assert said == []
 
 
 def test_an_encoder_whose_code_changed_is_noticed(arrays: Arrays, tmp_path: Path) -> None:
     encoder = build()
-    FeatureCache(tmp_path).get(encoder, VIT, arrays, BOTH, "x")
+    FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x")
     forward = encoder.forward
     encoder.forward = lambda images: forward(images.flip(-1))  # type: ignore[method-assign]
     said: list[str] = []
-    found = FeatureCache(tmp_path, said.append).get(encoder, VIT, arrays, BOTH, "x")
+    found = FeatureCache(tmp_path, said.append).get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert found.origin == "computed"
     assert "its code has changed" in said[0]
     assert torch.equal(found.features.pooled, filled(encoder, arrays, features.BATCH)["pooled"])
@@ -209,19 +221,19 @@ def test_only_what_is_read_is_stored_and_too_little_is_made_again_whole(
 ) -> None:
     encoder, said = build(), []
     cache = FeatureCache(tmp_path, said.append)
-    small = cache.get(encoder, VIT, arrays, frozenset({"pooled"}), "x")
+    small = cache.get(encoder, plugin(VIT), arrays, frozenset({"pooled"}), "x")
     path = entry(tmp_path) / "features.safetensors"
     assert set(load_file(path)) == {"pooled"}
     assert small.features.pyramid == ()
-    whole = cache.get(encoder, VIT, arrays, BOTH, "x")
+    whole = cache.get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert whole.origin == "computed"
     assert set(load_file(path)) == {"pooled", "pyramid.0", "pyramid.1"}
     assert torch.equal(whole.features.pooled, small.features.pooled)
-    again = cache.get(encoder, VIT, arrays, frozenset({"pooled"}), "x")
+    again = cache.get(encoder, plugin(VIT), arrays, frozenset({"pooled"}), "x")
     assert again.origin == "disk"
     assert len(again.features.pyramid) == 2
     assert said == []
-    key = feature_key(encoder, VIT, arrays)
+    key = feature_key(encoder, plugin(VIT), arrays)
     assert cache.holds(key, BOTH)
     assert not cache.holds("other", BOTH)
 
@@ -230,11 +242,11 @@ def test_beyond_the_limit_features_stay_in_memory_and_that_is_said_once(
     arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, said = build(), []
-    wanted = FeatureCache(tmp_path / "a").get(encoder, VIT, arrays, BOTH, "x")
+    wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", "0.00005")
     cache = FeatureCache(tmp_path / "b", said.append)
     for _ in range(2):
-        found = cache.get(encoder, VIT, arrays, BOTH, "vit on phantom")
+        found = cache.get(encoder, plugin(VIT), arrays, BOTH, "vit on phantom")
         assert found.origin == "computed"
         assert same(found.features, wanted.features)
     assert list_entries(tmp_path / "b") == []
@@ -244,7 +256,7 @@ def test_beyond_the_limit_features_stay_in_memory_and_that_is_said_once(
     for bad in ("much", "-1", "nan"):
         monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", bad)
         with pytest.raises(UsageError, match="ECAMP_FEATURE_CACHE_GB"):
-            cache.get(encoder, VIT, arrays, BOTH, "x")
+            cache.get(encoder, plugin(VIT), arrays, BOTH, "x")
 
 
 @pytest.mark.parametrize("when", ["create_tensors", "sync", "write_meta"])
@@ -252,7 +264,7 @@ def test_a_full_disk_loses_nothing(
     when: str, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, said = build(), []
-    wanted = FeatureCache(tmp_path / "a").get(encoder, VIT, arrays, BOTH, "x")
+    wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     passes: list[int] = []
 
     def full(*args: Any, **more: Any) -> None:
@@ -264,7 +276,7 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(feature_cache, when, full)
     monkeypatch.setattr(feature_cache, "fill_features", counted)
-    found = FeatureCache(tmp_path / "b", said.append).get(encoder, VIT, arrays, BOTH, "x")
+    found = FeatureCache(tmp_path / "b", said.append).get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert same(found.features, wanted.features)
     assert passes == [1]  # computed once, whenever the disk was full
     assert "No space left on device" in said[0]
@@ -282,7 +294,7 @@ def test_memory_that_runs_out_ends_in_smaller_batches(arrays: Arrays, tmp_path: 
         return forward(images)
 
     encoder.forward = limited  # type: ignore[method-assign]
-    found = FeatureCache(tmp_path).get(encoder, VIT, arrays, BOTH, "x").features
+    found = FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x").features
     assert torch.equal(found.pooled, wanted["pooled"])
 
     def never(images: torch.Tensor) -> Features:
@@ -296,13 +308,15 @@ def test_memory_that_runs_out_ends_in_smaller_batches(arrays: Arrays, tmp_path: 
     seen: list[int] = []
     encoder.forward = never  # type: ignore[method-assign]
     with pytest.raises(EcampError, match="batch of one"):
-        FeatureCache(tmp_path / "b").get(encoder, VIT, arrays, BOTH, "x")
+        FeatureCache(tmp_path / "b").get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert [p for p in (tmp_path / "b" / "features").iterdir() if p.suffix != ".lock"] == []
 
 
 def test_features_in_use_are_not_collected(arrays: Arrays, tmp_path: Path) -> None:
     encoder = build()
-    found: Frozen | None = FeatureCache(tmp_path).get(encoder, VIT, arrays, BOTH, "vit on x")
+    found: CachedFeatures | None = FeatureCache(tmp_path).get(
+        encoder, plugin(VIT), arrays, BOTH, "vit on x"
+    )
     (item,) = list_entries(tmp_path)
     assert (item.label, item.busy) == ("vit on x", True)
     assert not remove(item.folder)
@@ -316,7 +330,7 @@ def _get(root: Path, arrays_root: Path, queue: Any) -> None:
         "ecamp.datasets", PluginRef.parse("phantom?pretrain=4&train=24&val=8&test=9")
     )
     arrays = materialise(data, 32, splits=["train", "val", "test"], cache=arrays_root, workers=1)
-    queue.put(FeatureCache(root).get(build(), VIT, arrays, BOTH, "x").origin)
+    queue.put(FeatureCache(root).get(build(), plugin(VIT), arrays, BOTH, "x").origin)
 
 
 def test_of_two_processes_one_computes_and_the_other_waits(tmp_path: Path) -> None:
@@ -335,23 +349,23 @@ def test_of_two_processes_one_computes_and_the_other_waits(tmp_path: Path) -> No
 
 
 def test_a_run_of_neighbours_is_taken_without_a_copy(arrays: Arrays, tmp_path: Path) -> None:
-    found = FeatureCache(tmp_path).get(build(), VIT, arrays, BOTH, "x").features
+    found = FeatureCache(tmp_path).get(build(), plugin(VIT), arrays, BOTH, "x").features
     for rows in ([3, 4, 5], [5, 4, 3], [3], [3, 5], [3, 3, 4], list(range(41))):
-        part = take(found, np.array(rows))
+        part = select_rows(found, np.array(rows))
         assert torch.equal(part.pooled, found.pooled[torch.tensor(rows)])
         assert torch.equal(part.pyramid[1], found.pyramid[1][torch.tensor(rows)])
         shared = (
             part.pooled.untyped_storage().data_ptr() == found.pooled.untyped_storage().data_ptr()
         )
         assert shared == (rows == sorted(set(rows)) and rows[-1] - rows[0] == len(rows) - 1)
-    assert len(take(found, np.zeros(0, np.int64)).pooled) == 0
+    assert len(select_rows(found, np.zeros(0, np.int64)).pooled) == 0
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="needs Linux")
 def test_warm_features_are_mapped_not_read(arrays: Arrays, tmp_path: Path) -> None:
     encoder = build()
-    FeatureCache(tmp_path).get(encoder, VIT, arrays, BOTH, "x")
-    found = FeatureCache(tmp_path).get(encoder, VIT, arrays, BOTH, "x")
+    FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x")
+    found = FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x")
     with open("/proc/self/smaps") as maps:
         assert str(entry(tmp_path) / "features.safetensors") in maps.read()
     assert found.features.pooled.shape[0] == len(arrays)

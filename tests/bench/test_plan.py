@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ecamp.bench.plan import make_plan
-from ecamp.bench.store import RunFolder
+from ecamp.bench.run_folder import RunFolder
 from ecamp.config import BenchSpec, validate
 from ecamp.errors import CorruptFileError, EcampError, MissingError, UsageError
 
@@ -25,7 +25,7 @@ def _ids(**values: Any) -> set[str]:
 
 def test_the_default_recipe_is_the_advertised_one():
     plan = make_plan(BenchSpec())
-    assert {c.task for c in plan.cells} == {"cls", "seg", "det"}
+    assert {c.task.ref.name for c in plan.cells} == {"cls", "seg", "det"}
     assert {c.pretext for c in plan.cells if not c.floor} == {"none", "mae", "ecamp"}
     assert {c.seed for c in plan.cells if not c.floor} == {0, 1, 2}
     assert {c.fraction for c in plan.cells} == {0.1, 1.0}

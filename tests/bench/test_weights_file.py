@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.cli import run
-from ecamp.config import PluginRef
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.plugin import host
 from ecamp.plugin.host import make_plugin

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ecamp.cli import run
-from ecamp.data.cache import Use
+from ecamp.storage.cache import EntryLease
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_gc_keeps_what_is_in_use_and_takes_leftovers(
     used = next(p for p in cache.glob("features/*") if p.is_dir())
     (cache / "arrays" / ".abc.half").mkdir()
     (cache / "arrays" / "gone.lock").touch()
-    use = Use(used)
+    use = EntryLease(used)
     code, out, err = go(capsys, "gc", "--cache", cache, "--max-size", "0")
     assert code == 0
     assert [p for p in cache.glob("*/*") if p.is_dir()] == [used]

@@ -116,8 +116,8 @@ def test_an_unwritable_run_folder_is_named(
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which only Linux has")
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ecamp.data.store import append_line
     from ecamp.errors import EcampError
+    from ecamp.storage.files import append_line
 
     with pytest.raises(EcampError, match="No space left"):
         append_line(Path("/dev/full"), {"event": "x"})

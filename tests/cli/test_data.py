@@ -72,8 +72,8 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_legend_of_many_classes_has_all_of_them() -> None:
     """On lines of the sheet's width: 22 names are wider than two tiles."""
+    from ecamp.report.contact_sheet import Tile, contact_sheet
     from ecamp.report.pictures import PALETTE
-    from ecamp.report.sheet import Tile, contact_sheet
 
     tile = Tile(np.zeros((8, 8, 1), np.uint8), ("name",))
     sheet = np.asarray(contact_sheet([tile, tile], [f"a long finding {k}" for k in range(22)]))
@@ -171,7 +171,7 @@ def test_prepare_then_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "12 made, 0 kept, 0 bad" in capsys.readouterr().out
     assert run(args) == 0
     assert "0 made, 12 kept, 0 bad" in capsys.readouterr().out
-    assert run(["data", "check", f"rsna?root={out}&protocol=mgca-det"]) == 0
+    assert run(["data", "check", f"rsna?root={out}&splits=mgca-det"]) == 0
     (release.root / "stage_2_train_images/bad.dcm").write_bytes(b"torn")
     assert run(args) == 1
     assert "bad.dcm" in capsys.readouterr().out

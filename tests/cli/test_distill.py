@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ecamp.cli import run
-from ecamp.text.distill.gold import sentence_digest
-from ecamp.text.distill.sinks import read_distilled
+from ecamp.distill.gold import sentence_digest
+from ecamp.distill.sinks import read_distilled
 
 TESTS = Path(__file__).parents[1] / "text" / "distill"
 CSV = """uid,Problems,findings,impression
@@ -128,7 +128,7 @@ def test_a_data_set_with_reports_is_a_source(capsys) -> None:
     small = "phantom?pretrain=20&train=0&val=0&test=0"
     code, _, err = _go(capsys, small, "-o", "d.jsonl", "--with", "toy")
     assert code == 0, err
-    from ecamp.config import PluginRef
+    from ecamp.api.plugin_ref import PluginRef
     from ecamp.plugin.host import make_plugin
 
     records = make_plugin("ecamp.datasets", PluginRef.parse(small)).records()

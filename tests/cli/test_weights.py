@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.cli import run
-from ecamp.config import PluginRef
 from ecamp.plugin.host import make_plugin
 
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from ecamp.config import PluginRef
+from ecamp.api.plugin import GROUPS
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.plugin.host import list_plugins
-from ecamp.plugin.protocols import GROUPS
 from ecamp.testing.contract import check_plugin
 
 REAL = Path(__file__).parents[1] / "datasets"
 
 # Plugin -> one-line references to check it by; small, and every family by a ViT and a CNN.
 PRESETS = [
-    "ecamp-released", "mrm-like", "ecamp-uniform-masking", "ecamp-no-rebalance",
+    "ecamp-published", "mrm-like", "ecamp-uniform-masking", "ecamp-no-rebalance",
     "ecamp-global-fusion", "ecamp-fine-fusion", "ecamp-no-text", "ecamp-no-super-resolution",
     "ecamp-random-window", "ecamp-small-window", "ecamp-loss-on-all",
 ]  # fmt: skip
@@ -33,7 +33,7 @@ EXAMPLES = {
     },
     "ecamp.pretext": {"none": ["none"], "mae": ["mae", "mae?norm_pix=false"],
                       "ecamp": ["ecamp", "ecamp?super_resolution=false&rebalance=false",
-                                "ecamp?fidelity=released"],
+                                "ecamp-published"],
                       "weights": ["weights?path=any.safetensors"],
                       **{name: [name] for name in PRESETS}},
     "ecamp.datasets": {

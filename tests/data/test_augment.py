@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecamp.data.augment import Augmentation, Warp, draw
+from ecamp.data.augment import Warp, sample_augmentation
+from ecamp.data.augmentation import Augmentation
 
 SIDE = 64
 
@@ -36,7 +37,7 @@ def test_box_and_mask_stay_on_what_they_mark(
 ) -> None:
     image, mask, box = _film(x, y, x + width, y + height)
     how = Augmentation(crop=0.5, jitter=0.0, flip=True)
-    warp = draw(1, how, torch.Generator().manual_seed(seed))
+    warp = sample_augmentation(1, how, torch.Generator().manual_seed(seed))
     warp = Warp(warp.crop, torch.tensor([flip]), warp.contrast, warp.light)
     seen = warp.images(image)[0, :, :, 0] > 100
     marked = warp.masks(mask)[0, 0].numpy()
@@ -55,7 +56,9 @@ def test_an_image_that_is_not_moved_stays_as_it_is() -> None:
     rng = np.random.Generator(np.random.Philox(0))
     images = rng.integers(0, 256, (3, 20, 20, 3)).astype(np.uint8)
     masks = rng.random((3, 5, 20, 20)) < 0.3
-    warp = draw(3, Augmentation(crop=1.0, jitter=0.0), torch.Generator().manual_seed(0))
+    warp = sample_augmentation(
+        3, Augmentation(crop=1.0, jitter=0.0), torch.Generator().manual_seed(0)
+    )
     np.testing.assert_allclose(warp.images(images), images, atol=1e-3)
     assert np.array_equal(warp.masks(masks).numpy(), masks)
     boxes = torch.tensor([[1.0, 2.0, 10.0, 20.0]])
@@ -63,14 +66,16 @@ def test_an_image_that_is_not_moved_stays_as_it_is() -> None:
 
 
 def test_by_default_sides_are_kept() -> None:
-    warp = draw(500, Augmentation(), torch.Generator().manual_seed(0))
+    warp = sample_augmentation(500, Augmentation(), torch.Generator().manual_seed(0))
     assert not warp.flip.any()
-    mirrored = draw(500, Augmentation(flip=True), torch.Generator().manual_seed(0)).flip
+    mirrored = sample_augmentation(
+        500, Augmentation(flip=True), torch.Generator().manual_seed(0)
+    ).flip
     assert 0.4 < float(mirrored.float().mean()) < 0.6
 
 
 def test_proportions_are_kept_and_the_crop_lies_inside() -> None:
-    warp = draw(1000, Augmentation(crop=0.3), torch.Generator().manual_seed(3))
+    warp = sample_augmentation(1000, Augmentation(crop=0.3), torch.Generator().manual_seed(3))
     x0, y0, x1, y1 = warp.crop.unbind(1)
     torch.testing.assert_close(x1 - x0, y1 - y0)
     assert (warp.crop >= 0).all()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ecamp.data.audit_dataset import audit_dataset
+from ecamp.audit.dataset import audit_dataset
 from ecamp.datasets.covid_idc import CLASSES, CovidIDC, class_of
 from ecamp.errors import DataError
 from tests.datasets.releases import covid_idc, lines
@@ -51,7 +51,7 @@ def test_views_and_classes(tmp_path: Path) -> None:
         assert labels[name] == ((0, 0, 1) if label else (0, 1, 0))
     every = make(release.root, views="all")
     assert {r.id for r in every.records()} - release.labels.keys() == {"a-2020_01_28-L.jpeg"}
-    assert every.info.protocol == "covid-idc/ecamp+all-views"
+    assert every.info.split_id == "covid-idc/ecamp+all-views"
     patients: dict[str, set[str]] = {}
     for record in every.records():
         patients.setdefault(record.patient, set()).add(record.split)

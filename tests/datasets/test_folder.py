@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.bench.plan import make_plan
-from ecamp.config import BenchSpec, PluginRef, validate
+from ecamp.config import BenchSpec, validate
 from ecamp.data.arrays import materialise
-from ecamp.data.table import read_table
 from ecamp.errors import DataError, EcampError
+from ecamp.io.table import read_table
 from ecamp.plugin.host import make_plugin, skip_bad_rows
 from ecamp.testing.contract import check_plugin
 from ecamp.testing.folders import check_spelling

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecamp.data.audit_dataset import audit_dataset
+from ecamp.api.dataset import Record
+from ecamp.audit.dataset import audit_dataset
 from ecamp.datasets.iu_xray import FINDINGS, IUXray, labels_of, report_of, uid_of
 from ecamp.errors import DataError, MissingError, UsageError
-from ecamp.plugin.protocols import Record
 from tests.datasets import releases
 from tests.datasets.releases import IU_STUDIES, Release, paint
 
@@ -115,7 +115,7 @@ def test_our_split_keeps_identical_reports_together(real: Path) -> None:
 
 def test_the_split_of_r2gen_and_its_leak(real: Path) -> None:
     split = {r["uid"]: r["r2gen_split"] for r in rows(real, "r2gen_split.csv")}
-    dataset = make(real, protocol="r2gen", views="all")
+    dataset = make(real, splits="r2gen", views="all")
     assert {r.patient: r.split for r in dataset.records()} == split
     text = {row["uid"]: folded(row) for row in rows(real, "indiana_reports.csv")}
     trained = {text[uid] for uid, s in split.items() if s == "train"} - {""}
@@ -124,8 +124,8 @@ def test_the_split_of_r2gen_and_its_leak(real: Path) -> None:
     says = f"the reports of {leaked} of 396 test examinations stand word for word in train"
     assert says in dataset.info.flaws
     assert any("the protocol has 4,138 / 592 / 1,180" in flaw for flaw in dataset.info.flaws)
-    assert dataset.info.protocol == "iu-xray/r2gen"
-    assert make(real, protocol="r2gen").info.protocol == "iu-xray/r2gen+frontal"
+    assert dataset.info.split_id == "iu-xray/r2gen"
+    assert make(real, splits="r2gen").info.split_id == "iu-xray/r2gen+frontal"
     assert not [f for f in audit_dataset(dataset, images=False) if f.severity == "leak"]
 
 
@@ -272,7 +272,7 @@ def test_an_annotation_that_is_none(tmp_path: Path, text: str) -> None:
 
 def test_no_split_of_r2gen(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"found no annotation\.json or r2gen_split\*\.csv"):
-        make(releases.iu_kaggle(tmp_path), protocol="r2gen").records()
+        make(releases.iu_kaggle(tmp_path), splits="r2gen").records()
 
 
 def test_pretraining_reads_pairs(tmp_path: Path) -> None:

@@ -11,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecamp.data.images import fit_mask, read_mask
+from ecamp.api.dataset import Sample
 from ecamp.datasets.jsrt import JSRT, ORGANS, nodule_box
 from ecamp.datasets.montgomery import Montgomery
-from ecamp.datasets.outlined import OutlinedDataset, right_first
-from ecamp.datasets.released import ReleasedDataset
+from ecamp.datasets.organ_masks import OrganMaskDataset, right_first
+from ecamp.datasets.public import PublicDataset
 from ecamp.datasets.shenzhen import Shenzhen
 from ecamp.errors import DataError, UsageError
-from ecamp.plugin.protocols import Sample
+from ecamp.io.images import fit_mask, read_mask
 from tests.datasets import releases
 from tests.datasets.releases.lungs import NODULES, UNOUTLINED, organs
 from tests.datasets.test_release_traps import make
 
 
-def lungs(dataset: ReleasedDataset, k: int) -> Sample:
+def lungs(dataset: PublicDataset, k: int) -> Sample:
     return dataset.load(dataset.records()[k], 64)
 
 
@@ -114,7 +114,7 @@ def test_lungs_apart_or_together(tmp_path: Path) -> None:
     )  # fmt: skip
     joined = make(apart, lungs="together")
     assert make(kaggle).info.mask_classes == joined.info.mask_classes == ("lung",)
-    assert make(kaggle).info.protocol == joined.info.protocol == "montgomery/ecamp+together"
+    assert make(kaggle).info.split_id == joined.info.split_id == "montgomery/ecamp+together"
     for k in range(len(joined.records())):
         one, other = lungs(joined, k).mask, lungs(make(kaggle), k).mask
         assert np.array_equal(one, other)  # type: ignore[arg-type]
@@ -194,7 +194,7 @@ NUMBERS = [*range(1, 7), 8, 11, 13, *range(15, 18), *range(19, 25), *range(26, 3
            282, 289, 294, 301, 309, 311, 313, 316, 331, 334, 338, 348, 350, 352, 354, 362, 367, 369, 372,
            375, 383, 387, 390, 393, 399]  # fmt: skip
 
-NUMBERED: dict[str, tuple[type[OutlinedDataset], list[str]]] = {
+NUMBERED: dict[str, tuple[type[OrganMaskDataset], list[str]]] = {
     "montgomery": (Montgomery, [f"MCUCXR_{k:04}_{int(k > 103)}" for k in NUMBERS]),
     "shenzhen": (Shenzhen, [f"CHNCXR_{k:04}_{int(k > 326)}" for k in range(1, 663)]),
     "jsrt": (
@@ -211,8 +211,8 @@ def test_the_whole_set_has_the_counts_and_splits_that_are_told(tmp_path: Path, n
     for film in names:
         (tmp_path / "images").mkdir(exist_ok=True)
         (tmp_path / f"images/{film}.png").touch()
-    for protocol, told in cls.protocols.items():
-        dataset = cls(cls.Config(root=str(tmp_path), protocol=protocol))
+    for protocol, told in cls.named_splits.items():
+        dataset = cls(cls.Config(root=str(tmp_path), splits=protocol))
         assert dataset.info.flaws == told.flaws
         positive = Counter(r.split for r in dataset.records() if r.labels == (1,))
         assert told.counts
@@ -229,9 +229,9 @@ def test_the_folds_of_scr(tmp_path: Path) -> None:
         release = releases.jsrt_png(tmp_path / protocol, protocol)
         for record in make(release).records():
             assert (record.split == "test") == (int(record.id[-1]) % 2 == parity)
-    assert sum(JSRT.protocols["scr"].counts or ()) == 247
-    assert (JSRT.protocols["scr"].counts or ())[2] == 123
-    assert (JSRT.protocols["scr-reverse"].counts or ())[2] == 124
+    assert sum(JSRT.named_splits["scr"].counts or ()) == 247
+    assert (JSRT.named_splits["scr"].counts or ())[2] == 123
+    assert (JSRT.named_splits["scr-reverse"].counts or ())[2] == 124
 
 
 def test_notes_are_neither_read_nor_told(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecamp.config import PluginRef
+from ecamp.api.dataset import Dataset
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.errors import DataError, EcampError, MissingError
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import Dataset
 from ecamp.testing.contract import check_plugin
 from ecamp.testing.folders import check_archive
 

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from ecamp.api.dataset import Dataset, Record, Sample
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.cli import run
-from ecamp.config import PluginRef
 from ecamp.data.arrays import Arrays, materialise
-from ecamp.data.pack import META, pack, pack_masks, unpack_masks
 from ecamp.errors import CorruptFileError, DataError, MissingError, UsageError
+from ecamp.export.pack import META, pack
 from ecamp.plugin.host import list_plugins, make_plugin
-from ecamp.plugin.protocols import Dataset, Record, Sample
+from ecamp.storage.bits import pack_bits, unpack_bits
 from ecamp.testing.contract import check_plugin
 
 pytestmark = pytest.mark.skipif(
@@ -93,7 +94,7 @@ def test_a_bench_on_it_gives_the_same_scores(packed: Path, tmp_path: Path) -> No
         assert run([
             "bench", "--datasets", name, "--encoders",
             "vit-micro?width=32&depth=1&heads=2&image_size=64&patch_size=16", "--pretext", "none",
-            "--tasks", "cls", "--protocols", "linear", "--fractions", "1", "--seeds", "0", "--bootstrap",
+            "--tasks", "cls", "--named_splits", "linear", "--fractions", "1", "--seeds", "0", "--bootstrap",
             "100", "--run", str(folder),
         ]) == 0  # fmt: skip
         found = [json.loads(p.read_text()) for p in sorted(folder.glob("cells/*/result.json"))]
@@ -161,9 +162,9 @@ def test_colour_masks_boxes_and_bad_images(folder_set: str, tmp_path: Path) -> N
 
 @given(arrays(bool, st.tuples(st.integers(1, 3), *[st.shared(st.integers(1, 9), key="side")] * 2)))
 def test_masks_as_bits_come_back(masks: np.ndarray) -> None:
-    bits = pack_masks(masks)
+    bits = pack_bits(masks)
     assert bits.shape == (len(masks), -(-masks[0].size // 8))
-    assert np.array_equal(unpack_masks(bits, masks.shape[1]), masks)
+    assert np.array_equal(unpack_bits(bits, masks.shape), masks)
 
 
 # --- interruption and damage --------------------------------------------------------------------

@@ -93,8 +93,8 @@ def test_tested_on_labels_of_physicians(tmp_path: Path) -> None:
             about = f"{k},{k}.png,0,20140915,{k // 4},PA,MONOCHROME2,,{method},['normal'],"
             table.write(f"{about}\n")
     every, strict = make(release.root), PadChest(PadChest.Config(root=str(release.root)))
-    assert every.info.protocol == "padchest/ecamp+all-labels"
-    assert strict.info.protocol == "padchest/ecamp"
+    assert every.info.split_id == "padchest/ecamp+all-labels"
+    assert strict.info.split_id == "padchest/ecamp"
     splits = {r.id: r.split for r in every.records()}
     kept = {n: s for n, s in splits.items() if s == "train" or by[n] == "Physician"}
     assert {r.id: r.split for r in strict.records()} == kept

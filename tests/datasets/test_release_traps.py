@@ -1,4 +1,4 @@
-"""What goes wrong with the published chest sets: options, bad rows, wrong files; and their protocols."""
+"""What goes wrong with the published chest sets: options, bad rows, wrong files; and their named_splits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecamp.data.audit_dataset import audit_dataset
-from ecamp.data.rle import decode_rle
+from ecamp.audit.dataset import audit_dataset
 from ecamp.data.splits import split_hash
 from ecamp.datasets.chestxray14 import ChestXray14
 from ecamp.datasets.chexpert import CheXpert
@@ -26,16 +25,17 @@ from ecamp.datasets.medmnist import MedMNIST
 from ecamp.datasets.montgomery import Montgomery
 from ecamp.datasets.object_cxr import ObjectCXR, shapes
 from ecamp.datasets.padchest import PadChest
-from ecamp.datasets.released import ReleasedDataset
+from ecamp.datasets.public import PublicDataset
 from ecamp.datasets.rsna import DETAILED, RSNA, mgca_split
 from ecamp.datasets.shenzhen import Shenzhen
 from ecamp.datasets.siim import SIIM
 from ecamp.datasets.vindr import VinDrCXR
 from ecamp.errors import DataError, EcampError, MissingError, UsageError
+from ecamp.io.rle import decode_rle
 from tests.datasets import releases
 from tests.datasets.releases import Release, lines
 
-CLASSES: dict[str, type[ReleasedDataset]] = {
+CLASSES: dict[str, type[PublicDataset]] = {
     c.name: c
     for c in (
         *(ChestXray14, CheXpert, RSNA, SIIM, COVIDx, ObjectCXR, MedMNIST),
@@ -44,7 +44,7 @@ CLASSES: dict[str, type[ReleasedDataset]] = {
 }
 
 
-def make(release: Release, **options: Any) -> ReleasedDataset:
+def make(release: Release, **options: Any) -> PublicDataset:
     """Without the plugin host, so that no installation is needed."""
     name, _, variant = release.name.partition("/")
     cls = CLASSES[name]
@@ -53,7 +53,7 @@ def make(release: Release, **options: Any) -> ReleasedDataset:
     return cls(config, variant or None)
 
 
-# --- protocols and options ----------------------------------------------------------------------
+# --- named_splits and options ----------------------------------------------------------------------
 
 
 def test_the_mgca_split_at_its_full_size() -> None:
@@ -86,8 +86,8 @@ def test_lateral_films(tmp_path: Path) -> None:
     assert len(every.records()) == 7
     assert [r.id for r in every.records() if "lateral" in r.id and r not in frontal.records()]
     assert not any("lateral" in record.id for record in frontal.records())
-    assert frontal.info.protocol == "chexpert/official-test+frontal"
-    valid = make(release, protocol="official-valid").records()
+    assert frontal.info.split_id == "chexpert/official-test+frontal"
+    valid = make(release, splits="official-valid").records()
     assert {r.id for r in valid if r.split == "test"} == set(releases.chexpert_labels("valid"))
 
 
@@ -147,15 +147,15 @@ def test_lists_are_found_around_the_images(tmp_path: Path, monkeypatch: pytest.M
 def test_official_lists_of_nih_are_not_taken_for_published_ones(tmp_path: Path) -> None:
     release = releases.nih_original(tmp_path)
     with pytest.raises(MissingError, match=r"no lists in .*the folder holds Data_Entry_2017\.csv"):
-        make(release, protocol="mrm").records()
+        make(release, splits="mrm").records()
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"protocol": "offical"}, "no protocol 'offical'.*Did you mean 'official'"),
-        ({"percent": 10, "protocol": "official"}, "'official' is not read from lists"),
-        ({"lists": "auto", "protocol": "official"}, "'official' is not read from lists"),
+        ({"splits": "offical"}, "no protocol 'offical'.*Did you mean 'official'"),
+        ({"percent": 10, "splits": "official"}, "'official' is not read from lists"),
+        ({"lists": "auto", "splits": "official"}, "'official' is not read from lists"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -168,7 +168,7 @@ def test_options_that_do_not_go_together(
 def test_flaws_that_are_known_and_that_are_seen(tmp_path: Path) -> None:
     leaky = make(releases.siim_ecamp(tmp_path / "a")).info
     assert leaky.leaks
-    assert leaky.protocol == "siim/mrm+10%"
+    assert leaky.split_id == "siim/mrm+10%"
     assert "618 of 672" in leaky.flaws[0]
     assert "1 of 3 test images: the image or its patient is in train too" in leaky.flaws
     assert "2 / 3 images in val / test, the protocol has 1,898 / 1,904" in leaky.flaws
@@ -189,11 +189,11 @@ def test_a_hash_tells_other_images_of_the_same_number(
     from dataclasses import replace
 
     release = releases.rsna_benchx(tmp_path)
-    known = replace(RSNA.protocols["benchx"], counts=(6, 2, 4))
-    monkeypatch.setattr(RSNA, "protocols", {"benchx": known})
+    known = replace(RSNA.named_splits["benchx"], counts=(6, 2, 4))
+    monkeypatch.setattr(RSNA, "named_splits", {"benchx": known})
     assert any("other images than the protocol's" in flaw for flaw in make(release).info.flaws)
     digest = split_hash(list(releases.RSNA_SPLITS), list(releases.RSNA_SPLITS.values()))
-    monkeypatch.setattr(RSNA, "protocols", {"benchx": replace(known, hash=digest)})
+    monkeypatch.setattr(RSNA, "named_splits", {"benchx": replace(known, hash=digest)})
     assert make(release).info.flaws == ()
 
 
@@ -296,9 +296,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
     folder = tmp_path / "RSNA_Pneumonia"
     for name in ("train", "val", "test"):
         lines(folder / f"{name}.pkl", ["cos"])
-    with pytest.raises(
-        DataError, match=r"(?s)pickles are not read.*protocol=mgca-det without lists"
-    ):
+    with pytest.raises(DataError, match=r"(?s)pickles are not read.*splits=mgca-det without lists"):
         make(release, lists=str(folder)).records()
     assert len(make(release).records()) == 12
 
@@ -308,7 +306,7 @@ def test_masks_of_rows_that_were_drawn_apart(tmp_path: Path) -> None:
     for build in (releases.siim_gloria, releases.siim_rows_drawn):
         release = build(tmp_path / build.__name__)
         dataset = make(release)
-        whole = make(release, protocol="ecamp", lists=None)
+        whole = make(release, splits="ecamp", lists=None)
         masks: dict[str, Any] = {}
         for record in dataset.records():
             mask = dataset.load(record, 64).mask

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecamp.config import PluginRef
+from ecamp.api.dataset import Dataset
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.data.arrays import check_records
 from ecamp.errors import EcampError, MissingError
 from ecamp.plugin.host import list_plugins, make_plugin
-from ecamp.plugin.protocols import Dataset
 from ecamp.testing.contract import check_plugin
 from ecamp.testing.folders import check_archive, check_root, check_spelling, check_twice
 from tests.datasets.releases import BRIGHT, RELEASES, Release
@@ -76,7 +76,7 @@ def test_every_protocol_has_a_folder(tmp_path: Path) -> None:
         dataset = make(build(tmp_path / str(k)))
         covered.setdefault(type(dataset), set()).add(dataset.info.version.split("+")[0])
     for kind, names in covered.items():
-        lacking = set(kind.protocols) - names - {"official-valid"}
+        lacking = set(kind.named_splits) - names - {"official-valid"}
         lacking -= {"official"} if kind.name == "object-cxr" else set()
         assert not lacking, f"{kind.name}: no folder for {lacking}"
 

@@ -13,10 +13,10 @@ import pytest
 from pycocotools.coco import COCO
 
 from ecamp.cli import run
-from ecamp.data.prepare import prepare
 from ecamp.datasets.vindr import VinDrCXR
-from ecamp.datasets.vindr_tables import KAGGLE, LOCAL, WHOLE
+from ecamp.datasets.vindr_annotations import KAGGLE, LOCAL, WHOLE
 from ecamp.errors import DataError, MissingError
+from ecamp.export.png import prepare
 from tests.datasets import releases
 from tests.datasets.releases import Release
 from tests.datasets.releases.release import paint
@@ -284,7 +284,7 @@ def test_tables_without_their_folder(tmp_path: Path) -> None:
 
 def test_kaggles_table_alone_means_kaggle(tmp_path: Path) -> None:
     root = releases.vindr_kaggle(tmp_path).root
-    assert VinDrCXR(VinDrCXR.Config(root=str(root))).protocol_name == "kaggle"
+    assert VinDrCXR(VinDrCXR.Config(root=str(root))).splits_name == "kaggle"
     out = tmp_path / "out"
     command = [
         "data",
@@ -303,4 +303,4 @@ def test_kaggles_table_alone_means_kaggle(tmp_path: Path) -> None:
     assert len(coco.imgs) == len(made.records())
     assert len(coco.anns) == sum(len(record.payload.boxes) for record in made.records()) > 0
     official = releases.vindr_official(tmp_path / "official").root
-    assert VinDrCXR(VinDrCXR.Config(root=str(official))).protocol_name == "official"
+    assert VinDrCXR(VinDrCXR.Config(root=str(official))).splits_name == "official"

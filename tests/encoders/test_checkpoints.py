@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ecamp.config import PluginRef
-from ecamp.encoders.base import Encoder
+from ecamp.api.encoder import Encoder
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.encoders.checkpoints import (
     change_channels,
     convert,

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from ecamp.config import PluginRef
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.encoders.hf_clip import CLIPFolder
 from ecamp.errors import DataError, MissingError
 from ecamp.testing.contract import check_encoder
@@ -75,8 +75,8 @@ def test_both_sides_are_clips_own(clip: CLIPModel) -> None:
     unit = torch.nn.functional.normalize
     torch.testing.assert_close(unit(images), expected.image_embeds)
     torch.testing.assert_close(unit(said), expected.text_embeds)
-    likeness = encoder.logit_scale * unit(images) @ unit(said).T
-    torch.testing.assert_close(likeness, expected.logits_per_image)
+    similarity = encoder.logit_scale * unit(images) @ unit(said).T
+    torch.testing.assert_close(similarity, expected.logits_per_image)
 
 
 def test_long_reports_are_cut_not_refused(clip: CLIPModel) -> None:
@@ -102,14 +102,14 @@ def test_frozen_features_are_frozen(clip: CLIPModel) -> None:
 def test_it_is_known_by_content_not_by_place(
     clip: CLIPModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = _plugin().decisive()
+    first = _plugin().identity_fields()
     assert str(tmp_path) not in str(first)
     elsewhere = tmp_path / "elsewhere"
     _write(elsewhere / "tiny")
     monkeypatch.setenv("ECAMP_MODELS", str(elsewhere))
-    assert _plugin().decisive() == first
+    assert _plugin().identity_fields() == first
     _write(elsewhere / "tiny", seed=1)
-    assert _plugin().decisive() != first
+    assert _plugin().identity_fields() != first
 
 
 def test_what_is_wrong_with_a_folder_is_named(

@@ -20,12 +20,12 @@ def _ranks_plainly(images: np.ndarray, texts: np.ndarray, of: np.ndarray) -> tup
         return round(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)), 9)
 
     n = len(images)
-    likeness = [[cosine(images[i], texts[of[j]]) for j in range(n)] for i in range(n)]
+    similarity = [[cosine(images[i], texts[of[j]]) for j in range(n)] for i in range(n)]
     to_text, to_image = [], []
     for asked in range(n):
         for table, out in (
-            (likeness[asked], to_text),
-            ([likeness[i][asked] for i in range(n)], to_image),
+            (similarity[asked], to_text),
+            ([similarity[i][asked] for i in range(n)], to_image),
         ):
             own = max(table[j] for j in range(n) if of[j] == of[asked])
             wrong = [table[j] for j in range(n) if of[j] != of[asked]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ecamp.config import PluginRef
+from ecamp.api.plugin_ref import PluginRef
 from ecamp.errors import MissingError, UsageError
 from ecamp.plugin.host import list_plugins, load_plugin
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ecamp.config import PluginRef
+from ecamp.api.dataset import DatasetInfo
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.pretext import PretextBatch, PretextContext
 from ecamp.ops.mask_tokens import mask_tokens
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import DatasetInfo
-from ecamp.pretext.base import PretextBatch, PretextContext
 from ecamp.pretext.ecamp import objective as module
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.reports import Reports

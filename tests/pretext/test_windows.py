@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecamp.config import PluginRef
+from ecamp.api.dataset import DatasetInfo
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.pretext import PretextBatch, PretextContext
 from ecamp.errors import DataError, EcampError, MissingError
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import DatasetInfo
-from ecamp.pretext.base import PretextBatch, PretextContext
 from ecamp.pretext.ecamp.objective import ECAMPObjective
 from ecamp.pretext.ecamp.teacher import entity_maps
 from ecamp.pretext.ecamp.windows import (

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ecamp.bench.store import SCHEMA, RunFolder, metrics_json
+from ecamp.bench.run_folder import SCHEMA, RunFolder, metrics_json, pack
 from ecamp.cli import run
 from ecamp.metrics.classification import score_classification
 from ecamp.metrics.paired import delong_p, holm, mcnemar_p, wilcoxon_p
@@ -52,9 +52,7 @@ def write_seg(folder: Path, shift: int, pretext: str = "mae") -> None:
         predicted, target, resample_counts(PATIENTS, 300), classes=["lesion"]
     )
     arrays = {
-        "mask_shape": np.array(target.shape),
-        "mask_bits": np.packbits(predicted.reshape(IMAGES, -1), axis=1),
-        "target_bits": np.packbits(target.reshape(IMAGES, -1), axis=1),
+        **pack({"mask": predicted, "target": target}),
         "classes": np.array(["lesion"]),
     }
     _cell(folder, f"s-{pretext}", "seg", "dice_pos", metrics, arrays, pretext, 0, "s1")
@@ -64,7 +62,7 @@ def _cell(
     folder: Path, key: str, task: str, primary: str, metrics: dict, arrays: dict, pretext: str,
     seed: int, split: str,
 ) -> None:  # fmt: skip
-    images = len(next(v for k, v in arrays.items() if k in ("scores", "mask_bits")))
+    images = len(next(v for k, v in arrays.items() if k in ("scores", "mask/bits")))
     result = {
         "schema": SCHEMA, "id": key, "kind": "cell", "primary": primary,
         "cell": {

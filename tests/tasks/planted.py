@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ecamp.bench.features import take
-from ecamp.config import PluginRef
+from ecamp.api.dataset import DatasetInfo
+from ecamp.api.encoder import Encoder, Features
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.task import Inputs, TaskSplit
+from ecamp.bench.features import select_rows
 from ecamp.data.normalise import normaliser
-from ecamp.encoders.base import Encoder, Features
 from ecamp.plugin.host import make_plugin
-from ecamp.plugin.protocols import DatasetInfo
-from ecamp.tasks.base import Inputs, TaskSplit
 from ecamp.tasks.classification import Classification
 from ecamp.tasks.detection import Detection
 from ecamp.tasks.segmentation import Segmentation
@@ -68,7 +68,7 @@ def build(name: str, channels: int = 1) -> Encoder:
 
 
 def features(encoder: Encoder, images: np.ndarray, batch: int = 64) -> Features:
-    """Frozen features, in batches."""
+    """CachedFeatures features, in batches."""
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), batch):
@@ -97,7 +97,7 @@ class Problem:
         edges = np.cumsum([0, *counts.values()])
         self.splits, self.tuned = {}, {}
         for at, (name, part) in enumerate(self.data.items()):
-            frozen = take(every, np.arange(edges[at], edges[at + 1]))
+            frozen = select_rows(every, np.arange(edges[at], edges[at + 1]))
             targets = part.targets(task, kind)
             self.splits[name] = TaskSplit(Inputs(part.images, frozen, normaliser(INFO)), targets)
             self.tuned[name] = TaskSplit(Inputs(part.images, None, normaliser(INFO)), targets)

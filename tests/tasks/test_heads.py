@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ecamp.encoders.base import Encoder
-from ecamp.tasks import running
-from ecamp.tasks.box_head import BoxHead
-from ecamp.tasks.dense_head import DenseHead
-from ecamp.tasks.mask_heads import HEADS
+from ecamp.api.encoder import Encoder
+from ecamp.published.downstream.yolo import published_anchors
+from ecamp.tasks import feature_batches as running
+from ecamp.tasks.detection.fcos_head import DenseHead
+from ecamp.tasks.detection.head import BoxHead
+from ecamp.tasks.detection.yolo_head import YOLOv3, _as_rows
 from ecamp.tasks.neck import Neck, Standardise, nearest_level
-from ecamp.tasks.published.yolo import published_anchors
-from ecamp.tasks.segmentation import SegmentationPredictor
-from ecamp.tasks.yolo_head import YOLOv3, _as_rows
+from ecamp.tasks.segmentation.heads import HEADS
+from ecamp.tasks.segmentation.training import SegmentationPredictor
 from ecamp.testing.recipes import check_schedule
 from ecamp.train import heads
 from tests.tasks.planted import Planted, Problem, build, features
@@ -192,7 +192,7 @@ def test_training_stops_after_looks_without_a_new_best(monkeypatch: pytest.Monke
     real = heads.set_lr
     monkeypatch.setattr(heads, "set_lr", lambda o, lr: (rates.append(lr), real(o, lr)))
     scores = iter([0.1, 0.5, 0.4, 0.3, 0.2])
-    monkeypatch.setattr(SegmentationPredictor, "choose_cuts", lambda self, val: next(scores))
+    monkeypatch.setattr(SegmentationPredictor, "tune_thresholds", lambda self, val: next(scores))
     first, _ = problem.fit("frozen", steps=50, checks=10, patience=2)
     assert len(rates) == 20
     assert first.selected["step"] == 10

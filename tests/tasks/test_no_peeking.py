@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from ecamp.api.dataset import Record
+from ecamp.api.task import Inputs, TaskSplit
 from ecamp.cli import run
 from ecamp.data.arrays import Arrays
-from ecamp.plugin.protocols import Record
-from ecamp.tasks.base import Inputs, TaskSplit
 from ecamp.tasks.classification import Classification
 from ecamp.tasks.detection import Detection
 from ecamp.tasks.segmentation import Segmentation

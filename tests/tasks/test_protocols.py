@@ -13,16 +13,22 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from ecamp.bench.features import feature_specs, fill_features
 from ecamp.data.normalise import normaliser
-from ecamp.tasks import (
-    class_scores,
+from ecamp.published.downstream import schedules
+from ecamp.tasks import feature_batches as running
+from ecamp.tasks.classification import (
+    knn as neighbours,
+)
+from ecamp.tasks.classification import (
     linear_probe,
     linear_sgd,
-    neighbours,
-    published_finetune,
-    running,
 )
-from ecamp.tasks.linear_probe import regressions
-from ecamp.tasks.published import schedules
+from ecamp.tasks.classification import (
+    published as published_finetune,
+)
+from ecamp.tasks.classification import (
+    selection as class_scores,
+)
+from ecamp.tasks.classification.linear_probe import regressions
 from ecamp.testing.recipes import check_frozen, check_schedule
 from ecamp.train import heads
 from tests.tasks.arrays import planted_arrays
@@ -196,9 +202,9 @@ def test_votes_are_scikit_learns(count: int) -> None:
 
 
 def test_unknown_labels_do_not_vote() -> None:
-    likeness, rows = torch.tensor([[0.9, 0.8, 0.1]]), torch.tensor([[0, 1, 2]])
+    similarity, rows = torch.tensor([[0.9, 0.8, 0.1]]), torch.tensor([[0, 1, 2]])
     labels = torch.tensor([[torch.nan, torch.nan], [1.0, torch.nan], [0.0, 1.0]])
-    got = neighbours.vote(likeness, rows, labels, 2, 0.1)
+    got = neighbours.vote(similarity, rows, labels, 2, 0.1)
     assert got[0, 0] == pytest.approx(1.0)
     assert got[0, 1] == pytest.approx(1.0)  # nobody near knows: the share in training stands
 

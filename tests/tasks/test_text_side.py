@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.task import distinct_texts
 from ecamp.cli import run
-from ecamp.config import PluginRef
 from ecamp.errors import UsageError
 from ecamp.plugin.host import make_plugin
-from ecamp.tasks.base import distinct_texts
+from ecamp.tasks.classification.zero_shot import Prompts, fit_zero_shot
 from ecamp.tasks.retrieval import Retrieval
-from ecamp.tasks.zero_shot import Prompts, fit_zero_shot
 from ecamp.testing.contract import check_plugin
 from tests.tasks.planted import Problem
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecamp.encoders.base import DualEncoder, Features
-from ecamp.plugin.protocols import EncoderPlugin, PluginConfig
+from ecamp.api.encoder import DualEncoder, EncoderPlugin, Features
+from ecamp.api.plugin import PluginConfig
 
 
 class Toy(DualEncoder):

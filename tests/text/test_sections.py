@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecamp.text.sections import section_spans, split_sections, told
+from ecamp.text.sections import findings_text, section_spans, split_sections
 
 
 def test_sections_in_order_with_folded_space():
@@ -38,7 +38,7 @@ def test_sections_in_order_with_folded_space():
     ],
 )
 def test_what_is_told(report: str, text: str):
-    assert told(report) == text
+    assert findings_text(report) == text
 
 
 def test_headings_in_one_line_have_spans_of_their_words():
@@ -62,7 +62,7 @@ WORDS = st.sampled_from(
 @given(st.one_of(st.text(), st.lists(WORDS).map("".join)))
 def test_any_text_is_cut_into_spans_in_order(report: str):
     spans = section_spans(report)
-    assert isinstance(told(report), str)
+    assert isinstance(findings_text(report), str)
     edges = [edge for _, start, end in spans for edge in (start, end)]
     assert edges == sorted(edges)
     assert all(0 <= start < end <= len(report) for _, start, end in spans)

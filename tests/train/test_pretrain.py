@@ -13,30 +13,30 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ecamp.config import PluginRef
+from ecamp.api.plugin_ref import PluginRef
+from ecamp.api.pretext import Objective
 from ecamp.data.arrays import materialise
 from ecamp.errors import CorruptFileError, EcampError, UsageError
 from ecamp.plugin.host import make_plugin
-from ecamp.pretext.base import Objective
 from ecamp.train.optim import adamw, layer_scales
+from ecamp.train.pairs import PairDataset, PairSubset, batch_rows, make_batches
 from ecamp.train.pretrain import Trainer, load_weights, pretrain
 from ecamp.train.recipe import PretrainRecipe, load_preset, native_precision
 from ecamp.train.schedule import warmup_cosine
-from ecamp.train.source import Part, Source, batch_rows, make_batches
 
 RECIPE = PretrainRecipe(steps=7, batch_size=8, precision="fp32", checkpoint_seconds=1e-9)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def source(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
     data = make_plugin(
         "ecamp.datasets", PluginRef.parse("phantom?pretrain=24&train=6&val=6&test=6")
     )
     arrays = materialise(data, 64, splits=["pretrain"], cache=tmp_path_factory.mktemp("cache"))
-    return Source([Part(arrays, arrays.where("pretrain"))])
+    return PairDataset([PairSubset(arrays, arrays.where("pretrain"))])
 
 
-def _objective(source: Source, pretext: str = "ecamp?dropout=0.1") -> Objective:
+def _objective(source: PairDataset, pretext: str = "ecamp?dropout=0.1") -> Objective:
     """ECAMP with dropout by default, so that its random numbers count too."""
     torch.manual_seed(0)
     encoder = make_plugin(
@@ -59,7 +59,7 @@ def _stop_after(step: int) -> Callable[[int, dict[str, float]], None]:
 
 
 @pytest.mark.parametrize("stop", [1, 4])
-def test_resumed_weights_are_the_same_bytes(source: Source, tmp_path: Path, stop: int):
+def test_resumed_weights_are_the_same_bytes(source: PairDataset, tmp_path: Path, stop: int):
     whole = pretrain(_objective(source), source, RECIPE, tmp_path / "whole", "key")
     with pytest.raises(_Stop):
         pretrain(_objective(source), source, RECIPE, tmp_path / "parts", "key", _stop_after(stop))
@@ -71,7 +71,9 @@ def test_resumed_weights_are_the_same_bytes(source: Source, tmp_path: Path, stop
     assert json.loads((tmp_path / "parts/time.json").read_text())["from_step"] == stop
 
 
-def test_a_damaged_checkpoint_is_named_and_training_starts_again(source: Source, tmp_path: Path):
+def test_a_damaged_checkpoint_is_named_and_training_starts_again(
+    source: PairDataset, tmp_path: Path
+):
     whole = pretrain(_objective(source), source, RECIPE, tmp_path / "whole", "key")
     folder = tmp_path / "parts"
     folder.mkdir()
@@ -83,7 +85,7 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_again(source: Source,
     assert (folder / "checkpoint.damaged").read_bytes() == b"PK torn"
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(source: Source, tmp_path: Path):
+def test_a_checkpoint_of_another_recipe_is_refused(source: PairDataset, tmp_path: Path):
     with pytest.raises(_Stop):
         pretrain(_objective(source), source, RECIPE, tmp_path, "key", _stop_after(2))
     with pytest.raises(EcampError, match="belongs to another pre-training"):
@@ -91,7 +93,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(source: Source, tmp_path: Pat
 
 
 def test_a_loss_that_is_not_finite_names_samples_and_keeps_the_last_good_weights(
-    source: Source, tmp_path: Path
+    source: PairDataset, tmp_path: Path
 ):
     objective = _objective(source)
     good: dict[str, torch.Tensor] = {}
@@ -120,7 +122,7 @@ def test_a_loss_that_is_not_finite_names_samples_and_keeps_the_last_good_weights
 
 @pytest.mark.parametrize("extra", [{"ema": 0.8}, {"precision": "fp16"}, {"accumulate": 3}])
 def test_every_kind_of_training_resumes_to_the_same_bytes(
-    source: Source, tmp_path: Path, extra: dict[str, object]
+    source: PairDataset, tmp_path: Path, extra: dict[str, object]
 ):
     recipe = RECIPE.model_copy(update=extra)
     whole = pretrain(_objective(source), source, recipe, tmp_path / "whole", "key")
@@ -132,7 +134,7 @@ def test_every_kind_of_training_resumes_to_the_same_bytes(
     assert plain.read_bytes() != whole.read_bytes()  # the option does something
 
 
-def test_parts_of_a_batch_add_up_to_the_whole_batch(source: Source):
+def test_parts_of_a_batch_add_up_to_the_whole_batch(source: PairDataset):
     """MAE's loss is a mean over samples: the gradient must not depend on how a batch is parted."""
     gradients = []
     for accumulate in (1, 3):
@@ -151,7 +153,7 @@ def test_parts_of_a_batch_add_up_to_the_whole_batch(source: Source):
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
 
 
-def test_averaged_weights_equal_a_plain_average(source: Source, tmp_path: Path):
+def test_averaged_weights_equal_a_plain_average(source: PairDataset, tmp_path: Path):
     recipe = RECIPE.model_copy(update={"ema": 0.5, "steps": 3})
     objective = _objective(source)
     name = "vit.norm.weight"
@@ -164,7 +166,7 @@ def test_averaged_weights_equal_a_plain_average(source: Source, tmp_path: Path):
     torch.testing.assert_close(load_file(path)[name].double(), plain, rtol=1e-6, atol=0)
 
 
-def test_layers_below_learn_slower(source: Source):
+def test_layers_below_learn_slower(source: PairDataset):
     objective = _objective(source)
     scales = layer_scales(objective.encoder, 0.5, "encoder.")
     # One block: embedding two below the end, block one below it, the final norm at full rate.
@@ -179,7 +181,7 @@ def test_layers_below_learn_slower(source: Source):
     assert layer_scales(objective.encoder, 1.0, "encoder.") == {}
 
 
-def test_the_published_recipe_is_a_preset_and_its_cosine_does_not_end(source: Source):
+def test_the_published_recipe_is_a_preset_and_its_cosine_does_not_end(source: PairDataset):
     recipe = PretrainRecipe(**load_preset("published"))
     assert recipe.total_steps(377_110) == math.ceil(120 * 377_110 / 8192)
     trainer = Trainer(_objective(source, "mae"), recipe, 377_110)
@@ -192,15 +194,15 @@ def test_the_published_recipe_is_a_preset_and_its_cosine_does_not_end(source: So
         load_preset("publisched")
 
 
-def test_length_in_epochs(source: Source):
+def test_length_in_epochs(source: PairDataset):
     assert PretrainRecipe(epochs=2.5, batch_size=8).total_steps(24) == 8
     assert PretrainRecipe(steps=5).total_steps(24) == 5
 
 
-def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: Source):
+def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: PairDataset):
     part = source.parts[0]
     other = replace(part.arrays, info=replace(part.arrays.info, mean=(0.0,), std=(1.0,)))
-    pooled = Source([part, Part(other, part.rows[:5])])
+    pooled = PairDataset([part, PairSubset(other, part.rows[:5])])
     assert len(pooled) == len(source) + 5
     at = np.array([25, 2, 28])
     whole, same = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.zeros(3, dtype=torch.bool)
@@ -214,7 +216,7 @@ def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: Sourc
     assert pooled.names([25]) == [source.names([1])[0]]
 
 
-def test_weights_that_do_not_fit_are_named(source: Source, tmp_path: Path):
+def test_weights_that_do_not_fit_are_named(source: PairDataset, tmp_path: Path):
     path = pretrain(_objective(source), source, RECIPE, tmp_path, "key")
     other = make_plugin("ecamp.encoders", PluginRef.parse("vit-micro?width=64")).build(1)
     with pytest.raises(CorruptFileError, match=r"weights\.safetensors: cannot be loaded"):
@@ -241,4 +243,4 @@ def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch):
     for has, wanted in (({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
         assert native_precision() == PretrainRecipe().precision == wanted
-    assert PretrainRecipe(precision="bf16").decisive()["precision"] == "bf16"
+    assert PretrainRecipe(precision="bf16").identity_fields()["precision"] == "bf16"

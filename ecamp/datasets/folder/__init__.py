@@ -12,23 +12,17 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from ecamp.api.dataset import SPLITS, Dataset, DatasetInfo, Record, Sample
+from ecamp.api.plugin import PluginConfig
 from ecamp.config import identity
-from ecamp.data.coco import CocoBoxes, read_coco
-from ecamp.data.folders import inside
-from ecamp.data.images import read_image, read_mask
 from ecamp.data.splits import hash_split
-from ecamp.data.table import BadRows, TableRow, read_table
 from ecamp.datasets.folder.layout import Layout, read_layout, resolve
+from ecamp.distill.sinks import read_distilled
 from ecamp.errors import DataError, MissingError, did_you_mean
-from ecamp.plugin.protocols import (
-    SPLITS,
-    Dataset,
-    DatasetInfo,
-    PluginConfig,
-    Record,
-    Sample,
-)
-from ecamp.text.distill.sinks import read_distilled
+from ecamp.io.coco import CocoBoxes, read_coco
+from ecamp.io.folders import resolve_below_root
+from ecamp.io.images import read_image, read_mask
+from ecamp.io.table import BadRows, TableRow, read_table
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,17 @@ class Files:
     boxes: tuple[np.ndarray, np.ndarray] | None
 
 
-class FolderDataset(Dataset):
+class FolderConfig(PluginConfig):
+    """Where the description lies."""
+
+    path: str = Field(description="path/to/dataset.yaml")
+    on_bad_row: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="skip: leave rows out that cannot be used, and say so in results",
+    )
+
+
+class FolderDataset(Dataset[FolderConfig]):
     """A table of images with labels, masks, boxes and reports, as `dataset.yaml` says."""
 
     summary = "your own images: a CSV table and a dataset.yaml, no code"
@@ -50,15 +54,6 @@ class FolderDataset(Dataset):
 write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the folder of the images, masks,
   a COCO file and reports (docs/add-a-data-set.md)
 """
-
-    class Config(PluginConfig):
-        """Where the description lies."""
-
-        path: str = Field(description="path/to/dataset.yaml")
-        on_bad_row: Literal["fail", "skip"] = Field(
-            default="fail",
-            description="skip: leave rows out that cannot be used, and say so in results",
-        )
 
     @cached_property
     def described(self) -> Layout:
@@ -237,7 +232,7 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
         return None
 
     def _inside(self, text: str, where: str) -> Path:
-        return self._root / inside(self._root, text, where)
+        return self._root / resolve_below_root(self._root, text, where)
 
     def load(self, record: Record, size: int) -> Sample:
         files: Files = record.payload

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from ecamp.api.dataset import SPLITS
+from ecamp.api.plugin import PluginConfig
 from ecamp.config import load_recipe, validate
 from ecamp.errors import MissingError, UsageError
-from ecamp.plugin.protocols import SPLITS, PluginConfig
 
 
 class SplitRule(PluginConfig):

@@ -8,39 +8,41 @@ from pathlib import Path
 
 from pydantic import Field
 
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
+from ecamp.api.plugin import PluginConfig
 from ecamp.config import identity
-from ecamp.data.store import content_hash
 from ecamp.datasets.phantom.findings import FINDINGS
-from ecamp.datasets.phantom.statements import oracle_text
 from ecamp.datasets.phantom.study import (
     BLOCK,
     GENERATOR_VERSION,
     Description,
     describe_study,
+    oracle_text,
     render_study,
 )
-from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
-from ecamp.text.distill.sinks import read_distilled
+from ecamp.distill.sinks import read_distilled
+from ecamp.storage.files import content_hash
 
 
-class PhantomDataset(Dataset):
+class PhantomConfig(PluginConfig):
+    """Studies a split (rounded up to whole blocks of patients) and the seed."""
+
+    seed: int = Field(default=0, ge=0, description="another seed, another population")
+    pretrain: int = Field(default=6000, ge=0, description="image-report pairs to pre-train on")
+    train: int = Field(default=2000, ge=0, description="labelled images to learn from")
+    val: int = Field(default=500, ge=0, description="images to choose on")
+    test: int = Field(default=1000, ge=0, description="images to report on")
+    distilled: str = Field(
+        default="none", description="none, oracle (the truth), or a file of `ecamp distill`"
+    )
+
+
+class PhantomDataset(Dataset[PhantomConfig]):
     """Rendered on demand; any machine gives the same pixels."""
 
     summary = "procedural chest radiographs: labels, masks, boxes and reports, no download"
     licence = "Apache-2.0"
     citation = "this project, docs/phantom.md"
-
-    class Config(PluginConfig):
-        """Studies a split (rounded up to whole blocks of patients) and the seed."""
-
-        seed: int = Field(default=0, ge=0, description="another seed, another population")
-        pretrain: int = Field(default=6000, ge=0, description="image-report pairs to pre-train on")
-        train: int = Field(default=2000, ge=0, description="labelled images to learn from")
-        val: int = Field(default=500, ge=0, description="images to choose on")
-        test: int = Field(default=1000, ge=0, description="images to report on")
-        distilled: str = Field(
-            default="none", description="none, oracle (the truth), or a file of `ecamp distill`"
-        )
 
     @property
     def _population(self) -> dict[str, int]:

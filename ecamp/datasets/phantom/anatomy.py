@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ecamp.datasets.phantom.exact import Field, chance, smoothstep, uniform
+from ecamp.datasets.phantom.deterministic_math import Field, chance, smoothstep, uniform
 
 SIDES = ("right", "left")  # patient's sides; index 0 lies at small x
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ecamp.datasets.phantom.anatomy import Thorax
-from ecamp.datasets.phantom.exact import (
+from ecamp.datasets.phantom.deterministic_math import (
     Field,
     blurred_noise,
     bump,

@@ -11,10 +11,10 @@ import re
 
 import numpy as np
 
-from ecamp.datasets.phantom.exact import chance, generator
+from ecamp.api.distiller import Statement
+from ecamp.datasets.phantom.deterministic_math import chance, generator
+from ecamp.datasets.phantom.marked_text import parse_marked_report
 from ecamp.datasets.phantom.report import pick
-from ecamp.datasets.phantom.statements import told
-from ecamp.text.distill.statements import Statement
 
 _STREAM = 11  # apart from the streams of studies
 
@@ -183,7 +183,7 @@ def held_out_report(seed: int, index: int) -> tuple[str, tuple[Statement, ...]]:
     if len(last) > 1 and chance(rng, 0.5):
         last = [f"{number}. {words}" for number, words in enumerate(last, 1)]
     first, second = _HEADINGS[int(rng.integers(0, len(_HEADINGS)))]
-    return told([(first, " ".join(body)), (second, " ".join(last))], "\n")
+    return parse_marked_report([(first, " ".join(body)), (second, " ".join(last))], "\n")
 
 
 def _sentence(rng: np.random.Generator) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ecamp.datasets.phantom.anatomy import Anatomy, Pose, Thorax, make_thorax
-from ecamp.datasets.phantom.exact import (
+from ecamp.datasets.phantom.deterministic_math import (
     Field,
     blurred_noise,
     bump,

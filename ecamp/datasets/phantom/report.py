@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ecamp.datasets.phantom.exact import chance
+from ecamp.api.distiller import Statement
+from ecamp.datasets.phantom.deterministic_math import chance
 from ecamp.datasets.phantom.findings import FINDINGS, Finding
-from ecamp.datasets.phantom.statements import signed, told
-from ecamp.text.distill.statements import Statement
+from ecamp.datasets.phantom.marked_text import parse_marked_report, signed
 
 SEVERITY = {
     1: ("mild", "small", "minimal", "subtle"),
@@ -148,7 +148,7 @@ def write_report(
     body = _findings(rng, findings, stated, before)
     parts.append(("FINDINGS: ", " ".join(body)))
     parts.append(("IMPRESSION: ", _impression(rng, stated)))
-    return told(parts, " ")
+    return parse_marked_report(parts, " ")
 
 
 def _findings(

@@ -6,16 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ecamp.api.distiller import Statement, template_text
 from ecamp.datasets.phantom.anatomy import Anatomy, Pose, draw_anatomy, draw_pose
-from ecamp.datasets.phantom.exact import generator
+from ecamp.datasets.phantom.deterministic_math import generator
 from ecamp.datasets.phantom.findings import FINDINGS, Finding, draw_findings, follow_up
 from ecamp.datasets.phantom.render import render
 from ecamp.datasets.phantom.report import write_report
-from ecamp.text.distill.statements import Statement
 
 GENERATOR_VERSION = 1  # bump whenever any pixel or word changes
 BLOCK = 6  # studies a block; patients never straddle one
 _SHARES = ((1, 2, 3), (2, 1, 3), (3, 2, 1), (1, 1, 2, 2), (2, 2, 2), (1, 1, 1, 3))
+
+# Name of a finding of the phantom -> entity of the chest lexicon.
+ENTITY = {
+    "nodule": "nodule",
+    "mass": "mass",
+    "consolidation": "consolidation",
+    "effusion": "effusion",
+    "pneumothorax": "pneumothorax",
+    "cardiomegaly": "cardiomegaly",
+    "atelectasis": "atelectasis",
+    "oedema": "edema",
+}
 
 
 @dataclass(frozen=True)
@@ -102,4 +114,12 @@ def render_study(seed: int, index: int, size: int) -> Study:
         masks,
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(classes, np.int64),
+    )
+
+
+def oracle_text(study: Description) -> str:
+    """Write the template text of all findings of a film, present or absent, reported or not."""
+    return template_text(
+        (ENTITY[name], "present" if label else "absent")
+        for name, label in zip(FINDINGS, study.labels, strict=True)
     )

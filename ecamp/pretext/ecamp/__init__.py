@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ecamp.data.store import content_hash
-from ecamp.encoders.base import Encoder, PatchEncoder
-from ecamp.plugin.protocols import PretextPlugin
-from ecamp.pretext.base import Objective, PretextContext
+from ecamp.api.encoder import Encoder, PatchEncoder
+from ecamp.api.pretext import Objective, PretextContext, PretextPlugin
 from ecamp.pretext.ecamp.config import ECAMPConfig
+from ecamp.storage.files import content_hash
 from ecamp.text.lexicon import load_lexicon
 
 
-class ECAMP(PretextPlugin):
+class ECAMP(PretextPlugin[ECAMPConfig]):
     """Images and reports."""
 
     summary = "ECAMP: masked images, entity-aware masked reports, fusion, super-resolution"
@@ -21,23 +20,20 @@ class ECAMP(PretextPlugin):
     citation = "Wang et al., ECAMP, Medical Image Analysis 105:103690, arXiv 2312.13316"
     needs = frozenset({"image", "report"})
     requires = frozenset({"visible"})
-    Config: ClassVar[type[ECAMPConfig]] = ECAMPConfig
 
-    def decisive(self) -> dict[str, Any]:
+    def identity_fields(self) -> dict[str, Any]:
         """With the content of the lexicon and of every file that an option names."""
-        config: ECAMPConfig = self.config
-        out = {**super().decisive(), "lexicon": load_lexicon(config.masking.lexicon).digest()}
+        out = {
+            **super().identity_fields(),
+            "lexicon": load_lexicon(self.config.masking.lexicon).digest(),
+        }
         for name in ("window_file", "tokenizer"):
-            path = getattr(config, name)
+            path = getattr(self.config, name)
             out[name] = None if path is None else content_hash(Path(path))
         return out
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:
         assert isinstance(encoder, PatchEncoder)
-        if self.config.fidelity == "released":
-            from ecamp.pretext.ecamp.released.objective import ReleasedObjective
-
-            return ReleasedObjective(encoder, self.config, context)
         from ecamp.pretext.ecamp.objective import ECAMPObjective
 
         return ECAMPObjective(encoder, self.config, context)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ecamp.plugin.protocols import PluginConfig
+from ecamp.api.plugin import PluginConfig
 from ecamp.text.policy import MaskingPolicy
 
 # `masking=NAME` for the whole policy at once. MRM masks half of all words, whatever they are.
@@ -17,18 +17,32 @@ MASKINGS: dict[str, dict[str, Any]] = {
 }
 
 
-class ECAMPConfig(PluginConfig):
-    """Switches of the method; the sizes suit small encoders on a CPU."""
+class ArchitectureConfig(PluginConfig):
+    """Sizes shared by the method and by the published code; they suit small encoders on a CPU."""
 
-    fidelity: Literal["paper", "released"] = Field(
-        default="paper",
-        description="the paper's method, mended; or the published code's arithmetic",
-    )
     mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
-    norm_pix: bool = Field(default=True, description="normalise the target of each patch")
     decoder_width: int = Field(default=96, ge=16, description="image decoder token length")
     decoder_depth: int = Field(default=2, ge=1, description="image decoder blocks")
     decoder_heads: int = Field(default=4, ge=1, description="image decoder heads")
+    text_width: int = Field(default=128, ge=16, description="text token length")
+    text_depth: int = Field(default=2, ge=1, description="text layers after the fusion layer")
+    text_heads: int = Field(default=4, ge=1, description="text attention heads")
+    text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
+    tokenizer: str | None = Field(
+        default=None,
+        description="a tokenizers JSON file; without one it is learnt from the reports",
+    )
+    vocab_size: int = Field(default=2000, ge=64, description="upper bound of a learnt vocabulary")
+    distilled_text: bool = Field(
+        default=True, description="insert distilled statements where the data set has them"
+    )
+
+
+class ECAMPConfig(ArchitectureConfig):
+    """Switches of the method."""
+
+    norm_pix: bool = Field(default=True, description="normalise the target of each patch")
     super_resolution: bool = Field(default=True, description="refine to twice the size in a window")
     sr_width: int = Field(default=16, ge=4, description="channels of the super-resolution head")
     window: Literal["attention", "file", "random"] = Field(
@@ -49,29 +63,18 @@ class ECAMPConfig(PluginConfig):
     fusion: Literal["multi-scale", "fine", "global", "none"] = Field(
         default="multi-scale", description="image tokens and their mean, one of them, or no image"
     )
-    text_width: int = Field(default=128, ge=16, description="text token length")
-    text_depth: int = Field(default=2, ge=1, description="text layers after the fusion layer")
-    text_heads: int = Field(default=4, ge=1, description="text attention heads")
-    text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
     packed: bool = Field(
         default=True, description="compute on the tokens of the reports only, not on padding"
     )
-    tokenizer: str | None = Field(
-        default=None,
-        description="a tokenizers JSON file; without one it is learnt from the reports",
-    )
-    vocab_size: int = Field(default=2000, ge=64, description="upper bound of a learnt vocabulary")
     masking: MaskingPolicy = Field(
         default_factory=MaskingPolicy,
         description="entity-aware masking; or a name: entity, uniform, mrm",
     )
-    rebalance: bool = Field(default=True, description="re-balanced loss weights (METHOD section 2)")
+    rebalance: bool = Field(
+        default=True, description="re-balanced loss weights (arXiv 2312.13316, section 3.3)"
+    )
     loss_on: Literal["masked", "all"] = Field(
         default="masked", description="text loss over masked tokens, or over all real ones"
-    )
-    distilled_text: bool = Field(
-        default=True, description="insert distilled statements where the data set has them"
     )
     distilled_probability: float = Field(
         default=0.8, ge=0, le=1, description="how often they are inserted"
@@ -91,7 +94,7 @@ class ECAMPConfig(PluginConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> ECAMPConfig:
-        if self.fidelity == "released" or not self.super_resolution:
+        if not self.super_resolution:
             return self
         if self.window == "attention" and self.fusion in ("global", "none"):
             raise ValueError(

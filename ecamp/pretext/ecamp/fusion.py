@@ -2,7 +2,7 @@
 
 One layer between the text embeddings and the text stack, where the report meets the image at two
 scales: fine (every patch token, through cross-attention) and coarse (the global token, the same
-for each position). Both `fidelity=paper` and `fidelity=released` use it; its parts carry the
+for each position). Both `ecamp` and `ecamp-published` use it; its parts carry the
 names that BERT gives them, so that published weights can be read by name.
 """
 

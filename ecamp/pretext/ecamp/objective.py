@@ -1,6 +1,6 @@
 """The ECAMP objective: masked image + super-resolution + masked report in one step.
 
-`fidelity=paper`; the published arithmetic is in `released/`.
+`ecamp`; the published arithmetic is in `released/`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ecamp.encoders.base import PatchEncoder
+from ecamp.api.encoder import PatchEncoder
+from ecamp.api.pretext import Objective, PretextBatch, PretextContext, Preview
 from ecamp.ops.mask_tokens import DESCRIPTOR, ENTITY
 from ecamp.ops.masked_mse import masked_mse
 from ecamp.ops.window_mse import window_mse
-from ecamp.pretext.base import Objective, PretextBatch, PretextContext, Preview
 from ecamp.pretext.ecamp.packed_text import TextRows
 from ecamp.pretext.ecamp.reports import ReportBatch, Reports
 from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead
@@ -61,7 +61,7 @@ class ECAMPObjective(Objective):
             self.file = WindowFile(Path(config.window_file), context.ids)
 
     def state_extra(self) -> dict[str, Any]:
-        return {"fidelity": "paper", "tokenizer": self.reports.tokenizer.to_str()}
+        return {"tokenizer": self.reports.tokenizer.to_str()}
 
     def after_step(self) -> None:
         if self.teacher is not None:

@@ -1,4 +1,4 @@
-"""ECAMP with other defaults, by name: the released arithmetic, MRM's recipe, and the ablations.
+"""ECAMP with other defaults, by name: MRM's recipe, and the ablations.
 
 An ablation changes one thing of `ecamp`. Each is a plugin like any other, so that
 `--pretext none,ecamp,ecamp-no-rebalance` works and the table names what was changed.
@@ -24,13 +24,6 @@ def _defaults(name: str, **changed: Any) -> type[ECAMPConfig]:
         info.default, info.default_factory = getattr(whole, key), None
         fields[key] = (info.annotation, info)
     return create_model(name, __base__=ECAMPConfig, **fields)
-
-
-class Released(ECAMP):
-    """The published code's arithmetic, defects included."""
-
-    summary = "ECAMP as the published code computes it, defects included"
-    Config = _defaults("Released", fidelity="released")
 
 
 class MRMLike(ECAMP):

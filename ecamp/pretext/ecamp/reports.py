@@ -10,14 +10,14 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ecamp.api.pretext import PretextBatch, PretextContext
 from ecamp.ops.mask_tokens import mask_tokens
-from ecamp.pretext.base import PretextBatch, PretextContext
-from ecamp.text.distilled import DistilledInserter
+from ecamp.text.insertion import DistilledInserter
 from ecamp.text.policy import compile_policy
 from ecamp.text.tokenizer import load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
-    from ecamp.pretext.ecamp.config import ECAMPConfig
+    from ecamp.pretext.ecamp.config import ArchitectureConfig, ECAMPConfig
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ReportBatch:
         return values.new_zeros(real.shape).masked_scatter_(real, values)
 
 
-def tokenizer_for(config: ECAMPConfig, context: PretextContext) -> Tokenizer:
+def tokenizer_for(config: ArchitectureConfig, context: PretextContext) -> Tokenizer:
     """The tokenizer that the configuration names, else one learnt from the texts."""
     if config.tokenizer:
         return load_tokenizer(Path(config.tokenizer))

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ecamp.encoders.base import PatchEncoder
+from ecamp.api.encoder import PatchEncoder
 from ecamp.pretext.ecamp.fusion import ContextFusion
 from ecamp.pretext.ecamp.text_tower import TextTower
 

@@ -1,7 +1,7 @@
 """Text branch: BERT embeddings, context fusion, a small BERT stack, the vocabulary head.
 
-Wang et al., arXiv 2312.13316, sections 3.2 and 3.3. Used by `fidelity=paper` (output matrix tied to
-the word embeddings) and by `fidelity=released` (a matrix of its own).
+Wang et al., arXiv 2312.13316, sections 3.2 and 3.3. Used by `ecamp` (output matrix tied to
+the word embeddings) and by `ecamp-published` (a matrix of its own).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers.models.bert.modeling_bert import (
 )
 
 from ecamp.ops.linear_weighted_ce import linear_weighted_ce
-from ecamp.pretext.ecamp.config import ECAMPConfig
+from ecamp.pretext.ecamp.config import ArchitectureConfig
 from ecamp.pretext.ecamp.fusion import ContextFusion, additive_mask, with_sdpa
 from ecamp.pretext.ecamp.packed_text import Noise, TextRows, encode_rows
 
@@ -137,7 +137,7 @@ class TextTower(nn.Module):
         return entropy / weights.sum().clamp(min=1e-6)
 
 
-def text_config(config: ECAMPConfig, vocabulary: int) -> BertConfig:
+def text_config(config: ArchitectureConfig, vocabulary: int) -> BertConfig:
     """Sizes of the text tower as transformers' BERT configuration."""
     return BertConfig(
         vocab_size=vocabulary,

@@ -12,9 +12,7 @@ pytest.importorskip("ecamp_fundus", reason="pip install plugins/ecamp-fundus fir
 
 from ecamp_fundus.base import MEAN, STD
 
-from ecamp.data.fit import fit_square
-from ecamp.data.images import read_image
-from ecamp.plugin.protocols import Sample
+from ecamp.api import Sample, letterbox, read_image
 
 
 def test_mean_and_spread_are_those_of_photographs() -> None:
@@ -22,7 +20,7 @@ def test_mean_and_spread_are_those_of_photographs() -> None:
     files = sorted((root / "data" / "fundus" / "images").glob("*.jpg"))
     if not files:
         pytest.skip("the development data (ECAMP_SHARED, or ../shared) is not on this machine")
-    images = [fit_square(Sample(read_image(path, "rgb")), 224).image for path in files]
+    images = [letterbox(Sample(read_image(path, "rgb")), 224).image for path in files]
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]) / 255
     assert len(files) == 34
     assert np.allclose(pixels.mean(0), MEAN, atol=5e-4)

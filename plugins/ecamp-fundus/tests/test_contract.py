@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ecamp.config import PluginRef
-from ecamp.plugin.host import list_plugins, make_plugin
+from ecamp.api import PluginRef, list_plugins, make_plugin
 from ecamp.testing.contract import check_plugin
 from ecamp.testing.folders import check_folder, check_twice
 
@@ -27,7 +26,7 @@ CASES = [
     ("odir_lists", "lists=auto&percent=10"),
     ("aptos", "on_bad_row=skip"), ("aptos", "lists={root}/clone"),
     ("mured", "on_bad_row=fail"), ("mured", "lists={root}/clone"),
-    ("mured", "protocol=few-shot&shots=2"),
+    ("mured", "splits=few-shot&shots=2"),
     ("riga", "on_bad_row=skip"), ("riga", "lists={root}/clone"),
 ]  # fmt: skip
 EVERY = pytest.mark.parametrize(("fixture", "options"), CASES)
@@ -62,9 +61,9 @@ def test_bad_input(ref: str, tmp_path: Path) -> None:
     [
         ("odir", "labels=eye", "full_df.csv"),
         ("odir_lists", "lists=auto", "ECAMP/Fine-tuning/Classification/datasets/ODIR5K/test_list.txt"),
-        ("aptos", "protocol=ecamp", "train.csv"),
+        ("aptos", "splits=ecamp", "train.csv"),
         ("aptos", "lists={root}/clone", "clone/datasets/Aptos/val_list.txt"),
-        ("mured", "protocol=ecamp", "val_data.csv"),
+        ("mured", "splits=ecamp", "val_data.csv"),
         ("mured", "lists={root}/clone", "clone/datasets/MURED/train_list.txt"),
         ("riga", "lists={root}/clone", "clone/datasets/RIGA/test_list.csv"),
     ],
@@ -79,6 +78,6 @@ def test_every_set_and_protocol_is_among_them(request: pytest.FixtureRequest) ->
     known: dict[str, set[str]] = {}
     for fixture, options in CASES:
         dataset = make_plugin("ecamp.datasets", PluginRef.parse(named(fixture, options, request)))
-        covered[dataset.name].add(dataset.protocol_name)
-        known[dataset.name] = set(dataset.protocols)
+        covered[dataset.name].add(dataset.splits_name)
+        known[dataset.name] = set(dataset.named_splits)
     assert covered == known

@@ -8,11 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecamp.config import PluginRef
-from ecamp.data.audit_dataset import audit_dataset
-from ecamp.errors import DataError, EcampError, MissingError, UsageError
-from ecamp.plugin.host import list_plugins, make_plugin
-from ecamp.plugin.protocols import Dataset, Record
+from ecamp.api import (
+    DataError,
+    Dataset,
+    EcampError,
+    MissingError,
+    PluginRef,
+    Record,
+    UsageError,
+    audit_dataset,
+    list_plugins,
+    make_plugin,
+)
 
 pytestmark = pytest.mark.skipif(
     not any(entry.dist == "ecamp-fundus" for entry in list_plugins("ecamp.datasets")),
@@ -38,7 +45,7 @@ def test_odir_by_eye(odir: Path) -> None:
     dataset = make("odir", odir)
     records = list(dataset.records())
     assert len(records) == 60
-    assert dataset.info.protocol == "odir/patient"
+    assert dataset.info.split_id == "odir/patient"
     for record in records:
         p, side = record.id.removesuffix(".jpg").split("_")
         assert record.patient == p
@@ -57,7 +64,7 @@ def test_odir_by_eye(odir: Path) -> None:
 
 def test_odir_by_patient(odir: Path) -> None:
     dataset = make("odir", odir, labels="patient")
-    assert dataset.info.protocol == "odir/patient+patient-labels"
+    assert dataset.info.split_id == "odir/patient+patient-labels"
     for record in dataset.records():
         p = int(record.patient)
         assert record.labels == tuple(int(k in (p % 8, (p + 1) % 8)) for k in range(8))
@@ -80,7 +87,7 @@ def test_odir_annotation_of_patients(odir: Path) -> None:
 
 def test_the_fellow_eye_is_found_in_the_published_lists_only(odir_lists: Path) -> None:
     published = make("odir", odir_lists, lists="auto")
-    assert published.info.protocol == "odir/ecamp-published"
+    assert published.info.split_id == "odir/ecamp-published"
     assert published.info.leaks
     assert any("fellow eye" in flaw for flaw in published.info.flaws)
     assert any("24 of 24 test images" in flaw for flaw in published.info.flaws)
@@ -93,7 +100,7 @@ def test_the_fellow_eye_is_found_in_the_published_lists_only(odir_lists: Path) -
 
 def test_a_tenth_of_the_published_training(odir_lists: Path) -> None:
     tenth = make("odir", odir_lists, lists="auto", percent=10)
-    assert tenth.info.protocol == "odir/ecamp-published+10%"
+    assert tenth.info.split_id == "odir/ecamp-published+10%"
     assert sum(r.split == "train" for r in tenth.records()) == 3
     with pytest.raises(UsageError, match="labels of eyes"):
         make("odir", odir_lists, lists="auto", labels="patient").records()
@@ -145,7 +152,7 @@ def test_aptos_bad_grades(aptos: Path) -> None:
     with pytest.raises(DataError, match=r"train\.csv line 6: '5' is no grade"):
         make("aptos", aptos).records()
     with pytest.raises(UsageError, match="no protocol 'mrm'"):
-        make("aptos", aptos, protocol="mrm").records()
+        make("aptos", aptos, splits="mrm").records()
 
 
 # --- MuReD --------------------------------------------------------------------------------------
@@ -170,8 +177,8 @@ def test_mured(mured: Path) -> None:
 def test_mured_by_few_shots(mured: Path) -> None:
     """The same validation and test; of each class as many as asked for, or all there are."""
     whole = make("mured", mured).records()
-    few = make("mured", mured, protocol="few-shot", shots=1)
-    assert few.info.protocol == "mured/few-shot+1-shot"
+    few = make("mured", mured, splits="few-shot", shots=1)
+    assert few.info.split_id == "mured/few-shot+1-shot"
     held = {r.id: r.split for r in whole if r.split != "train"}
     assert {r.id: r.split for r in few.records() if r.split != "train"} == held
     train = [r for r in few.records() if r.split == "train"]
@@ -322,5 +329,5 @@ def test_tables_without_images_are_a_wrong_folder(aptos: Path) -> None:
 @pytest.mark.parametrize("name", ["ffa-ir", "odir", "aptos", "mured", "riga"])
 def test_each_says_how_to_get_it(name: str) -> None:
     cls = type(make(name, Path("nowhere")))
-    assert "get: https://" in cls.guide()
-    assert "root holds" in cls.guide()
+    assert "get: https://" in cls.help_text()
+    assert "root holds" in cls.help_text()

@@ -99,7 +99,7 @@ def nih_benchx(tmp: Path) -> Release:
     table = nih_table(root, "2020")
     for split in ("train", "val", "test"):
         lines(root / f"{split}.txt", [n for n, (_, s) in NIH_FILMS.items() if s == split])
-    return Release("chestxray14", root, table, nih_labels(), {"protocol": "mrm"}, nih_splits())
+    return Release("chestxray14", root, table, nih_labels(), {"splits": "mrm"}, nih_splits())
 
 
 def nih_official_lists(tmp: Path) -> Release:
@@ -110,7 +110,7 @@ def nih_official_lists(tmp: Path) -> Release:
     nih_lists(folder, lambda _, n: n + " " + " ".join(map(str, labels[n])))
     for path, split in zip(sorted(folder.iterdir()), ("test", "train", "val"), strict=True):
         path.rename(folder / f"Xray14_{split}_official.txt")
-    options = {"protocol": "official-lists", "lists": tmp}
+    options = {"splits": "official-lists", "lists": tmp}
     return Release(
         "chestxray14", root, folder / "Xray14_val_official.txt", labels, options, nih_splits()
     )

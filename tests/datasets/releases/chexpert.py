@@ -94,7 +94,7 @@ def chexpert_mgca(tmp: Path) -> Release:
     films = [f for f in labels if f.startswith("train")]
     splits = {(f, "train") for f in films[:-1]} | {(f, "val") for f in films[-2:]}
     splits |= {(f, "test") for f in labels if f.startswith("valid")}
-    return Release("chexpert", release.root, home / "train_split.csv", labels, {"protocol": "mgca"},
+    return Release("chexpert", release.root, home / "train_split.csv", labels, {"splits": "mgca"},
                    splits, leaks=True)  # fmt: skip
 
 

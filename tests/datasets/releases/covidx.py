@@ -71,14 +71,14 @@ def covidx_mgca(tmp: Path) -> Release:
             rows.append(f"{path.split('/')[1]},{CLASSES[k]},{k}")
         lines(release.root / f"{file}.csv", ["filename,class,labels", *rows])
     release.index = release.root / "valid.csv"
-    release.options = {"protocol": "mgca", "lists": "auto"}
+    release.options = {"splits": "mgca", "lists": "auto"}
     return release
 
 
 def covidx_mgca_drawn(tmp: Path) -> Release:
     """The same from the index of 9A."""
     release = covidx_original(tmp)
-    release.options, release.leaks = {"protocol": "mgca"}, True
+    release.options, release.leaks = {"splits": "mgca"}, True
     return release
 
 
@@ -94,4 +94,4 @@ def covidx_cxr4(tmp: Path) -> Release:
             labels[f"{split}/{file}"] = (n, 1 - n)
         lines(root / f"{split}.txt", rows)
     splits = {(path, path.split("/")[0]) for path in labels}
-    return Release("covidx", root, root / "train.txt", labels, {"protocol": "cxr-4"}, splits)
+    return Release("covidx", root, root / "train.txt", labels, {"splits": "cxr-4"}, splits)

@@ -66,7 +66,7 @@ def iu_split_table(tmp: Path) -> Release:
     _table(release.root / "r2gen_split.csv", [["uid", "r2gen_id", "r2gen_split"], *rows])
     films = {f"{IU_STUDIES[uid][3][0]}.dcm.png": split for uid, split in IU_SPLITS.items()}
     release.labels = {name: release.labels[name] for name in films}
-    release.options, release.splits = {"protocol": "r2gen"}, set(films.items())
+    release.options, release.splits = {"splits": "r2gen"}, set(films.items())
     return release
 
 
@@ -86,7 +86,7 @@ def iu_r2gen(tmp: Path) -> Release:
     index = root / "annotation.json"
     index.write_text(json.dumps(lists))
     labels = {path: None for path, _ in splits}
-    return Release("iu-xray", root, index, labels, {"protocol": "r2gen"}, splits)  # type: ignore[arg-type]
+    return Release("iu-xray", root, index, labels, {"splits": "r2gen"}, splits)  # type: ignore[arg-type]
 
 
 def iu_xml(tmp: Path) -> Release:

@@ -161,7 +161,7 @@ def jsrt_png(tmp: Path, protocol: str = "ecamp") -> Release:
     root, names = tmp / "jsrt", (*NODULES, *NORMAL)
     release = _jsrt(root, names, 64, "images/{}.png", "scratch/fold{fold}/masks/{organ}/{name}.gif")
     lines(root / "CLNDAT_EN.txt", nodule_rows(tuple(NODULES)))
-    release.options = {} if protocol == "ecamp" else {"protocol": protocol}
+    release.options = {} if protocol == "ecamp" else {"splits": protocol}
     return release
 
 

@@ -53,7 +53,7 @@ def rsna_original(tmp: Path) -> Release:
 
 def rsna_mgca(tmp: Path) -> Release:
     release = rsna_original(tmp)
-    release.options = {"protocol": "mgca-det"}
+    release.options = {"splits": "mgca-det"}
     return release
 
 
@@ -83,7 +83,7 @@ def rsna_cls(tmp: Path) -> Release:
     for split in ("train", "val", "test"):
         rows = [f"{place[n]} {labels[n][0]} " for n, s in RSNA_SPLITS.items() if s == split]
         lines(folder / f"{split}_list.txt", rows)
-    options = {"lists": tmp / "clone", "protocol": "mrm-cls"}
+    options = {"lists": tmp / "clone", "splits": "mrm-cls"}
     return Release(
         "rsna", root, folder / "train_list.txt", labels, options, set(RSNA_SPLITS.items())
     )
@@ -105,14 +105,14 @@ def rsna_benchx(tmp: Path) -> Release:
     table = rsna_tables(root)
     for split in ("train", "val", "test"):
         lines(root / f"{split}.txt", [n for n, s in RSNA_SPLITS.items() if s == split])
-    return Release("rsna", root, table, rsna_labels(), {"protocol": "benchx"}, set(RSNA_SPLITS.items()),
+    return Release("rsna", root, table, rsna_labels(), {"splits": "benchx"}, set(RSNA_SPLITS.items()),
                    RSNA_FILMS, "mask")  # fmt: skip
 
 
 def rsna_gloria(tmp: Path) -> Release:
     """Drawn from the csv as GLoRIA does."""
     release = rsna_original(tmp)
-    release.options = {"protocol": "gloria-cls"}
+    release.options = {"splits": "gloria-cls"}
     return release
 
 
@@ -124,7 +124,7 @@ def rsna_mgca_cls(tmp: Path) -> Release:
                 for n, s in RSNA_SPLITS.items() if s == split]  # fmt: skip
         lines(release.root / f"{split}.csv", ["patientId,bbox,Target", *rows])
     release.index = release.root / "val.csv"
-    release.options = {"protocol": "gloria-cls", "lists": "auto"}
+    release.options = {"splits": "gloria-cls", "lists": "auto"}
     release.splits = set(RSNA_SPLITS.items())
     return release
 
@@ -141,7 +141,7 @@ def rsna_lovt(tmp: Path) -> Release:
                 shown = "|".join(f"{x1};{y1};{x2 - x1};{y2 - y1}" for x1, y1, x2, y2 in boxes)
                 rows.append(f"{name},{shown},{'|'.join('1' for _ in boxes)}")
         lines(folder / f"{file}.csv", ["ID,boxes,classes", *rows])
-    return Release("rsna", root, folder / "test.csv", rsna_labels(), {"protocol": "lovt"},
+    return Release("rsna", root, folder / "test.csv", rsna_labels(), {"splits": "lovt"},
                    set(RSNA_SPLITS.items()), RSNA_FILMS, "mask")  # fmt: skip
 
 
@@ -166,5 +166,5 @@ def rsna_maco(tmp: Path) -> Release:
     value = {"info": {}, "images": images, "categories": classes, "annotations": notes}
     index.write_text(json.dumps(value))
     labels: dict[str, tuple[int | None, ...]] = dict.fromkeys(films, (1,))
-    return Release("rsna", root, index, labels, {"protocol": "maco-det", "lists": tmp / "MaCo"},
+    return Release("rsna", root, index, labels, {"splits": "maco-det", "lists": tmp / "MaCo"},
                    {(n, "test") for n in films}, films, "mask")  # fmt: skip

@@ -98,7 +98,7 @@ def siim_mrm(tmp: Path) -> Release:
     folder = tmp / "lists"
     for split in ("train", "val", "test"):
         lines(folder / f"{split}_list.txt", [n for n, s in SIIM_SPLITS.items() if s == split])
-    release.options, release.splits = {"lists": folder, "protocol": "mrm"}, set(SIIM_SPLITS.items())
+    release.options, release.splits = {"lists": folder, "splits": "mrm"}, set(SIIM_SPLITS.items())
     release.leaks = True
     return release
 
@@ -109,7 +109,7 @@ def siim_lovt(tmp: Path) -> Release:
     folder = tmp / "lovt/datasets/siim-acr-pneumothorax-segmentation"
     for split, file in (("train", "train"), ("val", "validation"), ("test", "test")):
         lines(folder / f"{file}.csv", ["ID", *(n for n, s in SIIM_SPLITS.items() if s == split)])
-    release.options, release.splits = {"protocol": "lovt"}, set(SIIM_SPLITS.items())
+    release.options, release.splits = {"splits": "lovt"}, set(SIIM_SPLITS.items())
     return release
 
 
@@ -126,7 +126,7 @@ def siim_gloria(tmp: Path) -> Release:
         lines(release.root / f"{file}.csv", [",ImageId, EncodedPixels,Label,Path", *shown])
         splits |= {(rows[k].split(",")[0], split) for k in kept}
     release.index = release.root / "train.csv"
-    release.options, release.splits = {"protocol": "gloria", "lists": release.root}, splits
+    release.options, release.splits = {"splits": "gloria", "lists": release.root}, splits
     release.leaks, release.bright = True, ""  # a film's masks are in two splits, a part in each
     return release
 
@@ -134,7 +134,7 @@ def siim_gloria(tmp: Path) -> Release:
 def siim_rows_drawn(tmp: Path) -> Release:
     """The same from the csv."""
     release = siim_original(tmp)
-    release.options = {"protocol": "gloria"}
+    release.options = {"splits": "gloria"}
     release.leaks, release.bright = True, ""
     return release
 
@@ -159,5 +159,5 @@ def siim_benchx(tmp: Path) -> Release:
         lines(root / f"{split}.txt", [n for n, s in splits.items() if s == split])
     labels: dict[str, tuple[int | None, ...]] = {n: (int(n[-2]),) for n in splits}
     return Release(
-        "siim", root, index, labels, {"protocol": "benchx"}, set(splits.items()), bright="mask"
+        "siim", root, index, labels, {"splits": "benchx"}, set(splits.items()), bright="mask"
     )

@@ -135,7 +135,7 @@ def _kaggle(root: Path, boxes: dict[str, list[Box]]) -> Release:
     }
     index = lines(root / "train.csv", rows)
     return Release(
-        "vindr-cxr", root, index, labels, {"protocol": "kaggle"}, boxes=boxes, bright="boxes"
+        "vindr-cxr", root, index, labels, {"splits": "kaggle"}, boxes=boxes, bright="boxes"
     )
 
 

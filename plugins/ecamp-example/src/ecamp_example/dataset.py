@@ -7,24 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from ecamp.plugin.protocols import Dataset, DatasetInfo, PluginConfig, Record, Sample
+from ecamp.api import Dataset, DatasetInfo, PluginConfig, Record, Sample
 
 KINDS = ("disc", "square")
 
 
-class Shapes(Dataset):
+class ShapesConfig(PluginConfig):
+    """Sizes."""
+
+    train: int = Field(default=60, ge=1, description="training images")
+    val: int = Field(default=30, ge=1, description="validation images")
+    test: int = Field(default=30, ge=1, description="test images")
+
+
+class Shapes(Dataset[ShapesConfig]):
     """Labels, masks and boxes of one shape an image."""
 
     summary = "a disc, a square, or nothing, on noise"
     licence = "Apache-2.0"
     citation = "this package"
-
-    class Config(PluginConfig):
-        """Sizes."""
-
-        train: int = Field(default=60, ge=1, description="training images")
-        val: int = Field(default=30, ge=1, description="validation images")
-        test: int = Field(default=30, ge=1, description="test images")
 
     @property
     def info(self) -> DatasetInfo:

@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ecamp.plugin.protocols import EncoderPlugin, PluginConfig
+from ecamp.api import EncoderPlugin, PluginConfig
 
 if TYPE_CHECKING:  # listing plugins must not import torch
-    from ecamp.encoders.base import Encoder
+    from ecamp.api import Encoder
 
 
-class TinyConv(EncoderPlugin):
+class TinyConvConfig(PluginConfig):
+    """Sizes."""
+
+    image_size: int = Field(default=32, ge=16, description="side of the input in pixels")
+    width: int = Field(default=32, ge=8, description="channels of the last stage")
+
+
+class TinyConv(EncoderPlugin[TinyConvConfig]):
     """Fast enough for a test, real enough to score above chance."""
 
     summary = "three strided convolutions"
     licence = "Apache-2.0"
     citation = "this package"
-
-    class Config(PluginConfig):
-        """Sizes."""
-
-        image_size: int = Field(default=32, ge=16, description="side of the input in pixels")
-        width: int = Field(default=32, ge=8, description="channels of the last stage")
 
     @property
     def image_size(self) -> int:

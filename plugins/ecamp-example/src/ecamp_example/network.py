@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from ecamp.encoders.base import Encoder, Features
+from ecamp.api import Encoder, Features
 
 
 class ConvEncoder(Encoder):

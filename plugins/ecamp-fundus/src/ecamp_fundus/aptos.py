@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-from ecamp.data.folders import image_name
-from ecamp.data.table import read_table
-from ecamp.datasets.released import SHARES, Film
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.api import (
+    SHARES,
+    DataError,
+    DatasetInfo,
+    ImagePayload,
+    NamedSplits,
+    Record,
+    SplitsByName,
+    image_name,
+    read_table,
+)
 from ecamp_fundus.base import NO_PATIENTS, FundusDataset
 
 GRADES = ("none", "mild", "moderate", "severe", "proliferative")  # 0..4: the order counts for kappa
@@ -29,12 +34,12 @@ lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
 """
     name = "aptos"
     folders = ("train_images", "images")
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "70 / 10 / 20 % of each grade in train.csv, by hash of id_code.",
             (2_563, 366, 733), "3fdaf8d9896ee99e", flaws=(NO_PATIENTS,),
         ),
-        "ecamp-published": SplitProtocol(
+        "ecamp-published": NamedSplits(
             "lists of ECAMP: blocks of the sorted ids.",
             (2_563, 366, 733),
             flaws=(NO_PATIENTS,),
@@ -77,4 +82,6 @@ lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
             raise DataError(f"{where}: '{grade}' is no grade.", "Grades are 0 to 4.")
         labels = tuple(int(k == int(grade)) for k in range(len(GRADES)))
         name = image_name(path)
-        return Record(name, name, split, where, labels, payload=Film(self.place(path, where)))
+        return Record(
+            name, name, split, where, labels, payload=ImagePayload(self.place(path, where))
+        )

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ecamp.data.images import read_image
-from ecamp.data.splits import hash_split
-from ecamp.datasets.released import ReleasedDataset
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.api import (
+    DatasetInfo,
+    PublicConfigT,
+    PublicDataset,
+    Record,
+    Sample,
+    hash_split,
+    read_image,
+)
 
 # Of red, green and blue, 0..1, over all pixels of 34 photographs of HRF, CHASE_DB1 and IDRiD, each
 # padded to a square and resized to 224 as an encoder sees them: the black around the retina counts.
@@ -20,7 +25,7 @@ NO_PATIENTS = (
 )
 
 
-class FundusDataset(ReleasedDataset):
+class FundusDataset(PublicDataset[PublicConfigT]):
     """A public set of colour photographs of the retina."""
 
     def describe(self, **facts: Any) -> DatasetInfo:
@@ -30,5 +35,5 @@ class FundusDataset(ReleasedDataset):
         return Sample(read_image(self.root / record.payload.path, "rgb", record.row))
 
     def draw(self, patient: str, shares: dict[str, float]) -> str:
-        """Split of a patient under our own protocols, from the hash of the name."""
-        return hash_split(patient, shares, f"{self.name}/{self.protocol_name}")
+        """Split of a patient under our own rule, from the hash of the name."""
+        return hash_split(patient, shares, f"{self.name}/{self.splits_name}")

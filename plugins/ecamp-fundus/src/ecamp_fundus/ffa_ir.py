@@ -10,19 +10,38 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ecamp.data.folders import inside
-from ecamp.datasets.released import Film, ReleasedConfig
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record
-from ecamp.text.distill.sinks import read_distilled
+from ecamp.api import (
+    DataError,
+    DatasetInfo,
+    ImagePayload,
+    NamedSplits,
+    PublicConfig,
+    Record,
+    SplitsByName,
+    read_distilled,
+    resolve_below_root,
+)
 from ecamp_fundus.base import FundusDataset
 
 ANNOTATION = "ffair_annotation.json"
 SPLITS = {"train": "pretrain", "val": "val", "test": "test"}
 
 
-class FFAIR(FundusDataset):
+class FFAIRConfig(PublicConfig):
+    """Which reports and how many images."""
+
+    language: Literal["en", "zh"] = Field(default="en", description="of the reports")
+    per_case: int | None = Field(
+        default=None,
+        ge=1,
+        description="images a case, evenly over the examination; default all",
+    )
+    distilled: str | None = Field(
+        default=None, description="a file of `ecamp distill`, or JSON of case -> text"
+    )
+
+
+class FFAIR(FundusDataset[FFAIRConfig]):
     """Images of an examination, each with its report."""
 
     summary = "FFA-IR: 10,790 angiographies and their reports, for pre-training (credentialed)"
@@ -35,22 +54,9 @@ root holds ffair_annotation.json and the images of its `Image_path` lists, direc
 pre-training: the cases of `train`; language=zh takes the Chinese reports
 """
     name = "ffa-ir"
-    protocols: ClassVar[Protocols] = {
-        "official": SplitProtocol("train, val, test of the annotation.")
+    named_splits: ClassVar[SplitsByName] = {
+        "official": NamedSplits("train, val, test of the annotation.")
     }
-
-    class Config(ReleasedConfig):
-        """Which reports and how many images."""
-
-        language: Literal["en", "zh"] = Field(default="en", description="of the reports")
-        per_case: int | None = Field(
-            default=None,
-            ge=1,
-            description="images a case, evenly over the examination; default all",
-        )
-        distilled: str | None = Field(
-            default=None, description="a file of `ecamp distill`, or JSON of case -> text"
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -73,10 +79,10 @@ pre-training: the cases of `train`; language=zh takes the Chinese reports
                 with self.bad:
                     report = _report(fields, self.config.language, where)
                     for image in _some(_images(fields, where), self.config.per_case):
-                        place = inside(self.root, base + image, where)
+                        place = resolve_below_root(self.root, base + image, where)
                         yield Record(
                             image, case, SPLITS[split], where, report=report,
-                            distilled=told.get(case) or None, payload=Film(place),
+                            distilled=told.get(case) or None, payload=ImagePayload(place),
                         )  # fmt: skip
 
 

@@ -7,13 +7,18 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from ecamp.data.folders import image_name
-from ecamp.data.splits import few_shot
-from ecamp.data.table import read_table
-from ecamp.datasets.released import Film, ReleasedConfig
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.api import (
+    DataError,
+    DatasetInfo,
+    ImagePayload,
+    NamedSplits,
+    PublicConfig,
+    Record,
+    SplitsByName,
+    few_shot,
+    image_name,
+    read_table,
+)
 from ecamp_fundus.base import NO_PATIENTS, FundusDataset
 
 CLASSES = (
@@ -22,7 +27,15 @@ CLASSES = (
 )  # fmt: skip
 
 
-class MuReD(FundusDataset):
+class MuReDConfig(PublicConfig):
+    """How many images."""
+
+    shots: int = Field(
+        default=5, ge=1, description="training images of each class; protocol few-shot"
+    )
+
+
+class MuReD(FundusDataset[MuReDConfig]):
     """Diseases of an eye, several at once."""
 
     summary = "MuReD: 2,208 photographs, 20 diseases"
@@ -38,16 +51,16 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
 """
     name = "mured"
     folders = ("images",)
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "val_data.csv is the test; validation is an eighth of train_data.csv, of each class, by hash.",
             (1_542, 222, 444), "a6fd22a23a122417", flaws=(NO_PATIENTS,),
         ),
-        "few-shot": SplitProtocol(
+        "few-shot": NamedSplits(
             "as ecamp, trained on so many images of each class (shots=5), the rarest class first, by hash.",
             flaws=(NO_PATIENTS,),
         ),
-        "ecamp-published": SplitProtocol(
+        "ecamp-published": NamedSplits(
             "lists of ECAMP: val_data.csv is the test.",
             (1_542, 222, 444),
             flaws=(NO_PATIENTS, "CRS has two positive validation images; 1 % has 7 of 20 classes"),
@@ -58,15 +71,8 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
         ),
     }  # fmt: skip
 
-    class Config(ReleasedConfig):
-        """How many images."""
-
-        shots: int = Field(
-            default=5, ge=1, description="training images of each class; protocol few-shot"
-        )
-
     def _choices(self) -> tuple[str, ...]:
-        return (f"{self.config.shots}-shot",) if self.protocol_name == "few-shot" else ()
+        return (f"{self.config.shots}-shot",) if self.splits_name == "few-shot" else ()
 
     @property
     def info(self) -> DatasetInfo:
@@ -80,7 +86,7 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
             return
         shares = {"train": 0.875, "val": 0.125}
         records = list(self.drawn(self._table("train_data.csv", ""), shares, "mured/ecamp"))
-        if self.protocol_name == "few-shot":
+        if self.splits_name == "few-shot":
             train = [r for r in records if r.split == "train"]
             labels = [r.labels or () for r in train]
             kept = few_shot([r.id for r in train], labels, self.config.shots, "mured/few-shot")
@@ -103,4 +109,6 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
         if len(labels) != len(CLASSES):
             raise DataError(f"{where}: {len(labels)} labels, not {len(CLASSES)}.")
         name = image_name(path)
-        return Record(name, name, split, where, labels, payload=Film(self.place(path, where)))
+        return Record(
+            name, name, split, where, labels, payload=ImagePayload(self.place(path, where))
+        )

@@ -9,13 +9,21 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ecamp.data.folders import ImageIndex
-from ecamp.data.lists import patient_of
-from ecamp.data.table import TableRow, read_table
-from ecamp.datasets.released import SHARES, Film, ReleasedConfig
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.errors import DataError, UsageError
-from ecamp.plugin.protocols import DatasetInfo, Record
+from ecamp.api import (
+    SHARES,
+    DataError,
+    DatasetInfo,
+    ImageIndex,
+    ImagePayload,
+    NamedSplits,
+    PublicConfig,
+    Record,
+    SplitsByName,
+    TableRow,
+    UsageError,
+    patient_of,
+    read_table,
+)
 from ecamp_fundus.base import FundusDataset
 
 LETTERS = tuple("NDGCAHMO")
@@ -23,7 +31,15 @@ CLASSES = ("normal", "diabetes", "glaucoma", "cataract", "AMD", "hypertension", 
 EYES = ("Left-Fundus", "Right-Fundus")
 
 
-class ODIR(FundusDataset):
+class ODIRConfig(PublicConfig):
+    """Whose diseases."""
+
+    labels: Literal["eye", "patient"] = Field(
+        default="eye", description="eye: one class an eye; patient: all of both eyes"
+    )
+
+
+class ODIR(FundusDataset[ODIRConfig]):
     """Diseases of an eye."""
 
     summary = "ODIR-5K: both eyes of 5,000 patients, 8 classes"
@@ -44,13 +60,13 @@ lists: of ECAMP (`1085_left.jpg 0 0 0 0 1 0 0 0`, images flat in root or in the 
     name = "odir"
     folders = ("preprocessed_images", "ODIR-5K/ODIR-5K/Training Images", "ODIR-5K/Training Images",
                "Training Images", "ODIR-5K_Training_Dataset", "images")  # fmt: skip
-    protocols: ClassVar[Protocols] = {
+    named_splits: ClassVar[SplitsByName] = {
         # By hash alone, not stratified: labels=eye and labels=patient share the split.
-        "patient": SplitProtocol(
+        "patient": NamedSplits(
             "70 / 10 / 20 % of the patients, by hash of the patient's number.",
             (4_455, 560, 1_377), "1f6dfb2ac9e5d898"
         ),
-        "ecamp-published": SplitProtocol(
+        "ecamp-published": NamedSplits(
             "lists of ECAMP, which split eyes, not patients.",
             (4_474, 639, 1_279),
             flaws=(
@@ -64,13 +80,6 @@ lists: of ECAMP (`1085_left.jpg 0 0 0 0 1 0 0 0`, images flat in root or in the 
             ),
         ),
     }  # fmt: skip
-
-    class Config(ReleasedConfig):
-        """Whose diseases."""
-
-        labels: Literal["eye", "patient"] = Field(
-            default="eye", description="eye: one class an eye; patient: all of both eyes"
-        )
 
     @property
     def info(self) -> DatasetInfo:
@@ -128,7 +137,9 @@ lists: of ECAMP (`1085_left.jpg 0 0 0 0 1 0 0 0`, images flat in root or in the 
                 f"{where}: {len(labels)} labels, not {len(CLASSES)}: {' '.join(LETTERS)}."
             )
         split = split or self.draw(patient, SHARES)
-        return Record(name, patient, split, where, labels, payload=Film(self.place(path, where)))
+        return Record(
+            name, patient, split, where, labels, payload=ImagePayload(self.place(path, where))
+        )
 
 
 def _target(row: TableRow, where: str) -> tuple[int, ...]:

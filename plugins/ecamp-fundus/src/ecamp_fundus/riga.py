@@ -7,12 +7,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from ecamp.data.folders import inside, not_there
-from ecamp.data.images import read_image
-from ecamp.datasets.released import Film
-from ecamp.datasets.split_protocol import Protocols, SplitProtocol
-from ecamp.errors import DataError
-from ecamp.plugin.protocols import DatasetInfo, Record, Sample
+from ecamp.api import (
+    DataError,
+    DatasetInfo,
+    ImagePayload,
+    NamedSplits,
+    Record,
+    Sample,
+    SplitsByName,
+    missing_file_error,
+    read_image,
+    resolve_below_root,
+)
 from ecamp_fundus.base import NO_PATIENTS, FundusDataset
 
 IMAGES, MASKS = "Image/", "FinalLabel/"
@@ -33,12 +39,12 @@ lists: of ECAMP (csv `img_path,mask_path`)
 The raw release, with the marks of six graders drawn into copies of each image, is not read.
 """
     name = "riga"
-    protocols: ClassVar[Protocols] = {
-        "ecamp": SplitProtocol(
+    named_splits: ClassVar[SplitsByName] = {
+        "ecamp": NamedSplits(
             "Magrabia is the test: another site; validation is an eighth of the others, by hash.",
             (573, 82, 95), "c2b4eaf07c2ca478", flaws=(NO_PATIENTS,),
         ),
-        "ecamp-published": SplitProtocol(
+        "ecamp-published": NamedSplits(
             "lists of ECAMP: Magrabia is the test: another site.",
             (560, 95, 95),
             flaws=(NO_PATIENTS,),
@@ -63,7 +69,7 @@ The raw release, with the marks of six graders drawn into copies of each image, 
             return
         found = list(self._found())
         if not found:
-            raise not_there(
+            raise missing_file_error(
                 self.root, (IMAGES + "**/*.tif",), "ecamp data info riga says what it holds."
             )
         yield from self.drawn((r for r in found if not r.split), {"train": 0.875, "val": 0.125})
@@ -79,7 +85,10 @@ The raw release, with the marks of six graders drawn into copies of each image, 
             yield self._record(image, mask, "test" if "/Magrab" in image else "", image)
 
     def _record(self, image: str, mask: str, split: str, where: str) -> Record:
-        film = Film(inside(self.root, image, where), mask=inside(self.root, mask, where))
+        film = ImagePayload(
+            resolve_below_root(self.root, image, where),
+            mask=resolve_below_root(self.root, mask, where),
+        )
         return Record(image, image, split, where, has_mask=True, payload=film)
 
     def load(self, record: Record, size: int) -> Sample:

@@ -1,0 +1,125 @@
+"""Pretext tasks: the objective that pre-trains an encoder, its batch and its context."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ecamp.api.dataset import DatasetInfo
+from ecamp.api.encoder import Encoder
+from ecamp.api.plugin import ConfigT, Plugin
+
+
+@dataclass(frozen=True)
+class PretextContext:
+    """The pre-training data as known when an objective is built.
+
+    Attributes:
+        info: The pre-training data set.
+        reports: Report texts of the pre-training split, in record order; empty strings where an
+            image has none. An objective may learn a tokenizer from them, nothing else.
+        image_scale: Side of the stored images / side of the encoder's input.
+        ids: Names of the images, in the same order.
+        distilled: Entity-centred statements (arXiv 2312.13316, section 3.1); empty strings where
+            there are none.
+    """
+
+    info: DatasetInfo
+    reports: tuple[str, ...] = field(repr=False)
+    image_scale: int
+    ids: tuple[str, ...] = field(default=(), repr=False)
+    distilled: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class PretextBatch:
+    """Images of one step, with the numbers that name their texts and random draws.
+
+    Attributes:
+        images: float (batch, channels, size, size) encoder input, normalised.
+        images_large: float (batch, channels, scale*size, scale*size) the same crop, finer.
+        index: int64 (batch,) position of each sample in the pre-training split; seeds
+            counter-based random numbers and picks the sample's text.
+        crop: float (batch, 4) x0, y0, x1, y1 of the crop in 0..1 of the stored image.
+        flip: bool (batch,) whether the crop was mirrored.
+        generator: Source of this step's random numbers.
+        step: Step number, from 0.
+        seed: Seed of the whole pre-training.
+        total: Steps of the whole pre-training; 0 where it is not known.
+    """
+
+    images: Tensor
+    images_large: Tensor
+    index: Tensor
+    crop: Tensor
+    flip: Tensor
+    generator: torch.Generator
+    step: int
+    seed: int
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Pictures of a few samples.
+
+    Attributes:
+        panels: By name, images (n, channels, height, width) in the units of `PretextBatch.images`.
+        windows: (n, 4) x0, y0, x1, y1 in 0..1 of the image, or None.
+        attention: For each sample, words with their attention map (rows, columns).
+    """
+
+    panels: dict[str, Tensor]
+    windows: Tensor | None = None
+    attention: list[list[tuple[str, Tensor]]] = field(default_factory=list)
+
+
+class Objective(nn.Module):
+    """Owner of the encoder (`self.encoder`) and of everything that is trained with it."""
+
+    encoder: nn.Module
+
+    def forward(self, batch: PretextBatch) -> dict[str, Tensor]:
+        """Compute the losses; `loss` is the one that is minimised, the others are logged.
+
+        Returns:
+            Scalars by name.
+        """
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """React to a step of the optimiser: the place to update an averaged copy."""
+
+    def preview(self, batch: PretextBatch) -> Preview:
+        """Show what the objective does with a few samples, for the pictures of a run."""
+        return Preview({"input": batch.images})
+
+    def state_extra(self) -> dict[str, Any]:
+        """Return plain JSON that belongs to the weights (a tokenizer, say) and is stored with them."""
+        return {}
+
+
+class PretextPlugin(Plugin[ConfigT]):
+    """Builder of a training objective that pre-trains an encoder.
+
+    `needs` are Sample/Record fields (`image`, `report`), `requires` encoder capabilities; pairs
+    that cannot work are refused while planning, with the missing field named. `trains` is False
+    where the encoder keeps its random weights: a baseline, for which nothing is computed.
+    """
+
+    trains: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"image"})
+    requires: ClassVar[frozenset[str]] = frozenset()
+
+    def weights_file(self) -> Path | None:
+        """Return a file of finished weights; None (as here) when they are to be trained."""
+        return None
+
+    @abstractmethod
+    def build(self, encoder: Encoder, context: PretextContext) -> Objective:
+        """Wrap the encoder into the module whose loss is minimised."""

@@ -1,0 +1,189 @@
+"""Run folder: what is written, read back, and resumed. Imports no torch.
+
+runs/<name>/spec.yaml plan.json env.json ledger.jsonl pretrain/<id>/ gallery/ cells/<id>/
+{result.json, run.json, predictions.npz, head.safetensors, log.txt} report/
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import zipfile
+import zlib
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ecamp.config import BenchSpec, canonical_json
+from ecamp.errors import CorruptFileError, UsageError
+from ecamp.metrics.stats import Metric
+from ecamp.storage.bits import pack_bits, unpack_bits
+from ecamp.storage.files import append_line, atomic_path, read_json, write_bytes, write_json
+
+SCHEMA = 1
+BITS, SHAPE = "/bits", "/shape"  # suffixes of packed boolean arrays in predictions.npz
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: The folder; made when missing.
+
+    Attributes:
+        damaged: Cell folders that `finished` found unreadable.
+
+    Raises:
+        EcampError: When it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damaged: list[Path] = []
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path}: is a file, not a run folder.", "Choose another --run.")
+
+    def cell(self, key: str) -> Path:
+        """Return the folder of one cell."""
+        return self.path / "cells" / key
+
+    def open(self, spec: BenchSpec, plan: dict[str, Any]) -> None:
+        """Start the run, or resume it when it was started with the same recipe.
+
+        Raises:
+            UsageError: When the folder holds a run of another recipe; lists what differs.
+        """
+        file = self.path / "spec.yaml"
+        mine = spec.model_dump(mode="json")
+        if file.exists():
+            try:
+                before = yaml.safe_load(file.read_text())
+                assert isinstance(before, dict)
+            except (yaml.YAMLError, AssertionError, UnicodeDecodeError) as error:
+                raise CorruptFileError(
+                    f"{file}: damaged.", "Restore or delete it; finished cells are kept."
+                ) from error
+            differing = [k for k in sorted({*mine, *before}) if mine.get(k) != before.get(k)]
+            if differing:
+                lines = "; ".join(
+                    f"{k}: was {canonical_json(before.get(k))}, now {canonical_json(mine.get(k))}"
+                    for k in differing
+                )
+                raise UsageError(
+                    f"{self.path}: holds a run of another recipe ({lines}).",
+                    "Resume with the same recipe, or name a new folder with --run.",
+                )
+        else:
+            write_bytes(file, yaml.safe_dump(mine, sort_keys=True).encode())
+        write_json(self.path / "plan.json", plan)
+        write_json(self.path / "env.json", environment())
+
+    def log_event(self, **event: Any) -> None:
+        """Append to the ledger."""
+        append_line(self.path / "ledger.jsonl", event)
+
+    def finished(self, key: str) -> dict[str, Any] | None:
+        """Read the result of a cell that is done and whole; None when it must be run (again)."""
+        folder = self.cell(key)
+        try:
+            result = read_json(folder / "result.json")
+            if result["schema"] != SCHEMA or result["id"] != key:
+                return None
+            with zipfile.ZipFile(folder / "predictions.npz") as predictions:
+                if predictions.testzip() is not None:
+                    raise zipfile.BadZipFile
+        except FileNotFoundError:
+            return None
+        except (CorruptFileError, KeyError, TypeError, OSError, zipfile.BadZipFile, zlib.error):
+            self.damaged.append(folder)
+            self.log_event(event="corrupt", id=key, folder=f"cells/{key}")
+            return None
+        return dict(result)
+
+    def write_cell(
+        self,
+        key: str,
+        result: dict[str, Any],
+        arrays: dict[str, np.ndarray],
+        run: dict[str, Any],
+        log: str,
+    ) -> None:
+        """Write a finished cell; `result.json` last, so that it vouches for the rest."""
+        folder = self.cell(key)
+        with atomic_path(folder / "predictions.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        write_json(folder / "run.json", run)
+        write_bytes(folder / "log.txt", log.encode())
+        write_json(folder / "result.json", result)
+
+
+def metrics_json(metrics: dict[str, Metric]) -> dict[str, Any]:
+    """Convert metrics for `result.json`: null and a reason, never NaN."""
+    out = {}
+    for name, metric in sorted(metrics.items()):
+        low, high = metric.interval()
+        out[name] = {
+            "value": metric.value,
+            "low": low,
+            "high": high,
+            "reason": metric.reason or None,
+        }
+    return out
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Pack boolean arrays of three or more axes (masks) into bits; `read_predictions` undoes it."""
+    out: dict[str, np.ndarray] = {}
+    for name, value in arrays.items():
+        value = np.asarray(value)
+        if value.dtype == bool and value.ndim >= 3:
+            out[f"{name}{BITS}"], out[f"{name}{SHAPE}"] = pack_bits(value), np.array(value.shape)
+        else:
+            out[name] = value
+    return out
+
+
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """Load a cell's arrays; masks are unpacked to bool.
+
+    Raises:
+        CorruptFileError: When the file is damaged; names it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds on a torn file
+        raise CorruptFileError(f"{path}: damaged: {error}", "Run the same bench again.") from error
+    for key in [key for key in arrays if key.endswith(BITS)]:
+        name = key.removesuffix(BITS)
+        shape = tuple(int(v) for v in arrays.pop(f"{name}{SHAPE}"))
+        arrays[name] = unpack_bits(arrays.pop(key), shape)
+    return arrays
+
+
+def environment() -> dict[str, Any]:
+    """Collect what a result may depend on beyond its recipe: versions, platform."""
+    packages = ("ecamp", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pycocotools")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "?"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "packages": versions,
+    }
+
+
+def command_line() -> str:
+    """Return the command line of this process, without the interpreter's path."""
+    return " ".join(["ecamp", *sys.argv[1:]])

@@ -1,0 +1,74 @@
+"""Draws pictures while a pre-training runs: from its objective's tensors to files in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ecamp.api.pretext import Objective
+from ecamp.report.training import draw_curves, draw_preview
+from ecamp.train.pairs import PairDataset, preview_batch
+from ecamp.train.recipe import PretrainRecipe
+
+MOMENTS = 4  # pictures after the start: at a quarter, a half, three quarters and the end
+
+
+def watcher(
+    recipe: PretrainRecipe, count: int, *, only_last: bool = False
+) -> Callable[[PairDataset, Path], Callable[[int, Objective], None]]:
+    """Make an observer for `run_pretraining`.
+
+    Args:
+        count: Samples a picture; 0 draws nothing.
+        only_last: Draw when training has ended, not on the way.
+    """
+
+    def watch(source: PairDataset, folder: Path) -> Callable[[int, Objective], None]:
+        total = recipe.total_steps(len(source))
+        steps = {total} if only_last else {round(total * k / MOMENTS) for k in range(MOMENTS + 1)}
+
+        def observe(step: int, objective: Objective) -> None:
+            if count and step in steps:
+                _draw(objective, source, recipe, count, step, folder / "preview")
+                draw_curves(folder / "metrics.jsonl", folder / "preview" / "losses.png")
+
+        return observe
+
+    return watch
+
+
+def _draw(
+    objective: Objective,
+    source: PairDataset,
+    recipe: PretrainRecipe,
+    count: int,
+    step: int,
+    folder: Path,
+) -> None:
+    batch = preview_batch(source, recipe, count, step)
+    training = objective.training
+    objective.eval()
+    with torch.no_grad():
+        preview = objective.preview(batch)
+    objective.train(training)
+    reports = source.texts("reports")
+    draw_preview(
+        folder / f"step-{step:06d}.png",
+        {name: _pixels(value, source) for name, value in preview.panels.items()},
+        None if preview.windows is None else preview.windows.numpy(),
+        [[(word, cells.float().numpy()) for word, cells in found] for found in preview.attention],
+        [reports[i] for i in batch.index.tolist()],
+        f"after {step} steps",
+    )
+
+
+def _pixels(images: torch.Tensor, source: PairDataset) -> np.ndarray:
+    """Normalised (n, c, h, w) as uint8 (n, h, w) or (n, h, w, 3)."""
+    mean = torch.tensor(source.info.mean).reshape(1, -1, 1, 1)
+    std = torch.tensor(source.info.std).reshape(1, -1, 1, 1)
+    pixels = ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    shaped: np.ndarray = pixels.permute(0, 2, 3, 1).numpy()
+    return shaped[..., 0] if shaped.shape[-1] == 1 else shaped

@@ -1,0 +1,5 @@
+"""The `llm` distiller: statements from a language model behind an OpenAI-compatible endpoint."""
+
+from ecamp.distill.llm.distiller import LLMDistiller
+
+__all__ = ["LLMDistiller"]

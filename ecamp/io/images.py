@@ -1,0 +1,125 @@
+"""Read an image file as radiology sends it: PNG and JPEG of 8 or 16 bit, and DICOM.
+
+Everything comes out as uint8 (height, width, channels); bright means dense (bone is white).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ecamp.errors import DataError
+from ecamp.io.dicom import is_dicom, read_dicom, stretch
+
+
+def read_image(path: Path, colour: str, row: str = "") -> np.ndarray:
+    """Read one image.
+
+    Args:
+        path: PNG, JPEG, TIFF or DICOM (by suffix, or by its first bytes without one).
+        colour: `grey` gives one channel, `rgb` three.
+        row: Where the path stands in its table, for the message.
+
+    Returns:
+        uint8 (height, width, 1 or 3).
+
+    Raises:
+        DataError: When the file is missing, unreadable or empty; names file and row.
+    """
+    where = f"{path}" + (f" ({row})" if row else "")
+    try:
+        pixels = read_dicom(path) if is_dicom(path) else _read_raster(path)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{where}: no such image.", "Check the table's path column and root."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{where}: {_size(path)}{error}", "Shrink the image before use.") from error
+    except DataError as error:
+        # The cause of a DICOM error quotes the header; it stays out of tracebacks too.
+        raise DataError(f"{where}: {error.message}", error.hint) from None
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"{where}: unreadable image: {error}",
+            "Replace the file, or leave such rows out with --on-bad-image skip.",
+        ) from error
+    if pixels.size == 0:
+        raise DataError(f"{where}: the image has no pixels.")
+    return _to_colour(pixels, colour)
+
+
+def read_mask(path: Path, row: str = "") -> np.ndarray:
+    """Read a mask: any non-zero pixel of any channel is inside.
+
+    Returns:
+        bool (height, width).
+
+    Raises:
+        DataError: As `read_image`.
+    """
+    where = f"{path}" + (f" ({row})" if row else "")
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{where}: no such mask.", "Leave the cell empty where there is none."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{where}: {_size(path)}{error}", "Shrink the mask before use.") from error
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(f"{where}: unreadable mask: {error}") from error
+    return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0)
+
+
+def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask at the size of its image, where it was drawn on that image at another size.
+
+    A pixel is inside where at least half of it is.
+
+    Args:
+        mask: bool, any size.
+
+    Returns:
+        bool (height, width).
+    """
+    if mask.shape == (height, width):
+        return mask
+    levels = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(levels.resize((width, height), Image.Resampling.BOX)) >= 128
+
+
+def _size(path: Path) -> str:
+    """`30000x20000: ` of an image that is too large to be opened."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        with Image.open(path) as image:  # reads the header alone
+            return f"{image.width}x{image.height}: "
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _read_raster(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+            return stretch(np.asarray(image, dtype=np.float32))
+        if image.mode in ("L", "RGB"):
+            return np.asarray(image)
+        return np.asarray(image.convert("L" if image.mode in ("1", "LA") else "RGB"))
+
+
+def _to_colour(pixels: np.ndarray, colour: str) -> np.ndarray:
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    pixels = pixels[..., :3]
+    if colour == "grey" and pixels.shape[2] == 3:
+        # Chest films saved as RGB hold one value three times; the luma weights keep it exactly.
+        image = Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
+        return np.asarray(image)[..., None]
+    if colour == "rgb" and pixels.shape[2] == 1:
+        return np.repeat(pixels, 3, axis=2)
+    return pixels[..., :1] if colour == "grey" else pixels

@@ -1,0 +1,234 @@
+"""The field's detection mAP, which leaves out images; shown beside COCO's, never instead of it.
+
+Flaw F1: the public scripts score only images with at least one prediction and at least one true
+box, so that what a detector misses entirely, and what it finds in healthy images, costs nothing: a
+detector that finds 10 % of the boxes scores 0.320 by it and 0.042 over all images. Flaw F3: the IoU
+range is 0.40:0.05:0.75, after suppression at 0.5. `ecamp.metrics.detection` is the honest score.
+
+Three implementations are in use, and differ by up to 1e-3 on the same boxes because they round the
+101-point recall grid differently, so that a recall of, say, 0.28 does or does not reach its point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask
+
+from ecamp.metrics.boxes import Boxes
+from ecamp.metrics.stats import Metric
+
+IOU = np.round(np.arange(0.40, 0.751, 0.05), 2)
+# COCO's, in squared pixels.
+AREAS = {
+    "all": (0.0, 1e10),
+    "small": (0.0, 32**2),
+    "medium": (32**2, 96**2),
+    "large": (96**2, 1e10),
+}
+MAX_DETECTIONS = (1, 10, 100)
+
+
+def _float32_grid() -> np.ndarray:
+    """0, 0.01 ... 1 as torch computes it in float32: from both ends, product and sum in one step."""
+    step, i = float(np.float32(0.01)), np.arange(101)
+    return np.where(i < 50, i * step, 1 - step * (100 - i)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the implementations disagree about.
+
+    Attributes:
+        grid: (101,) recall points.
+        recall: Type in which recall is compared with them.
+        drops_images: Whether images without predictions or without true boxes are left out
+            whatever the caller passes.
+        outsiders_match: Whether a prediction may match a true box outside the area range, and is
+            then not counted, or counts as false.
+    """
+
+    grid: np.ndarray
+    recall: type[np.floating]
+    drops_images: bool = False
+    outsiders_match: bool = True
+
+
+RULES = {
+    "pycocotools": Rule(np.linspace(0, 1, 101), np.float64),
+    "torchmetrics-1.9": Rule(_float32_grid().astype(np.float64), np.float64),
+    "torchmetrics-0.7": Rule(_float32_grid(), np.float32, drops_images=True, outsiders_match=False),
+}
+PUBLISHED_RULE = "torchmetrics-0.7"
+PUBLISHED_SCORE = 0.5  # the published scripts keep predictions from here on
+
+
+def published_map(predicted: Boxes, truth: Boxes, *, rule: str = PUBLISHED_RULE) -> float:
+    """Mean AP over IoU 0.40:0.05:0.75 and classes, on the images that the published code keeps.
+
+    Args:
+        predicted: After suppression, with scores.
+        rule: One of `RULES`; the published one by default.
+
+    Returns:
+        The biased mAP; -1 when no image is kept.
+    """
+    return summarise(*keep_both(predicted, truth), rule=rule)["map"]
+
+
+def published_map_metric(predicted: Boxes, truth: Boxes) -> Metric:
+    """Compute the biased mAP as the published scripts do, with a reason that names the bias.
+
+    They keep predictions with a score of 0.5 or more, and images that have one and a true box.
+    """
+    assert predicted.scores is not None
+    confident = predicted.scores >= PUBLISHED_SCORE
+    kept = Boxes(
+        predicted.xyxy[confident],
+        predicted.labels[confident],
+        predicted.image[confident],
+        predicted.scores[confident],
+    )
+    images = len(np.intersect1d(kept.image, truth.image))
+    if not images:
+        return Metric.undefined("no image has both a true box and a prediction of 0.5 or more")
+    return Metric(published_map(kept, truth), f"biased: on {images} images with a prediction only")
+
+
+def keep_both(predicted: Boxes, truth: Boxes) -> tuple[Boxes, Boxes]:
+    """The boxes of images that have a prediction and a true box (flaw F1)."""
+    kept = np.intersect1d(predicted.image, truth.image)
+    return _rows(predicted, np.isin(predicted.image, kept)), _rows(
+        truth, np.isin(truth.image, kept)
+    )
+
+
+def summarise(predicted: Boxes, truth: Boxes, *, rule: str) -> dict[str, float]:
+    """COCO's summary under one rule; images that neither argument names do not change it.
+
+    Returns:
+        `map`, `map_50`, `map_75`, `map_{small,medium,large}`, `mar_{1,10,100}`,
+        `mar_{small,medium,large}`, and `map@<IoU>` for each threshold; -1 where no true box is.
+    """
+    chosen, best = RULES[rule], MAX_DETECTIONS[-1]
+    if chosen.drops_images:
+        predicted, truth = keep_both(predicted, truth)
+    curves = {area: _curves(predicted, truth, area, chosen, best) for area in AREAS}
+    precision, recall = curves["all"]
+    result = {"map": _mean(precision)}
+    result |= {f"map@{t:.2f}": _mean(precision[:, i]) for i, t in enumerate(IOU)}
+    result |= {"map_50": result["map@0.50"], "map_75": result["map@0.75"]}
+    for area in ("small", "medium", "large"):
+        result[f"map_{area}"], result[f"mar_{area}"] = map(_mean, curves[area])
+    for limit in MAX_DETECTIONS[:-1]:
+        result[f"mar_{limit}"] = _mean(_curves(predicted, truth, "all", chosen, limit)[1])
+    result[f"mar_{best}"] = _mean(recall)
+    return result
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else -1.0
+
+
+def _rows(boxes: Boxes, chosen: np.ndarray) -> Boxes:
+    scores = None if boxes.scores is None else boxes.scores[chosen]
+    return Boxes(boxes.xyxy[chosen], boxes.labels[chosen], boxes.image[chosen], scores)
+
+
+def _curves(
+    predicted: Boxes, truth: Boxes, area: str, rule: Rule, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and last recall, each (classes with a true box in range, IoU)."""
+    precision, recall = [], []
+    for k in np.unique(truth.labels):
+        found = _rows(predicted, predicted.labels == k)
+        true = _rows(truth, truth.labels == k)
+        hit, ignored, count = _match_class(found, true, AREAS[area], rule, limit)
+        if count:
+            values = [
+                _average_precision(h[~i], count, rule) for h, i in zip(hit, ignored, strict=True)
+            ]
+            precision.append([ap for ap, _ in values])
+            recall.append([last for _, last in values])
+    empty = np.zeros((0, len(IOU)))
+    return np.array(precision) if precision else empty, np.array(recall) if recall else empty
+
+
+def _match_class(
+    found: Boxes, true: Boxes, area: tuple[float, float], rule: Rule, limit: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Hits and ignored predictions of one class, (IoU, predictions) best first; true boxes in range."""
+    assert found.scores is not None
+    parts, scores, count = [], [], 0
+    for image in np.unique(np.concatenate([found.image, true.image])):
+        mine = np.flatnonzero(found.image == image)
+        mine = mine[np.argsort(-found.scores[mine], kind="stable")][:limit]
+        target = true.xyxy[true.image == image]
+        parts.append(_match_image(found.xyxy[mine], target, area, rule))
+        scores.append(found.scores[mine])
+        count += int((~_outside(target, area)).sum())
+    order = np.argsort(-np.concatenate([np.zeros(0), *scores]), kind="stable")
+    empty = np.zeros((len(IOU), 0), bool)
+    hit = np.concatenate([empty, *[part[0] for part in parts]], 1)[:, order]
+    return hit, np.concatenate([empty, *[part[1] for part in parts]], 1)[:, order], count
+
+
+def _match_image(
+    found: np.ndarray, true: np.ndarray, area: tuple[float, float], rule: Rule
+) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's greedy matching: best prediction first, each takes the free true box it fits best.
+
+    Args:
+        found: (d, 4), best first.
+        true: (g, 4).
+
+    Returns:
+        bool (IoU, d) hit, and bool (IoU, d) not counted.
+    """
+    hit = np.zeros((len(IOU), len(found)), bool)
+    ignored = np.repeat(_outside(found, area)[None], len(IOU), 0)
+    if not len(found) or not len(true):
+        return hit, ignored
+    overlap = np.asarray(mask.iou(_xywh(found), _xywh(true), [0] * len(true)))
+    outside = _outside(true, area)
+    for t, threshold in enumerate(IOU):
+        free = np.ones(len(true), bool)
+        for d in range(len(found)):
+            # A true box in range is preferred, however well one outside fits.
+            for group, is_outside in ((~outside, False), (outside, True)):
+                if is_outside and not rule.outsiders_match:
+                    continue
+                candidates = np.where(free & group, overlap[d], -1.0)
+                g = int(candidates.argmax())
+                if candidates[g] >= threshold:
+                    free[g], hit[t, d], ignored[t, d] = False, not is_outside, is_outside
+                    break
+    return hit, ignored
+
+
+def _average_precision(hit: np.ndarray, count: int, rule: Rule) -> tuple[float, float]:
+    """Interpolated AP at the rule's recall points, and the last recall.
+
+    Args:
+        hit: bool (predictions,), best first.
+        count: True boxes.
+    """
+    if not len(hit):
+        return 0.0, 0.0
+    right = np.cumsum(hit)
+    precision = right / np.arange(1, len(hit) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    recall = right.astype(rule.recall) / rule.recall(count)
+    at = np.searchsorted(recall, rule.grid, side="left")
+    reached = at < len(hit)
+    return float(precision[at[reached]].sum() / len(rule.grid)), float(recall[-1])
+
+
+def _outside(xyxy: np.ndarray, area: tuple[float, float]) -> np.ndarray:
+    size = (xyxy[:, 2:] - xyxy[:, :2]).prod(1)
+    return (size < area[0]) | (size > area[1])
+
+
+def _xywh(xyxy: np.ndarray) -> np.ndarray:
+    return np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1).astype(np.float64)

@@ -1,1 +1,0 @@
-"""Checks of a golden folder (vectors recorded from the published code) against our `released` paths."""

@@ -1,0 +1,167 @@
+"""What pre-training reads: pairs of one or more data sets, drawn and cropped by (seed, step)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecamp.api.dataset import DatasetInfo
+from ecamp.api.pretext import PretextBatch, PretextContext
+from ecamp.data.arrays import Arrays
+from ecamp.ops.crop_resize import crop_resize
+from ecamp.train.recipe import PretrainRecipe
+
+
+@dataclass(frozen=True)
+class PairSubset:
+    """The pre-training images of one data set.
+
+    Attributes:
+        arrays: Decoded at `scale` times the encoder's input side.
+        rows: Which of them.
+    """
+
+    arrays: Arrays
+    rows: np.ndarray
+
+
+class PairDataset:
+    """Pairs to pre-train on, numbered across the data sets they come from.
+
+    Each image is normalised with its own data set's mean and spread.
+
+    Args:
+        parts: At least one, all of one image size and number of channels.
+    """
+
+    def __init__(self, parts: Sequence[PairSubset]) -> None:
+        self.parts = tuple(parts)
+        self._start = np.cumsum([0] + [len(part.rows) for part in self.parts])
+
+    def __len__(self) -> int:
+        return int(self._start[-1])
+
+    @property
+    def info(self) -> DatasetInfo:
+        """The first data set's names."""
+        return self.parts[0].arrays.info
+
+    def texts(self, field: str) -> tuple[str, ...]:
+        """One string a pair: `ids`, `reports` or `distilled`."""
+        return tuple(
+            getattr(part.arrays, field)[row] for part in self.parts for row in part.rows.tolist()
+        )
+
+    def context(self, scale: int) -> PretextContext:
+        """What an objective may know when it is built."""
+        return PretextContext(
+            self.info, self.texts("reports"), scale, self.texts("ids"), self.texts("distilled")
+        )
+
+    def names(self, at: Sequence[int]) -> list[str]:
+        """Ids of some pairs."""
+        every = self.texts("ids")
+        return [every[i] for i in at]
+
+    def crops(
+        self, at: np.ndarray, crop: Tensor, flip: Tensor, scale: int
+    ) -> tuple[Tensor, Tensor]:
+        """Normalised crops of some pairs.
+
+        Args:
+            at: int64 (batch,). crop: (batch, 4). flip: bool (batch,). scale: Large side / small side.
+
+        Returns:
+            Small and large, float (batch, channels, side, side).
+        """
+        home = np.searchsorted(self._start, at, side="right") - 1
+        large: list[Tensor] = [torch.empty(0)] * len(at)
+        small = list(large)
+        for k in np.unique(home):
+            part, mine = self.parts[k], np.flatnonzero(home == k)
+            rows = part.rows[at[mine] - self._start[k]]
+            order = np.argsort(rows, kind="stable")  # the file is read in its own order
+            stored = torch.from_numpy(np.array(part.arrays.images[rows[order]]))
+            place, info = torch.from_numpy(mine[order]), part.arrays.info
+            both = crop_resize(
+                stored, crop[place], flip[place], info.mean, info.std, stored.shape[1], scale
+            )
+            for i, one, other in zip(place.tolist(), *both, strict=True):
+                large[i], small[i] = one, other
+        return torch.stack(small), torch.stack(large)
+
+
+def batch_rows(count: int, size: int, step: int, seed: int) -> np.ndarray:
+    """Pairs of one step: epochs are permutations, each a function of (seed, epoch).
+
+    Batches run across epoch borders, so no sample is dropped.
+    """
+    first = step * size
+    picked: list[int] = []
+    while len(picked) < size:
+        epoch, offset = divmod(first + len(picked), count)
+        order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+        picked.extend(order[offset : offset + size - len(picked)].tolist())
+    return np.array(picked, np.int64)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step, whatever ran before it."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def make_batches(source: PairDataset, recipe: PretrainRecipe, step: int) -> list[PretextBatch]:
+    """The parts of one step's batch, cropped and normalised; one part without accumulation."""
+    at = batch_rows(len(source), recipe.batch_size, step, recipe.seed)
+    generator = step_generator(recipe.seed, step)
+    crop, flip = draw_crops(len(at), recipe, generator)
+    total = recipe.total_steps(len(source))
+    batches = []
+    for chosen in np.array_split(np.arange(len(at)), min(recipe.accumulate, len(at))):
+        place = torch.from_numpy(chosen)
+        small, large = source.crops(at[chosen], crop[place], flip[place], recipe.scale)
+        batches.append(
+            PretextBatch(
+                small, large, torch.from_numpy(at[chosen]), crop[place], flip[place], generator,
+                step, recipe.seed, total,
+            )
+        )  # fmt: skip
+    return batches
+
+
+def draw_crops(
+    count: int, recipe: PretrainRecipe, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random resized crops: area uniform, aspect 3/4 .. 4/3 in log, position uniform.
+
+    Returns:
+        (count, 4) x0, y0, x1, y1 in 0..1 of the stored image; bool (count,), mirrored or not.
+    """
+    area = recipe.crop + (1 - recipe.crop) * torch.rand(count, generator=generator)
+    ratio = ((torch.rand(count, generator=generator) * 2 - 1) * math.log(4 / 3)).exp()
+    width = (area * ratio).sqrt().clamp(max=1)
+    height = (area / ratio).sqrt().clamp(max=1)
+    x0 = torch.rand(count, generator=generator) * (1 - width)
+    y0 = torch.rand(count, generator=generator) * (1 - height)
+    flip = (torch.rand(count, generator=generator) < 0.5) & recipe.flip
+    return torch.stack([x0, y0, x0 + width, y0 + height], 1), flip
+
+
+def preview_batch(
+    source: PairDataset, recipe: PretrainRecipe, count: int, step: int
+) -> PretextBatch:
+    """The same few pairs at every step, whole films, for pictures of the training."""
+    chosen = np.random.Generator(np.random.Philox(recipe.seed)).permutation(len(source))[:count]
+    crop = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(chosen), 1)
+    flip = torch.zeros(len(chosen), dtype=torch.bool)
+    small, large = source.crops(chosen, crop, flip, recipe.scale)
+    generator = step_generator(recipe.seed, 0)  # the same patches too
+    total = recipe.total_steps(len(source))
+    return PretextBatch(
+        small, large, torch.from_numpy(chosen), crop, flip, generator, step, recipe.seed, total
+    )

@@ -1,0 +1,438 @@
+"""The `llm` distiller against a fake endpoint: every fault, nothing lost, nothing asked twice."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecamp.api.distiller import Distilled, Report, Section
+from ecamp.distill.llm.client import GIVE_UP, StoppedRun
+from ecamp.errors import CorruptFileError, DataError, EcampError
+from tests.distill.asking import GOOD, always, first, found, good, make, one, run, where
+from tests.distill.fake_server import FakeServer, Turn
+
+# --- faults ----------------------------------------------------------------------------------------
+
+PASSING = {
+    "429": Turn(status=429, headers=(("retry-after", "0.05"),)),
+    "429 without a time": Turn(status=429),
+    "429 until a date": Turn(status=429, headers=(("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT"),)),
+    "500": Turn(status=500),
+    "503": Turn(status=503, body=b"<html>busy</html>"),
+    "timeout": Turn(fault="hang"),
+    "half answer": Turn(fault="half"),
+    "reset": Turn(fault="reset"),
+    "slow drip": Turn(fault="drip"),
+    "no JSON": Turn(body=b'{"choices": [{"mess'),
+    "no completion": Turn(body=b'{"error": {"message": "overloaded"}}'),
+    "no text": Turn(body=b'{"choices": [{"message": {"content": {}}}]}'),
+    "not UTF-8": Turn(body=b"\xff\xfe"),
+    "a list": Turn(body=b"[]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+def test_a_passing_fault_costs_one_more_request(fault: Turn, tmp_path: Path) -> None:
+    with FakeServer(good, first(fault)) as server:
+        rows, counts = run(tmp_path, server, map(one, range(4)), concurrency=2, timeout=0.4)
+        assert set(server.asked.values()) == {2}
+    assert [row.id for row in rows] == ["0", "1", "2", "3"]
+    assert [found(row) for row in rows] == [[("effusion", 6, 14)]] * 4
+    assert not [row.error for row in rows if row.error]
+    assert (counts["requests"], counts["retries"]) == (8, 4)
+    assert (counts["prompt tokens"], counts["answer tokens"]) == (400, 40)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (Turn(status=429), "status 429", "status 429"),
+        (Turn(status=500), "status 500", "status 500"),
+        (Turn(fault="hang"), "timeout", "no whole answer within 0.3 s"),
+        (Turn(fault="drip"), "timeout", "no whole answer within 0.3 s"),
+        (Turn(fault="half"), "connection", "broke off"),
+        (Turn(fault="reset"), "connection", "broke off"),
+        (Turn(body=b"{"), "bad response", "no chat completion"),
+    ],
+)
+def test_a_lasting_fault_is_a_row_that_says_so(
+    fault: Turn, kind: str, words: str, tmp_path: Path
+) -> None:
+    with FakeServer(good, where("1.", fault)) as server:
+        rows, counts = run(tmp_path, server, map(one, range(3)), attempts=3, timeout=0.3)
+        assert sorted(server.asked.values()) == [1, 1, 3]
+        assert words in rows[1].error
+        assert server.url in rows[1].error
+    assert [bool(row.error) for row in rows] == [False, True, False]
+    assert counts[f"error: {kind}"] == 1
+    assert counts["requests"] == 5
+
+    with FakeServer(good) as healed:  # asked again, alone
+        rows, counts = run(tmp_path, healed, map(one, range(3)), attempts=3, timeout=0.3)
+        assert list(healed.asked.values()) == [1]
+    assert not any(row.error for row in rows)
+    assert counts["cached"] == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(400, "response_format"), (404, "/v1"), (422, ""), (307, "moved")],
+)
+def test_what_cannot_help_is_not_repeated(status: int, hint: str, tmp_path: Path) -> None:
+    elsewhere = (("location", "http://192.0.2.1/v1/chat/completions"),)
+    with FakeServer(good, always(Turn(status=status, headers=elsewhere))) as server:
+        rows, counts = run(tmp_path, server, map(one, range(3)))
+        assert list(server.asked.values()) == [1, 1, 1]
+    assert all(f"status {status}" in row.error and hint in row.error for row in rows)
+    assert counts[f"error: status {status}"] == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error": {"message": "too\\nlong"}}', "status 400: too long"),
+        (b'{"error": "too long"}', "status 400: too long"),
+        (b'{"detail": "too long"}', "status 400: too long"),
+        (b"too long", "status 400: too long"),
+        (b"[1]", "status 400: [1]"),
+        (b"\xff", "status 400: \ufffd"),
+        (b"", "status 400;"),
+        (b"x" * 5000, "status 400: " + "x" * 200 + ";"),
+    ],
+)
+def test_what_the_endpoint_says_is_passed_on(body: bytes, words: str, tmp_path: Path) -> None:
+    with FakeServer(good, always(Turn(status=400, body=body))) as server:
+        (row,), _ = run(tmp_path, server, [one(0)])
+    assert words in row.error
+
+
+def test_a_refused_key_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "wrong")
+    with FakeServer(good, where("3.", Turn(status=401))) as server:
+        distiller = make(tmp_path, server.url, key_env="A_KEY", concurrency=1)
+        rows = []
+        with pytest.raises(StoppedRun, match=r"refuses the key, status 401.*\n.*key_env") as caught:
+            rows.extend(distiller.distill(map(one, range(50))))
+        assert server.url in str(caught.value)
+        assert sum(server.asked.values()) == 4  # no one is asked after the refusal
+        rows = list(make(tmp_path, server.url, offline=True).distill(map(one, range(4))))
+    assert [bool(row.error) for row in rows] == [False, False, False, True]
+
+
+def test_a_missing_key_stops_the_run(tmp_path: Path) -> None:
+    with FakeServer(good, always(Turn(status=401))) as server:
+        with pytest.raises(StoppedRun, match=r"wants a key.*\n.*key_env=NAME"):
+            run(tmp_path, server, map(one, range(50)), concurrency=4)
+        assert sum(server.asked.values()) <= 4
+
+
+def test_an_endpoint_that_always_fails_is_given_up(tmp_path: Path) -> None:
+    with FakeServer(good, always(Turn(status=500))) as server:
+        rows, counts = run(tmp_path, server, map(one, range(60)), attempts=2, concurrency=1)
+        assert sum(server.asked.values()) == 2 * GIVE_UP
+    assert counts["error: status 500"] == GIVE_UP
+    assert counts["error: endpoint given up"] == 60 - GIVE_UP
+    assert "Run again later" in rows[-1].error
+
+
+def test_failures_here_and_there_are_no_reason_to_give_up(tmp_path: Path) -> None:
+    def script(report: str, _: int) -> Turn:
+        return Turn(status=404 if int(report.split()[-1][:-1]) % 2 else 200)
+
+    with FakeServer(good, script) as server:
+        rows, counts = run(tmp_path, server, map(one, range(3 * GIVE_UP)), concurrency=1)
+    assert counts["error: status 404"] == 3 * GIVE_UP // 2
+    assert [bool(row.error) for row in rows] == [False, True] * (3 * GIVE_UP // 2)
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with FakeServer() as server:
+        url = server.url
+    (row,) = make(tmp_path, url, attempts=2).distill([one(0)])
+    assert row.error == f"{url}: cannot be reached (ConnectError) (2 attempts)"
+
+
+def test_all_wait_as_long_as_the_endpoint_asks(tmp_path: Path) -> None:
+    """Two are in flight when one is told to wait; nobody asks before the time is over."""
+    busy = Turn(status=429, headers=(("retry-after", "0.5"),))
+
+    def script(report: str, time: int) -> Turn:
+        return busy if "case 0." in report and time == 1 else Turn(delay=0.1)
+
+    with FakeServer(good, script) as server:
+        rows, _ = run(tmp_path, server, map(one, range(6)), concurrency=2)
+        assert len(server.times) == 7
+        assert server.times[2] - server.times[0] >= 0.5
+    assert not any(row.error for row in rows)
+
+
+def test_a_wait_of_hours_is_no_retry(tmp_path: Path) -> None:
+    busy = Turn(status=429, headers=(("retry-after", "86400"),))
+    with FakeServer(good, always(busy)) as server:
+        rows, _ = run(tmp_path, server, [one(0)])
+        assert sum(server.asked.values()) == 1
+    assert "status 429" in rows[0].error
+
+
+def test_a_model_that_makes_things_up(tmp_path: Path) -> None:
+    """The answers arrive, but are wrong: each is dropped and counted, or the row says so."""
+    items: list[Any] = json.loads(GOOD)["statements"] * 4
+    items[1] = {**items[1], "evidence": "large effusion"}
+    items[2] = {**items[2], "entity": "unicorn"}
+    items[3] = {**items[3], "polarity": "perhaps"}
+    answers = {"0.": json.dumps({"statements": items}), "1.": "no JSON at all", "2.": '{"x": 1}'}
+
+    def answer(report: str) -> str:
+        return next((text for mark, text in answers.items() if mark in report), GOOD)
+
+    with FakeServer(answer) as server:
+        rows, counts = run(tmp_path, server, map(one, range(4)))
+        assert set(server.asked.values()) == {1}  # the same question would get the same answer
+    assert found(rows[0]) == found(rows[3]) == [("effusion", 6, 14)]
+    assert rows[0].dropped == {
+        "evidence not in report": 1, "entity not in lexicon": 1, "wrong schema": 1,
+    }  # fmt: skip
+    assert rows[1].error == "answer of m: it is no JSON"
+    assert "statements" in rows[2].error
+    assert counts["error: unreadable answer"] == 2
+    assert counts["dropped: wrong schema"] == 1
+
+
+def test_a_cut_answer_says_so(tmp_path: Path) -> None:
+    with FakeServer(lambda _: GOOD[:40], always(Turn(finish="length"))) as server:
+        (row,), _ = run(tmp_path, server, [one(0)])
+    assert "raise max_tokens" in row.error
+
+
+# --- order, sharing, cache ---------------------------------------------------------------------------
+
+
+def test_order_is_kept_whatever_the_answers_take(tmp_path: Path) -> None:
+    with FakeServer(good, where("0.", Turn(delay=0.15))) as server:
+        rows, _ = run(tmp_path, server, map(one, range(120)), concurrency=8)
+        assert server.most <= 8
+    assert [row.id for row in rows] == [str(number) for number in range(120)]
+
+
+def test_equal_reports_are_asked_once(tmp_path: Path) -> None:
+    reports = [Report(str(number), "Effusion.", (Section("", 0, 9),)) for number in range(40)]
+    with FakeServer(good, always(Turn(delay=0.1))) as server:
+        rows, counts = run(tmp_path, server, reports, concurrency=8)
+        assert sum(server.asked.values()) == 1
+    assert all(found(row) == [("effusion", 0, 8)] for row in rows)
+    assert counts["shared"] + counts["cached"] == 39
+    assert counts["shared"] >= 7
+
+
+def test_equal_reports_share_a_failure(tmp_path: Path) -> None:
+    reports = [Report(str(number), "Effusion.", (Section("", 0, 9),)) for number in range(8)]
+    with FakeServer(good, always(Turn(delay=0.1, status=400))) as server:
+        rows, _ = run(tmp_path, server, reports, concurrency=8)
+        assert sum(server.asked.values()) == 1
+    assert all("status 400" in row.error for row in rows)
+
+
+def test_a_second_run_asks_nothing_and_says_the_same(tmp_path: Path) -> None:
+    with FakeServer(good) as server:
+        first, _ = run(tmp_path, server, map(one, range(10)))
+        again, counts = run(tmp_path, server, map(one, range(10)))
+        assert sum(server.asked.values()) == 10
+    offline = make(tmp_path, "", offline=True, key_env="NOT_SET")
+    assert list(offline.distill(map(one, range(10)))) == again == first
+    assert counts == {"cached": 10}
+    assert dict(offline.counts()) == {"cached": 10}
+
+
+def test_offline_an_absent_answer_is_a_row_that_says_so(tmp_path: Path) -> None:
+    with FakeServer(good) as server:
+        run(tmp_path, server, [one(0)])
+    offline = make(tmp_path, "", offline=True)
+    rows = list(offline.distill([one(0), one(1)]))
+    assert [row.error for row in rows] == ["", "not in the cache of answers, and offline"]
+    assert offline.counts()["error: not in the cache"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ({"model": "n"}, 2),
+        ({"prompt": "template-1"}, 2),
+        ({"lexicon": "fundus"}, 2),
+        ({"temperature": 0.5}, 2),
+        ({"max_tokens": 99}, 2),
+        ({"response_format": "none"}, 2),
+        ({"timeout": 9, "concurrency": 3, "attempts": 2, "requests_per_minute": 6000}, 1),
+    ],
+)
+def test_what_decides_an_answer_keys_it(
+    change: dict[str, Any], asked: int, tmp_path: Path
+) -> None:  # fmt: skip
+    with FakeServer(good) as server:
+        run(tmp_path, server, [one(0)])
+        run(tmp_path, server, [one(0)], **change)
+        assert sum(server.asked.values()) == asked
+        before, after = make(tmp_path, server.url), make(tmp_path, server.url, **change)
+        assert (before.identity_fields() != after.identity_fields()) == (asked == 2)
+
+
+def test_redaction_keys_the_answers_of_texts_that_it_changes(tmp_path: Path) -> None:
+    reports = [one(0), one(1, "Effusion since 01/02/2020, case {}.")]
+    with FakeServer(good) as server:
+        run(tmp_path, server, reports)
+        run(tmp_path, server, reports, redact=True)
+        assert sorted(server.asked.values()) == [1, 1, 1]
+
+
+def test_an_empty_report_is_not_asked(tmp_path: Path) -> None:
+    with FakeServer(good) as server:
+        rows, _ = run(
+            tmp_path, server, [Report("a", "", ()), Report("b", "  ", (Section("", 0, 2),))]
+        )
+        assert not server.asked
+    assert rows == [Distilled("a"), Distilled("b")]
+
+
+@pytest.mark.parametrize("text", ["\ud800 effusion", "\0 effusion", "\u2028 \U0001f600 effusion"])
+def test_odd_text_arrives_as_it_is(text: str, tmp_path: Path) -> None:
+    report = Report("0", text, (Section("", 0, len(text)),))
+    with FakeServer(good) as server:
+        rows, _ = run(tmp_path, server, [report])
+        assert list(server.asked) == [text]
+    assert found(rows[0]) == [("effusion", len(text) - 8, len(text))]
+
+
+def test_the_cache_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    with FakeServer(good) as server:
+        (tmp_path / "answers.sqlite").write_bytes(b"no database at all" * 99)
+        with pytest.raises(CorruptFileError, match=r"answers\.sqlite.*\n.*Remove it"):
+            run(tmp_path, server, [one(0)])
+        (tmp_path / "file").write_text("")
+        with pytest.raises(EcampError, match="cannot be written"):
+            run(tmp_path / "file", server, [one(0)])
+
+
+# --- limits ------------------------------------------------------------------------------------------
+
+
+def test_a_token_budget_stops_and_resumes(tmp_path: Path) -> None:
+    with FakeServer(good) as server:
+        asked = 0
+        for _ in range(10):
+            rows, counts = run(
+                tmp_path, server, map(one, range(10)), budget_tokens=330, concurrency=1
+            )
+            assert counts.get("requests", 0) <= 3  # 110 tokens each
+            asked += counts.get("requests", 0)
+            spent = [row for row in rows if row.error]
+            assert all(row.error.startswith("budget spent: 330 of 330 tokens") for row in spent)
+            assert counts.get("error: budget spent", 0) == len(spent)
+            if not spent:
+                break
+        assert asked == 10
+        assert set(server.asked.values()) == {1}
+
+
+def test_a_cost_budget_counts_both_prices(tmp_path: Path) -> None:
+    with FakeServer(good) as server:  # 100 and 10 tokens a report: 0.0001 + 0.0001 each
+        rows, counts = run(
+            tmp_path, server, map(one, range(10)), concurrency=1,
+            budget_cost=0.0008, price_prompt=1.0, price_answer=10.0,
+        )  # fmt: skip
+    assert counts["requests"] == 4
+    assert "budget spent: 0.0008 of 0.0008" in rows[4].error
+
+
+def test_tokens_are_estimated_where_the_endpoint_counts_none(tmp_path: Path) -> None:
+    with FakeServer(good, usage=False) as server:
+        _, counts = run(tmp_path, server, [one(0)])
+        assert counts["prompt tokens"] == len(server.bodies[0]) // 3
+    assert counts["answer tokens"] == len(GOOD) // 3
+
+
+def test_requests_are_paced(tmp_path: Path) -> None:
+    with FakeServer(good) as server:
+        run(tmp_path, server, map(one, range(6)), requests_per_minute=600, concurrency=6)
+        gaps = [b - a for a, b in zip(server.times, server.times[1:], strict=False)]
+    assert server.times[-1] - server.times[0] >= 0.45  # five gaps of 0.1 s
+    assert sorted(gaps)[1] >= 0.05  # and no bursts; timers have some play
+
+
+def test_in_flight_is_full_and_never_more(tmp_path: Path) -> None:
+    """From the moment when 64 are in flight to the last request, 60 are so on average.
+
+    Three tries, since a machine busy with something else is not the client's fault.
+    """
+    means = []
+    for attempt in range(3):
+        with FakeServer(good, latency=1.0) as server:
+            run(tmp_path / str(attempt), server, map(one, range(4 * 64)), concurrency=64)
+            assert server.most == 64
+            means.append(server.mean_when_full)
+        if means[-1] >= 60:
+            break
+    assert max(means) >= 60, means
+    assert max(means) <= 64
+
+
+# --- streaming ---------------------------------------------------------------------------------------
+
+
+def test_a_bounded_number_of_reports_is_held(tmp_path: Path) -> None:
+    taken, most = 0, 0
+
+    def source() -> Iterator[Report]:
+        nonlocal taken
+        for number in range(400):
+            taken += 1
+            yield one(number)
+
+    with FakeServer(good) as server:
+        for done, _ in enumerate(make(tmp_path, server.url, concurrency=4).distill(source())):
+            most = max(most, taken - done)
+    assert taken == 400
+    assert most <= 4 * 16 + 1
+
+
+def test_a_failing_source_loses_nothing(tmp_path: Path) -> None:
+    def source() -> Iterator[Report]:
+        yield from map(one, range(7))
+        raise DataError("row 8: no text")
+
+    with FakeServer(good, always(Turn(delay=0.05))) as server:
+        rows = []
+        with pytest.raises(DataError, match="row 8"):
+            rows.extend(make(tmp_path, server.url).distill(source()))
+    assert sum(1 for _ in make(tmp_path, "", offline=True).distill(map(one, range(7)))) == 7
+    with FakeServer(good) as server:
+        seen = []
+        iterator = make(tmp_path / "b", server.url).distill(source())
+        with pytest.raises(DataError):
+            seen.extend(row.id for row in iterator)
+    assert seen == [str(number) for number in range(7)]
+
+
+def test_ending_early_leaves_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with FakeServer(good) as server:
+        iterator = make(tmp_path, server.url, concurrency=4).distill(map(one, range(10_000)))
+        assert next(iterator).id == "0"
+        iterator.close()  # type: ignore[attr-defined]
+        assert server.asked
+    assert threading.active_count() == before
+    with FakeServer(good) as server:
+        distiller = make(tmp_path, server.url)
+        assert [row.id for row in distiller.distill([])] == []
+
+
+def test_two_runs_of_one_object(tmp_path: Path) -> None:
+    with FakeServer(good) as server:
+        distiller = make(tmp_path, server.url)
+        assert len(list(distiller.distill(map(one, range(3))))) == 3
+        assert len(list(distiller.distill(map(one, range(5))))) == 5
+    assert distiller.counts()["requests"] == 5
+    assert distiller.counts()["cached"] == 3

@@ -1,0 +1,166 @@
+"""fullsize.safetensors: the published model at full size, by recipe; nothing is stored but samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ecamp.published.pretraining.keys import UNUSED, our_name, published_name
+from ecamp.published.pretraining.model import Losses, PublishedModel
+from tests.golden.check import (
+    EXACT,
+    FLOAT32_GRADIENT,
+    FLOAT64,
+    Check,
+    Vectors,
+    compare,
+    read_json,
+    worst,
+)
+from tests.golden.compared import against, gradient_floor
+from tests.golden.image_branch import TABLES, build, images, results, tensors
+from tests.golden.recipe import digest, make
+from tests.golden.slices import take
+
+FILE = "fullsize.safetensors"
+# What shapes do not tell: heads of encoder, decoder and text tower in the published factory.
+HEADS = {"num_heads": 12, "decoder_num_heads": 16, "num_attention_heads": 6}
+
+
+def from_shapes(shapes: Mapping[str, Sequence[int]], ratio: float = 0.75) -> PublishedModel:
+    """Our model with the sizes that published parameters have."""
+    bert = "bert_encoder.model.bert."
+    width, _, patch, _ = shapes["patch_embed.proj.weight"]
+    grid = math.isqrt(shapes["pos_embed"][1] - 1)
+
+    def depth(prefix: str) -> int:
+        """Number of blocks under a prefix."""
+        return len(
+            {name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)}
+        )
+
+    encoder = {
+        "img_size": grid * patch,
+        "patch_size": patch,
+        "embed_dim": width,
+        "depth": depth("blocks."),
+        "mlp_ratio": shapes["blocks.0.mlp.fc1.weight"][0] / width,
+        "decoder_embed_dim": shapes["mask_token"][-1],
+        "decoder_depth": depth("decoder_blocks."),
+    }
+    words = shapes[f"{bert}embeddings.word_embeddings.weight"]
+    text = {
+        "vocab_size": words[0],
+        "hidden_size": words[1],
+        "num_hidden_layers": depth(f"{bert}encoder.layer."),
+        "num_attention_heads": HEADS["num_attention_heads"],
+        "intermediate_size": shapes[f"{bert}encoder.layer.0.intermediate.dense.weight"][0],
+        "max_position_embeddings": shapes[f"{bert}embeddings.position_embeddings.weight"][0],
+    }
+    return build({**HEADS, **encoder}, text, 2, ratio)
+
+
+def checks(folder: Path) -> Iterator[Check]:
+    """Parameters, then losses, samples, gradient norms and projections in two precisions."""
+    vectors, meta = Vectors(folder / FILE), read_json(folder / "meta.json")["fullsize"]
+    model = from_shapes({name: shape for name, shape, _ in meta["parameters"]}, meta["mask_ratio"])
+    yield from _load(model, meta)
+    batch = _inputs(folder, meta)
+    runs = []
+    for dtype in (torch.float64, torch.float32):  # one after the other: 1.5 GB of weights each
+        model.zero_grad(set_to_none=True)
+        model.to(dtype).eval()
+        losses = model.losses(*tensors(batch, dtype))
+        losses.total.backward()
+        samples = _samples(model, losses, meta)
+        del losses
+        runs.append((samples, *_gradients(model, meta)))
+    for name in runs[0][0]:
+        yield from against(vectors, "", name, runs[0][0][name], runs[1][0][name])
+    names = [name for name, _, _ in meta["parameters"]]
+    for kind, run, bound in (("f64", runs[0], FLOAT64), ("f32", runs[1], FLOAT32_GRADIENT)):
+        norms = dict(zip(names, vectors[f"{kind}/grad_norms"].tolist(), strict=True))
+        for what, ours in (("grad_norms", run[1]), ("grad_dots", run[2])):
+            # A product may be small by chance: it is measured against the gradient's norm.
+            recorded, small = vectors[f"{kind}/{what}"], what == "grad_dots"
+            yield worst(
+                f"{FILE}/{kind}/{what}",
+                [
+                    compare(
+                        name, ours[at], recorded[at], bound,
+                        floor=gradient_floor(name, norms) or (norms[name] if small else 0.0),
+                    )
+                    for at, name in enumerate(names)
+                ],
+            )  # fmt: skip
+    yield from vectors.unread()
+
+
+def _load(model: PublishedModel, meta: Mapping[str, Any]) -> Iterator[Check]:
+    """Write recipe weights into the model, one at a time, and check each one's digest."""
+    state, every = model.state_dict(), []
+    for name, shape, sha in meta["parameters"]:
+        ours = our_name(name)
+        by_recipe = name not in TABLES
+        value = make(name, shape, meta["weight_seed"]) if by_recipe else state[str(ours)].numpy()
+        every.append(compare(name, digest(value), sha, EXACT))
+        if name in UNUSED:
+            continue
+        known = ours in state and state[str(ours)].shape == tuple(shape)
+        every.append(Check(name, 0.0 if known else float("nan"), EXACT, "name and shape"))
+        if known:
+            state[str(ours)].copy_(torch.from_numpy(value))
+    recorded = {name for name, _, _ in meta["parameters"]} - set(UNUSED)
+    ours_published = {published_name(name) for name in state}
+    yield worst(f"{FILE}/parameters", every)
+    yield Check(f"{FILE}/names", float(len(recorded ^ ours_published)), EXACT)
+
+
+def _inputs(folder: Path, meta: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """The first images of image_branch with two texts of masking.json."""
+    picture = Vectors(folder / "image_branch.safetensors")
+    cases = {case["id"]: case for case in read_json(folder / "masking.json")["cases"]}
+    runs = [cases[case]["runs"][run] for case, run in meta["masking_cases"]]
+    images_part = [picture[f"in/{name}"][: len(runs)] for name in ("noise", "row", "column")]
+    texts = [
+        np.array([run[name] for run in runs]) for name in ("masked_ids", "ids", "attention_mask")
+    ]
+    weights = np.array([run["weights"] for run in runs], np.float32)
+    return (images(picture["in/image_u8"][: len(runs)]), *images_part, *texts, weights)
+
+
+def _samples(
+    model: PublishedModel, losses: Losses, meta: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    whole = results(model, losses)
+    samples = {
+        name: take(whole[name.removesuffix("@sample")], text)
+        for name, text in meta.items()
+        if name.endswith("@sample")
+    }
+    names = ("mim_loss", "res_loss", "mlm_loss")
+    samples["losses"] = np.concatenate([whole[name] for name in names]).astype(np.float64)
+    return samples
+
+
+def _gradients(model: PublishedModel, meta: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Norm of each parameter's gradient, and its product with numbers by recipe; -1 and 0: none."""
+    parameters = dict(model.named_parameters())
+    norms, dots = [], []
+    for name, shape, _ in meta["parameters"]:
+        parameter = parameters.get(our_name(name) or "")
+        gradient = None if parameter is None else parameter.grad
+        if gradient is None:
+            norms.append(-1.0)
+            dots.append(0.0)
+            continue
+        gradient = gradient.double().flatten()
+        other = torch.from_numpy(make(name, shape, 1, "vec")).double().flatten()
+        norms.append(float(gradient.norm()))
+        dots.append(float(gradient @ other))
+    return norms, dots

@@ -1,0 +1,43 @@
+"""The table of costs: from `run.json`, on the page and at the foot of the terminal's table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ecamp.report.encoder_cost import EncoderCost, format_costs, read_costs
+from ecamp.report.summary import CellResult
+
+
+def cell(folder: Path, encoder: str, run: Any, kind: str = "cell") -> CellResult:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(run if isinstance(run, str) else json.dumps(run))
+    return CellResult({"kind": kind, "cell": {"encoder": encoder}}, None, folder)
+
+
+def test_costs_are_collected_by_encoder(tmp_path: Path) -> None:
+    def told(speed: float | None, peak: int) -> dict[str, Any]:
+        return {"encoder_parameters": 2_500_000, "peak_bytes": peak} | (
+            {} if speed is None else {"embed_images_per_second": speed}
+        )
+
+    cells = [
+        cell(tmp_path / "a", "vit", told(100.0, 3)),
+        cell(tmp_path / "b", "vit", told(300.0, 10**9)),
+        cell(tmp_path / "c", "vit", told(110.0, 5)),
+        cell(tmp_path / "d", "vit", told(None, 7)),
+        cell(tmp_path / "e", "cnn", told(None, 7) | {"peak_gpu_bytes": 5 * 10**9}),
+        cell(tmp_path / "f", "cnn", "torn"),
+        cell(tmp_path / "g", "old", {"seconds": 3.0}),
+        cell(tmp_path / "h", "-", told(1.0, 1), kind="floor"),
+        CellResult({"kind": "cell", "cell": {"encoder": "gone"}}, None, tmp_path / "none"),
+    ]
+    assert read_costs(cells) == [
+        EncoderCost("cnn", 2_500_000, None, 5 * 10**9),
+        EncoderCost("vit", 2_500_000, 110.0, 10**9),
+    ]
+    lines = format_costs(read_costs(cells))
+    assert lines[2].split() == ["cnn", "2.50", "M", "-", "5.00", "GB"]
+    assert lines[3].split() == ["vit", "2.50", "M", "110", "1.00", "GB"]
+    assert format_costs([]) == []
