@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from ecamp.api.plugin_ref import PluginRef
-from ecamp.bench.run_folder import SCHEMA, RunFolder, metrics_json, pack, read_predictions
+from ecamp.bench.cell_result import CellResult, scores_of
+from ecamp.bench.run_folder import RunFolder, pack, read_predictions
 from ecamp.errors import CorruptFileError, EcampError, MissingError
 from ecamp.metrics.stats import resample_counts
 from ecamp.plugin.host import make_plugin
@@ -60,11 +62,9 @@ def rescore(
 def _rescore(
     run: RunFolder, folder: Path, resamples: int, options: dict[str, dict[str, object]]
 ) -> bool:
-    result = read_json(folder / "result.json")
-    if result.get("schema") != SCHEMA:
-        raise EcampError(f"schema {result.get('schema')}, this ecamp reads {SCHEMA}")
+    result = CellResult.from_json(read_json(folder / "result.json"))
     arrays = read_predictions(folder / "predictions.npz")
-    name = result["cell"]["task"]
+    name = result.cell.task
     task = make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
     stored = {key: value for key, value in arrays.items() if not key.startswith("replicates/")}
     patients = [str(patient) for patient in stored["patients"]]
@@ -78,10 +78,10 @@ def _rescore(
     same = before.keys() == fresh.keys() and all(
         np.array_equal(before[key], fresh[key], equal_nan=True) for key in fresh
     )
-    told = {**result, "metrics": metrics_json(metrics), "primary": task.primary}
-    if same and told == result:
+    rescored = replace(result, metrics=scores_of(metrics), primary=task.primary)
+    if same and rescored == result:
         return False
     with atomic_path(folder / "predictions.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **pack({**stored, **fresh}))  # type: ignore[arg-type]
-    write_json(folder / "result.json", told)
+    write_json(folder / "result.json", rescored.as_json())
     return True

@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from ecamp.api.task import TaskPlugin
+from ecamp.bench.cell_result import CellFields, CellResult, scores_of
 from ecamp.bench.plan import EVAL_SPLITS, Cell
-from ecamp.bench.run_folder import SCHEMA, metrics_json, pack
+from ecamp.bench.run_folder import pack
 from ecamp.data.arrays import Arrays
 from ecamp.metrics.stats import Metric
 from ecamp.storage.files import atomic_path
@@ -37,47 +38,44 @@ class CellOutput:
 
 
 def build_result(
-    fitted: CellOutput, arrays: Arrays, rows: dict[str, np.ndarray],
-    metrics: dict[str, Metric],
-) -> dict[str, Any]:  # fmt: skip
-    """Build `result.json` of a cell: a function of recipe and data alone, without times."""
-    cell = fitted.cell
-    task = cell.task
-    return {
-        "schema": SCHEMA,
-        "id": cell.key,
-        "kind": cell.kind,
-        "cell": {
-            "dataset": arrays.info.name,
-            "protocol_id": arrays.info.split_id,
-            "split_hash": arrays.split_hash,
-            "task": task.ref.name,
-            "encoder": cell.encoder_name,
-            "pretext": cell.pretext,
-            "weights": cell.identity_fields["weights"],
-            "protocol": cell.protocol,
-            "fraction": cell.fraction,
-            "seed": cell.seed,
-            "floor": cell.floor,
-        },
-        "counts": {
+    output: CellOutput, arrays: Arrays, rows: dict[str, np.ndarray], metrics: dict[str, Metric]
+) -> CellResult:
+    """Build the result of a cell: a function of recipe and data alone, without times."""
+    cell = output.cell
+    return CellResult(
+        id=cell.key,
+        kind=cell.kind,
+        cell=CellFields(
+            dataset=arrays.info.name,
+            split_id=arrays.info.split_id,
+            split_hash=arrays.split_hash,
+            task=cell.task.ref.name,
+            encoder=cell.encoder_name,
+            pretext=cell.pretext,
+            weights=cell.identity_fields["weights"],
+            protocol=cell.protocol,
+            fraction=cell.fraction,
+            seed=cell.seed,
+            floor=cell.floor,
+        ),
+        counts={
             **{split: len(rows[split]) for split in EVAL_SPLITS},
             "test_patients": len({arrays.patients[i] for i in rows["test"]}),
             "skipped": len(arrays.skipped),
         },
-        "primary": task.primary,
-        "metrics": metrics_json(metrics),
-        "selected": fitted.selected,
-        "warnings": result_warnings(task, arrays, rows),
-    }
+        primary=cell.task.primary,
+        metrics=scores_of(metrics),
+        selected=output.selected,
+        warnings=result_warnings(cell.task, arrays, rows),
+    )
 
 
 def stored_arrays(
-    fitted: CellOutput, arrays: Arrays, test: np.ndarray, targets: dict[str, np.ndarray],
+    output: CellOutput, arrays: Arrays, test: np.ndarray, targets: dict[str, np.ndarray],
     metrics: dict[str, Metric],
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Pack predictions and truth of the test split, with ids, patients and bootstrap replicates."""
-    stored = pack({**targets, **fitted.predicted})
+    stored = pack({**targets, **output.predicted})
     stored["ids"] = np.array([arrays.ids[i] for i in test])
     stored["patients"] = np.array([arrays.patients[i] for i in test])
     for name, metric in metrics.items():

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ecamp.bench.cell_result import CellResult
 from ecamp.config import BenchSpec, canonical_json
 from ecamp.errors import CorruptFileError, UsageError
-from ecamp.metrics.stats import Metric
 from ecamp.storage.bits import pack_bits, unpack_bits
 from ecamp.storage.files import append_line, atomic_path, read_json, write_bytes, write_json
 
-SCHEMA = 1
 BITS, SHAPE = "/bits", "/shape"  # suffixes of packed boolean arrays in predictions.npz
 
 
@@ -86,53 +85,39 @@ class RunFolder:
         """Append to the ledger."""
         append_line(self.path / "ledger.jsonl", event)
 
-    def finished(self, key: str) -> dict[str, Any] | None:
+    def finished(self, key: str) -> CellResult | None:
         """Read the result of a cell that is done and whole; None when it must be run (again)."""
         folder = self.cell(key)
         try:
-            result = read_json(folder / "result.json")
-            if result["schema"] != SCHEMA or result["id"] != key:
+            result = CellResult.from_json(read_json(folder / "result.json"))
+            if result.id != key:
                 return None
             with zipfile.ZipFile(folder / "predictions.npz") as predictions:
                 if predictions.testzip() is not None:
                     raise zipfile.BadZipFile
         except FileNotFoundError:
             return None
-        except (CorruptFileError, KeyError, TypeError, OSError, zipfile.BadZipFile, zlib.error):
+        except (CorruptFileError, OSError, zipfile.BadZipFile, zlib.error):
             self.damaged.append(folder)
             self.log_event(event="corrupt", id=key, folder=f"cells/{key}")
             return None
-        return dict(result)
+        return result
 
     def write_cell(
         self,
         key: str,
-        result: dict[str, Any],
+        result: CellResult,
         arrays: dict[str, np.ndarray],
         run: dict[str, Any],
         log: str,
     ) -> None:
-        """Write a finished cell; `result.json` last, so that it vouches for the rest."""
+        """Write a finished cell; `result.json` last, so that its presence means that the rest is whole."""
         folder = self.cell(key)
         with atomic_path(folder / "predictions.npz") as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         write_json(folder / "run.json", run)
         write_bytes(folder / "log.txt", log.encode())
-        write_json(folder / "result.json", result)
-
-
-def metrics_json(metrics: dict[str, Metric]) -> dict[str, Any]:
-    """Convert metrics for `result.json`: null and a reason, never NaN."""
-    out = {}
-    for name, metric in sorted(metrics.items()):
-        low, high = metric.interval()
-        out[name] = {
-            "value": metric.value,
-            "low": low,
-            "high": high,
-            "reason": metric.reason or None,
-        }
-    return out
+        write_json(folder / "result.json", result.as_json())
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

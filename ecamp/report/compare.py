@@ -20,7 +20,7 @@ from ecamp.errors import DataError, UsageError
 from ecamp.metrics.paired import delong_p, holm, mcnemar_p, wilcoxon_p
 from ecamp.metrics.stats import percentile_interval
 from ecamp.report.selection import Selection
-from ecamp.report.summary import CellResult, read_run, two_sided
+from ecamp.report.summary import StoredCell, read_run, two_sided
 
 PAIRED = ("dataset", "task", "protocol", "fraction", "seed")
 MODEL = ("encoder", "pretext")
@@ -92,7 +92,7 @@ def compare(
             f"They must share {', '.join(PAIRED)}{' and the model' if by_model else ''}; to set two "
             "pretexts of one run side by side, write RUN:pretext=a RUN:pretext=b.",
         )
-    groups: dict[tuple[Any, ...], list[tuple[CellResult, CellResult]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[StoredCell, StoredCell]]] = defaultdict(list)
     for key in shared:
         groups[(*key[:4], key[5])].append((keyed[0][key], keyed[1][key]))
     rows = [row for key, pairs in groups.items() for row in _rows(key, pairs, metrics)]
@@ -100,25 +100,31 @@ def compare(
     return [_judge(row, p) for row, p in zip(rows, corrected, strict=True)], warnings
 
 
-def _cells(selection: Selection, warnings: list[str]) -> list[CellResult]:
+def _cells(selection: Selection, warnings: list[str]) -> list[StoredCell]:
     cells, damaged = read_run(selection.run)
     warnings += [f"{selection.run}/{text}" for text in damaged]
     return [
-        cell
-        for cell in cells
-        if cell.result["kind"] != "floor" and selection.holds(cell.result["cell"])
+        cell for cell in cells if not cell.result.is_floor and selection.holds(cell.result.cell)
     ]
 
 
-def _model(cell: CellResult) -> str:
-    return " ".join(str(cell.result["cell"][key]) for key in MODEL)
+def _mean_of_all(values: list[float | None]) -> float | None:
+    """Average the values; None where one is undefined."""
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if len(defined) == len(values) else None
 
 
-def _check_splits(sides: list[list[CellResult]], names: tuple[Selection, Selection]) -> None:
-    hashes = [
-        {(c.result["cell"]["dataset"], c.result["cell"]["split_hash"]) for c in side}
-        for side in sides
-    ]
+def _value(cell: StoredCell, metric: str) -> float | None:
+    score = cell.result.metrics.get(metric)
+    return None if score is None else score.value
+
+
+def _model(cell: StoredCell) -> str:
+    return " ".join(str(getattr(cell.result.cell, key)) for key in MODEL)
+
+
+def _check_splits(sides: list[list[StoredCell]], names: tuple[Selection, Selection]) -> None:
+    hashes = [{(c.result.cell.dataset, c.result.cell.split_hash) for c in side} for side in sides]
     for name, split in sorted(hashes[0]):
         other = {h for n, h in hashes[1] if n == name}
         if other and split not in other:
@@ -129,11 +135,11 @@ def _check_splits(sides: list[list[CellResult]], names: tuple[Selection, Selecti
 
 
 def _by_place(
-    cells: list[CellResult], by_model: bool, selection: Selection
-) -> dict[tuple[Any, ...], CellResult]:
-    found: dict[tuple[Any, ...], CellResult] = {}
+    cells: list[StoredCell], by_model: bool, selection: Selection
+) -> dict[tuple[Any, ...], StoredCell]:
+    found: dict[tuple[Any, ...], StoredCell] = {}
     for cell in cells:
-        place = tuple(cell.result["cell"][key] for key in PAIRED)
+        place = tuple(getattr(cell.result.cell, key) for key in PAIRED)
         key = (*place, _model(cell) if by_model else "")
         if key in found:
             raise UsageError(
@@ -145,7 +151,7 @@ def _by_place(
 
 
 def _rows(
-    key: tuple[Any, ...], pairs: list[tuple[CellResult, CellResult]], wanted: Sequence[str]
+    key: tuple[Any, ...], pairs: list[tuple[StoredCell, StoredCell]], wanted: Sequence[str]
 ) -> list[Difference]:
     loaded = [
         tuple(read_predictions(cell.folder / "predictions.npz") for cell in pair) for pair in pairs
@@ -156,28 +162,25 @@ def _rows(
                 f"{key[0]}: the two were tested on other images, by the same split hash.",
                 "One of the folders was changed; run that bench again.",
             )
-    primary = pairs[0][0].result["primary"]
+    primary = pairs[0][0].result.primary
     stored = [
         name.removeprefix("replicates/")
         for name in loaded[0][0]
         if name.startswith("replicates/") and name in loaded[0][1]
     ]
-    known = pairs[0][0].result["metrics"].keys()  # a metric of another task is not this one's
+    known = pairs[0][0].result.metrics.keys()  # a metric of another task is not this one's
     extra = [*(stored if "*" in wanted else []), *(name for name in wanted if name in known)]
     names = list(dict.fromkeys([primary, *extra]))
     return [_row(key, name, name == primary, pairs, loaded) for name in names]
 
 
 def _row(
-    key: tuple[Any, ...], metric: str, main: bool, pairs: list[tuple[CellResult, CellResult]],
+    key: tuple[Any, ...], metric: str, main: bool, pairs: list[tuple[StoredCell, StoredCell]],
     loaded: list[tuple[Arrays, ...]],
 ) -> Difference:  # fmt: skip
     dataset, task, protocol, fraction, model = key
-    values = [
-        [pair[side].result["metrics"].get(metric, {}).get("value") for pair in pairs]
-        for side in (0, 1)
-    ]
-    means = [None if None in side else float(np.mean(side)) for side in values]
+    values = [[_value(pair[side], metric) for pair in pairs] for side in (0, 1)]
+    means = [_mean_of_all(side) for side in values]
     spread = [
         _mean([arrays[side].get(f"replicates/{metric}") for arrays in loaded]) for side in (0, 1)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ecamp.report.summary import CellResult
+from ecamp.report.summary import StoredCell
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ def _three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def read_costs(cells: list[CellResult]) -> list[EncoderCost]:
+def read_costs(cells: list[StoredCell]) -> list[EncoderCost]:
     """A line for each encoder, by name; cells without a readable `run.json` tell nothing."""
     told: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for cell in cells:
-        if cell.result["kind"] == "floor":
+        if cell.result.is_floor:
             continue
         try:
             run = json.loads((cell.folder / "run.json").read_text(encoding="utf-8"))
-            told[cell.result["cell"]["encoder"]].append(dict(run))
+            told[cell.result.cell.encoder].append(dict(run))
         except (OSError, ValueError, TypeError):
             continue
     costs = []

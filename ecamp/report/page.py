@@ -25,7 +25,7 @@ def write_page(run: Path, baseline: str = "none") -> Path:
 
     cells, warnings = read_run(run)
     rows = summarise(cells, baseline)
-    warnings += sorted({w for cell in cells for w in cell.result["warnings"]})
+    warnings += sorted({w for cell in cells for w in cell.result.warnings})
     named = names_of(rows)
     charts = [
         {"title": " · ".join((named[place], *rest)), "svg": Markup(bars(list(group)))}
@@ -107,7 +107,7 @@ def _table_row(row: Row, before: Row | None) -> dict[str, Any]:
 
 def _protocol(rows: list[Row]) -> list[str]:
     seen = {
-        f"{r.dataset}: splits {r.protocol_id}, hash {r.split_hash}; {r.task}: {r.test} test images, "
+        f"{r.dataset}: splits {r.split_id}, hash {r.split_hash}; {r.task}: {r.test} test images, "
         f"{r.seeds} seed{'s' if r.seeds != 1 else ''}"
         for r in rows
     }

@@ -16,7 +16,7 @@ from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import Overlay, TaskPlugin
 from ecamp.errors import CorruptFileError, EcampError
 from ecamp.metrics.surface import outline
-from ecamp.report.summary import CellResult, Row
+from ecamp.report.summary import Row, StoredCell
 
 PALETTE = ("#4cc9f0", "#f72585", "#ffb703", "#80ed99", "#c77dff", "#ff7b00", "#48e5c2", "#ff5d8f")
 TILE = 176  # pixels of a picture's side
@@ -77,7 +77,7 @@ class Gallery:
     legend: list[tuple[str, str]]
 
 
-def galleries(run: Path, cells: list[CellResult]) -> list[Gallery]:
+def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
     """Make one gallery per data set and task: the largest fraction and first seed of each pretext.
 
     A task without `overlay`, or whose plugin is not installed any more, has none.
@@ -90,7 +90,7 @@ def galleries(run: Path, cells: list[CellResult]) -> list[Gallery]:
                 [str(i) for i in stored["ids"]],
                 str(stored["dataset"]),
             )
-        for task in dict.fromkeys(cell.result["cell"]["task"] for cell in cells):
+        for task in dict.fromkeys(cell.result.cell.task for cell in cells):
             chosen = _choose(cells, name, task)
             plugin = _task_plugin(task)
             if chosen and plugin is not None:
@@ -108,16 +108,16 @@ def _task_plugin(name: str) -> TaskPlugin | None:
     return plugin if type(plugin).overlay is not TaskPlugin.overlay else None
 
 
-def _choose(cells: list[CellResult], dataset: str, task: str) -> list[dict[str, Any]]:
+def _choose(cells: list[StoredCell], dataset: str, task: str) -> list[dict[str, Any]]:
     best: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        c = cell.result["cell"]
-        if c["dataset"] != dataset or c["task"] != task or cell.result["kind"] == "floor":
+        c = cell.result.cell
+        if c.dataset != dataset or c.task != task or cell.result.is_floor:
             continue
-        before = best.get(c["pretext"])
-        rank = (-c["fraction"], c["seed"], c["encoder"], c["protocol"])
+        before = best.get(c.pretext)
+        rank = (-c.fraction, c.seed, c.encoder, c.protocol)
         if before is None or rank < before["rank"]:
-            best[c["pretext"]] = {"rank": rank, "id": cell.result["id"], "pretext": c["pretext"]}
+            best[c.pretext] = {"rank": rank, "id": cell.result.id, "pretext": c.pretext}
     return [best[p] for p in sorted(best, key=lambda p: (p != "none", p))]
 
 

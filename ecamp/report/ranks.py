@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ecamp.metrics.stats import percentile_interval
-from ecamp.report.summary import CellResult, mean_over_seeds
+from ecamp.report.summary import StoredCell, mean_over_seeds
 
 PLACE = ("dataset", "split_hash", "task", "protocol", "fraction")
 
@@ -34,19 +34,19 @@ class Rank:
     first: float | None
 
 
-def rank_models(cells: list[CellResult]) -> tuple[list[Rank], int]:
+def rank_models(cells: list[StoredCell]) -> tuple[list[Rank], int]:
     """Rank models (encoder and pretext) over the places where all of them have a score.
 
     Returns:
         Best first; and over how many places. Empty with fewer than two models or places.
     """
-    table: dict[tuple[object, ...], dict[str, list[CellResult]]] = defaultdict(
+    table: dict[tuple[object, ...], dict[str, list[StoredCell]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for cell in cells:
-        if cell.result["kind"] != "floor":
-            c = cell.result["cell"]
-            table[tuple(c[key] for key in PLACE)][f"{c['encoder']} {c['pretext']}"].append(cell)
+        if not cell.result.is_floor:
+            c = cell.result.cell
+            table[tuple(getattr(c, key) for key in PLACE)][f"{c.encoder} {c.pretext}"].append(cell)
     models = sorted({model for place in table.values() for model in place})
     points, spreads = [], []
     for _, place in sorted(table.items(), key=str):

@@ -1,4 +1,4 @@
-"""Which cells of a run are meant: `RUN` or `RUN:pretext=ecamp,fraction=0.1`."""
+"""Selections of cells of a run: `RUN` or `RUN:pretext=ecamp,fraction=0.1`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ecamp.bench.cell_result import CellFields
 from ecamp.errors import MissingError, UsageError, did_you_mean
 
 KEYS = ("dataset", "task", "encoder", "pretext", "protocol", "fraction", "seed")
@@ -13,7 +14,7 @@ KEYS = ("dataset", "task", "encoder", "pretext", "protocol", "fraction", "seed")
 
 @dataclass(frozen=True)
 class Selection:
-    """A run folder and what its cells must equal."""
+    """A run folder and the values that its cells must have."""
 
     run: Path
     wanted: dict[str, str]
@@ -39,7 +40,7 @@ class Selection:
                 wanted[key] = value
         if not (path / "cells").is_dir():
             raise MissingError(
-                f"{path}: no run folder (it has no cells).", "Name the folder given to --run."
+                f"{path}: not a run folder (it has no cells).", "Name the folder given to --run."
             )
         return cls(path, wanted)
 
@@ -47,9 +48,9 @@ class Selection:
         rest = ",".join(f"{key}={value}" for key, value in self.wanted.items())
         return f"{self.run}:{rest}" if rest else str(self.run)
 
-    def holds(self, cell: dict[str, Any]) -> bool:
-        """Whether a cell (`result["cell"]`) is meant."""
-        return all(_equal(cell[key], value) for key, value in self.wanted.items())
+    def holds(self, cell: CellFields) -> bool:
+        """Tell whether a cell is selected."""
+        return all(_equal(getattr(cell, key), value) for key, value in self.wanted.items())
 
 
 def _equal(have: Any, wanted: str) -> bool:

@@ -18,15 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from ecamp.bench.cell_result import CellResult
 from ecamp.metrics.paired import holm
 from ecamp.metrics.stats import percentile_interval
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """One cell as read back; `replicates` of the primary metric, or None."""
+class StoredCell:
+    """One cell as read back from a run folder.
 
-    result: dict[str, Any]
+    Attributes:
+        replicates: float64 (resamples,) of the main metric, or None.
+        folder: The cell's folder.
+    """
+
+    result: CellResult
     replicates: np.ndarray | None
     folder: Path = Path()
 
@@ -47,7 +53,7 @@ class Row:
     """
 
     dataset: str
-    protocol_id: str
+    split_id: str
     split_hash: str
     task: str
     protocol: str
@@ -75,10 +81,10 @@ class Row:
     @property
     def place(self) -> str:
         """Which test it is: the data set's protocol and the beginning of its split hash."""
-        return f"{self.protocol_id} {self.split_hash[:8]}"
+        return f"{self.split_id} {self.split_hash[:8]}"
 
 
-def read_run(path: Path) -> tuple[list[CellResult], list[str]]:
+def read_run(path: Path) -> tuple[list[StoredCell], list[str]]:
     """Read all finished cells of a run, in the order of its plan; damaged ones are named and left out."""
     cells, warnings = [], []
     order = _planned_order(path)
@@ -89,19 +95,17 @@ def read_run(path: Path) -> tuple[list[CellResult], list[str]]:
         if not file.exists():
             continue
         try:
-            result = json.loads(file.read_text(encoding="utf-8"))
-            primary = result["metrics"][result["primary"]]
-            assert primary["value"] is None or isinstance(primary["value"], float | int)
+            result = CellResult.from_json(json.loads(file.read_text(encoding="utf-8")))
             replicates = None
             with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
-                name = f"replicates/{result['primary']}"
+                name = f"replicates/{result.primary}"
                 if name in arrays.files:
                     replicates = arrays[name]
         except Exception as error:  # a torn file fails in json, zipfile, zlib or numpy
             warnings.append(f"cells/{folder.name}: damaged ({type(error).__name__}), left out; "
                             "run the same bench again")  # fmt: skip
             continue
-        cells.append(CellResult(result, replicates, folder))
+        cells.append(StoredCell(result, replicates, folder))
     return cells, warnings
 
 
@@ -114,20 +118,20 @@ def _planned_order(path: Path) -> dict[str, int]:
         return {}
 
 
-def summarise(cells: list[CellResult], baseline: str = "none") -> list[Row]:
+def summarise(cells: list[StoredCell], baseline: str = "none") -> list[Row]:
     """Group cells into rows, sorted by data set, task, protocol, encoder, fraction, pretext.
 
     Tasks keep the order in which `cells` first name them: that of the recipe.
     """
-    groups: dict[tuple[Any, ...], list[CellResult]] = defaultdict(list)
-    floors: dict[tuple[Any, ...], list[CellResult]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[StoredCell]] = defaultdict(list)
+    floors: dict[tuple[Any, ...], list[StoredCell]] = defaultdict(list)
     for cell in cells:
-        c = cell.result["cell"]
-        split = (c["dataset"], c["protocol_id"], c["split_hash"], c["task"])
-        if cell.result["kind"] == "floor":
-            floors[(*split, c["fraction"])].append(cell)
+        c = cell.result.cell
+        split = (c.dataset, c.split_id, c.split_hash, c.task)
+        if cell.result.is_floor:
+            floors[(*split, c.fraction)].append(cell)
         else:
-            groups[(*split, c["protocol"], c["encoder"], c["fraction"], c["pretext"])].append(cell)
+            groups[(*split, c.protocol, c.encoder, c.fraction, c.pretext)].append(cell)
     rows = [_row(key, members, groups, floors, baseline) for key, members in groups.items()]
     tasks = {task: index for index, task in enumerate(dict.fromkeys(row.task for row in rows))}
     rows.sort(
@@ -137,59 +141,54 @@ def summarise(cells: list[CellResult], baseline: str = "none") -> list[Row]:
     return _holm(rows)
 
 
-def mean_over_seeds(members: list[CellResult]) -> tuple[float | None, np.ndarray | None]:
+def mean_over_seeds(members: list[StoredCell]) -> tuple[float | None, np.ndarray | None]:
     """Mean value over seeds, and the mean's replicates (pairing resample with resample)."""
-    values = [m.result["metrics"][m.result["primary"]]["value"] for m in members]
+    values = [m.result.score.value for m in members]
     if any(v is None for v in values):
         return None, None
     parts = [m.replicates for m in members if m.replicates is not None]
     same = len(parts) == len(members) and len({len(p) for p in parts}) == 1
-    return float(np.mean(values)), np.mean(parts, axis=0) if same else None
+    return float(np.mean([v for v in values if v is not None])), np.mean(
+        parts, axis=0
+    ) if same else None
 
 
 def _row(
     key: tuple[Any, ...],
-    members: list[CellResult],
-    groups: dict[tuple[Any, ...], list[CellResult]],
-    floors: dict[tuple[Any, ...], list[CellResult]],
+    members: list[StoredCell],
+    groups: dict[tuple[Any, ...], list[StoredCell]],
+    floors: dict[tuple[Any, ...], list[StoredCell]],
     baseline: str,
 ) -> Row:
-    dataset, protocol_id, split_hash, task, protocol, encoder, fraction, pretext = key
+    dataset, split_id, split_hash, task, protocol, encoder, fraction, pretext = key
     first = members[0].result
     value, replicates = mean_over_seeds(members)
     low, high = percentile_interval(replicates)
-    values = [m.result["metrics"][first["primary"]]["value"] for m in members]
-    sd = float(np.std(values, ddof=1)) if value is not None and len(values) > 1 else None
+    values = [m.result.metrics[first.primary].value for m in members]
+    known = [v for v in values if v is not None]
+    sd = float(np.std(known, ddof=1)) if value is not None and len(values) > 1 else None
     delta = delta_low = delta_high = p = None
     other = groups.get((*key[:-1], baseline))
     if pretext != baseline and other and value is not None:
         # Only seeds that both sides have, so that the label draws are paired too.
-        shared = {m.result["cell"]["seed"] for m in members} & {
-            o.result["cell"]["seed"] for o in other
-        }
-        mine, my_spread = mean_over_seeds(
-            [m for m in members if m.result["cell"]["seed"] in shared]
-        )
-        base, base_spread = mean_over_seeds(
-            [o for o in other if o.result["cell"]["seed"] in shared]
-        )
+        shared = {m.result.cell.seed for m in members} & {o.result.cell.seed for o in other}
+        mine, my_spread = mean_over_seeds([m for m in members if m.result.cell.seed in shared])
+        base, base_spread = mean_over_seeds([o for o in other if o.result.cell.seed in shared])
         if shared and mine is not None and base is not None:
             delta = mine - base
             if my_spread is not None and base_spread is not None:
                 difference = my_spread - base_spread
                 delta_low, delta_high = percentile_interval(difference)
                 p = two_sided(difference)
-    floor_name, floor = _best_floor(
-        floors.get((dataset, protocol_id, split_hash, task, fraction), [])
-    )
+    floor_name, floor = _best_floor(floors.get((dataset, split_id, split_hash, task, fraction), []))
     # Each seed draws its own share of whole patients, so their sizes differ a little.
-    train = round(float(np.mean([m.result["counts"]["train"] for m in members])))
+    train = round(float(np.mean([m.result.counts["train"] for m in members])))
     return Row(
-        dataset, protocol_id, split_hash, task, protocol, encoder, pretext, fraction,
-        first["primary"], len(members), train, first["counts"]["test"],
+        dataset, split_id, split_hash, task, protocol, encoder, pretext, fraction,
+        first.primary, len(members), train, first.counts["test"],
         value, low, high, sd, delta, delta_low, delta_high, p, "", floor, floor_name,
         value is not None and floor is not None and value <= floor,
-        first["metrics"][first["primary"]]["reason"],
+        first.score.reason,
     )  # fmt: skip
 
 
@@ -212,12 +211,12 @@ def two_sided(difference: np.ndarray) -> float | None:
     return math.erfc(abs(float(defined.mean())) / spread / math.sqrt(2))
 
 
-def _best_floor(floors: list[CellResult]) -> tuple[str | None, float | None]:
+def _best_floor(floors: list[StoredCell]) -> tuple[str | None, float | None]:
     best: tuple[str | None, float | None] = (None, None)
     for cell in floors:
-        value = cell.result["metrics"][cell.result["primary"]]["value"]
+        value = cell.result.score.value
         if value is not None and (best[1] is None or value > best[1]):
-            best = (cell.result["cell"]["floor"], value)
+            best = (cell.result.cell.floor, value)
     return best
 
 
@@ -286,7 +285,7 @@ def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
         mine = (row.place, row.task, row.protocol, row.encoder)
         if mine != heading:  # another split is another test: never under one heading
             heading = mine
-            out += ["", f"{row.dataset} ({row.protocol_id}, split {row.split_hash})  {line[1]}  "
+            out += ["", f"{row.dataset} ({row.split_id}, split {row.split_hash})  {line[1]}  "
                         f"{row.protocol}  {row.encoder}  test {row.test}  seeds {row.seeds}"]  # fmt: skip
             out.append(
                 "  " + "  ".join(t.ljust(w) for t, w in zip(shown, widths, strict=True)).rstrip()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from ecamp.bench.run_folder import SCHEMA, RunFolder, metrics_json, pack
+from ecamp.bench.cell_result import SCHEMA, CellResult, scores_of
+from ecamp.bench.run_folder import RunFolder, pack
 from ecamp.cli import run
 from ecamp.metrics.classification import score_classification
 from ecamp.metrics.paired import delong_p, holm, mcnemar_p, wilcoxon_p
@@ -66,12 +68,13 @@ def _cell(
     result = {
         "schema": SCHEMA, "id": key, "kind": "cell", "primary": primary,
         "cell": {
-            "dataset": "films", "protocol_id": "films/1", "split_hash": split, "task": task,
+            "dataset": "films", "split_id": "films/1", "split_hash": split, "task": task,
             "encoder": "vit", "pretext": pretext, "protocol": "linear", "fraction": 1.0,
             "seed": seed, "floor": "", "weights": "",
         },
         "counts": {"train": 9, "val": 9, "test": images, "test_patients": 9, "skipped": 0},
-        "metrics": metrics_json(metrics), "selected": {}, "warnings": [],
+        "metrics": {name: asdict(score) for name, score in scores_of(metrics).items()},
+        "selected": {}, "warnings": [],
     }  # fmt: skip
     stored = {
         **arrays, "ids": np.array([f"i{i}" for i in range(images)]),
@@ -80,7 +83,7 @@ def _cell(
     for name, metric in metrics.items():
         if metric.replicates is not None and "/" not in name:
             stored[f"replicates/{name}"] = metric.replicates
-    RunFolder(folder).write_cell(key, result, stored, {}, "")
+    RunFolder(folder).write_cell(key, CellResult.from_json(result), stored, {}, "")
     (folder / "spec.yaml").write_text("bootstrap: 300\ntask_options: {}\n")
 
 
@@ -162,7 +165,7 @@ def test_what_cannot_be_paired_is_refused(
     write_seg(tmp_path / "seg", 1)
     for other, code, says in (
         ("other-split", 1, "split s1"), ("fewer", 1, "other images"), ("seg", 2, "no cell"),
-        ("nothing", 4, "no run folder"), ("two:colour=red", 2, "selects nothing"),
+        ("nothing", 4, "not a run folder"), ("two:colour=red", 2, "selects nothing"),
     ):  # fmt: skip
         assert run(["compare", str(tmp_path / "a"), str(tmp_path / other)]) == code, other
         assert says in capsys.readouterr().err

@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ecamp.bench.cell_result import CellFields, CellResult
 from ecamp.report.encoder_cost import EncoderCost, format_costs, read_costs
-from ecamp.report.summary import CellResult
+from ecamp.report.summary import StoredCell
 
 
-def cell(folder: Path, encoder: str, run: Any, kind: str = "cell") -> CellResult:
+def stored(encoder: str, kind: str, folder: Path) -> StoredCell:
+    fields = CellFields("d", "d/1", "s", "cls", encoder, "none", "w", "linear", 1.0, 0)
+    return StoredCell(CellResult("", kind, fields, {}, "m", {}), None, folder)
+
+
+def cell(folder: Path, encoder: str, run: Any, kind: str = "cell") -> StoredCell:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(run if isinstance(run, str) else json.dumps(run))
-    return CellResult({"kind": kind, "cell": {"encoder": encoder}}, None, folder)
+    return stored(encoder, kind, folder)
 
 
 def test_costs_are_collected_by_encoder(tmp_path: Path) -> None:
@@ -31,7 +37,7 @@ def test_costs_are_collected_by_encoder(tmp_path: Path) -> None:
         cell(tmp_path / "f", "cnn", "torn"),
         cell(tmp_path / "g", "old", {"seconds": 3.0}),
         cell(tmp_path / "h", "-", told(1.0, 1), kind="floor"),
-        CellResult({"kind": "cell", "cell": {"encoder": "gone"}}, None, tmp_path / "none"),
+        stored("gone", "cell", tmp_path / "none"),
     ]
     assert read_costs(cells) == [
         EncoderCost("cnn", 2_500_000, None, 5 * 10**9),

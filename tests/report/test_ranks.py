@@ -6,23 +6,18 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
+from ecamp.bench.cell_result import CellFields, CellResult, Score
 from ecamp.report.ranks import format_ranks, rank_models
-from ecamp.report.summary import CellResult
+from ecamp.report.summary import StoredCell
 
 
 def cell(
     dataset: str, pretext: str, value: float | None, spread: np.ndarray | None, seed: int = 0
-) -> CellResult:
-    return CellResult(
-        {
-            "kind": "cell", "primary": "m", "metrics": {"m": {"value": value}},
-            "cell": {
-                "dataset": dataset, "split_hash": "s", "task": "cls", "protocol": "linear",
-                "fraction": 1.0, "encoder": "vit", "pretext": pretext, "seed": seed,
-            },
-        },
-        spread,
-    )  # fmt: skip
+) -> StoredCell:
+    fields = CellFields(
+        dataset, f"{dataset}/1", "s", "cls", "vit", pretext, "w", "linear", 1.0, seed
+    )
+    return StoredCell(CellResult("", "cell", fields, {}, "m", {"m": Score(value)}), spread)
 
 
 def test_mean_ranks_are_scipys() -> None:

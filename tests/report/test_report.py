@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecamp.bench.cell_result import SCHEMA, CellResult
 from ecamp.report.page import findings, write_page
-from ecamp.report.summary import CellResult, _holm, format_rows, read_run, summarise, two_sided
+from ecamp.report.summary import StoredCell, _holm, format_rows, read_run, summarise, two_sided
 
 RNG = np.random.Generator(np.random.Philox(5))
 NOISE = RNG.normal(0, 0.02, 1000)
@@ -22,14 +23,14 @@ NOISE = RNG.normal(0, 0.02, 1000)
 
 def _cell(
     pretext: str, value: float | None, *, seed: int = 0, floor: str | None = None, **cell: Any
-) -> CellResult:
+) -> StoredCell:
     base = {
-        "dataset": "d", "protocol_id": "d/1", "split_hash": "ab", "task": "cls", "encoder": "e",
+        "dataset": "d", "split_id": "d/1", "split_hash": "ab", "task": "cls", "encoder": "e",
         "pretext": pretext, "weights": "w", "protocol": "linear", "fraction": 1.0, "seed": seed,
         "floor": floor,
     }  # fmt: skip
     result = {
-        "schema": 1,
+        "schema": SCHEMA,
         "id": f"{pretext}{seed}{floor}{cell}",
         "kind": "floor" if floor else "cell",
         "cell": {**base, **cell},
@@ -38,9 +39,10 @@ def _cell(
         "metrics": {
             "auroc": {"value": value, "reason": None if value is not None else "one class"}
         },
+        "selected": {},
         "warnings": [],
     }
-    return CellResult(result, None if value is None else value + NOISE)
+    return StoredCell(CellResult.from_json(result), None if value is None else value + NOISE)
 
 
 def test_a_paired_difference_is_surer_than_its_two_intervals():
@@ -114,7 +116,7 @@ def _run(folder: Path, name: str) -> Path:
         cell = _cell(pretext, value, dataset=name)
         place = folder / "cells" / pretext
         place.mkdir(parents=True)
-        (place / "result.json").write_text(json.dumps(cell.result))
+        (place / "result.json").write_text(json.dumps(cell.result.as_json()))
         np.savez(place / "predictions.npz", **{"replicates/auroc": cell.replicates})
     return folder
 
@@ -144,11 +146,11 @@ def test_a_damaged_cell_is_named_and_the_others_stay(tmp_path: Path):
 def test_scores_of_two_protocols_never_meet_in_a_row_or_under_a_heading() -> None:
     # The same data set name under two splits: another test set, so nothing may be compared.
     cells = [_cell("none", 0.5), _cell("mae", 0.6)]
-    other = {"protocol_id": "d/2", "split_hash": "cd"}
+    other = {"split_id": "d/2", "split_hash": "cd"}
     cells += [_cell("none", 0.9, **other), _cell("mae", 0.7, **other)]
     cells += [_cell("-", 0.65, floor="constant", encoder="-", protocol="-", **other)]
     rows = summarise(cells)
-    assert {(r.protocol_id, r.split_hash, r.pretext): r.value for r in rows} == {
+    assert {(r.split_id, r.split_hash, r.pretext): r.value for r in rows} == {
         ("d/1", "ab", "none"): pytest.approx(0.5, abs=0.01),
         ("d/1", "ab", "mae"): pytest.approx(0.6, abs=0.01),
         ("d/2", "cd", "none"): pytest.approx(0.9, abs=0.01),
