@@ -8,6 +8,7 @@ Each check raises AssertionError and says which promise is broken.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,12 +19,25 @@ from ecamp.api.dataset import SPLITS
 from ecamp.api.distiller import DESCRIPTORS, POLARITIES, Distilled, Report
 from ecamp.api.encoder import DualEncoder, Encoder, Features, PatchEncoder
 from ecamp.api.plugin_ref import PluginRef
-from ecamp.data.arrays import check_records, check_sample, materialise
+from ecamp.api.task import (
+    FEATURES,
+    Inputs,
+    Predictor,
+    TaskPlugin,
+    TaskSplit,
+    distinct_texts,
+)
+from ecamp.data.arrays import Arrays, check_records, check_sample, materialise
+from ecamp.data.normalise import normaliser
 from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
 from ecamp.distill.sources import as_report
+from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import make_plugin
 from ecamp.train.pairs import PairDataset, PairSubset, make_batches
 from ecamp.train.recipe import PretrainRecipe
+
+TINY_VIT = "vit-micro?image_size=32&width=32&depth=1&heads=2"
+EVALUATED = ("train", "val", "test")
 
 
 def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
@@ -166,11 +180,11 @@ def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
 def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
     """A finite loss, gradients to the encoder, the same loss for the same batch."""
     plugin = make_plugin("ecamp.pretext", ref)
-    if ref.name == "none" or plugin.weights_file() is not None:
+    if not plugin.trains or plugin.weights_file() is not None:
         return
     data = PhantomDataset(PhantomConfig(pretrain=16, train=0, val=0, test=0))
     arrays = materialise(data, 64, splits=["pretrain"], cache=cache, workers=1)
-    encoder_ref = PluginRef.parse("vit-micro?image_size=32&width=32&depth=1&heads=2")
+    encoder_ref = PluginRef.parse(TINY_VIT)
     source = PairDataset([PairSubset(arrays, np.arange(len(arrays)))])
     (batch,) = make_batches(source, PretrainRecipe(batch_size=8, scale=2), 0)
     losses = []
@@ -190,13 +204,87 @@ def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
 
 
 def check_task(ref: PluginRef, cache: Path | None = None) -> None:
-    """Names that the bench builds on."""
+    """Check a task by running it on a few phantom films, under each of its protocols.
+
+    Heads and floors are fitted, predict without truth, and are scored twice from what was stored.
+    A protocol that requires a capability of the encoder is left out: the phantom's encoder has none.
+    """
     task = make_plugin("ecamp.tasks", ref)
     assert task.needs in ("labels", "mask", "boxes", "report"), f"{ref}: needs '{task.needs}'"
     assert task.primary, f"{ref}: no primary metric"
     assert task.protocols, f"{ref}: no protocol"
     unknown = set(task.requires) - set(task.protocols)
     assert not unknown, f"{ref}: requires something for unknown protocols {sorted(unknown)}"
+    assert task.reads <= FEATURES, f"{ref}: reads unknown features {sorted(task.reads - FEATURES)}"
+    data = PhantomDataset(PhantomConfig(pretrain=0, train=24, val=12, test=12))
+    arrays = materialise(data, 32, splits=EVALUATED, cache=cache, workers=1)
+    parts = {split: arrays.subset(arrays.where(split)) for split in EVALUATED}
+    for protocol in task.protocols:
+        if protocol not in task.requires:
+            _check_protocol(f"{ref} {protocol}", task, parts, protocol)
+    inputs = {split: _inputs(part, None) for split, part in parts.items()}
+    train, val = (TaskSplit(inputs[s], task.targets(parts[s])) for s in ("train", "val"))
+    for name, floor in task.floors().items():
+        _check_score(f"{ref} floor {name}", task, floor(train, val, inputs["test"]), parts["test"])
+
+
+def _check_protocol(name: str, task: TaskPlugin, parts: dict[str, Arrays], protocol: str) -> None:
+    def fitted() -> tuple[Predictor, dict[str, np.ndarray]]:
+        torch.manual_seed(0)
+        encoder = make_plugin("ecamp.encoders", PluginRef.parse(TINY_VIT)).build(1).eval()
+        tuned = protocol in task.tunes
+        inputs = {s: _inputs(part, None if tuned else encoder) for s, part in parts.items()}
+        train, val = (TaskSplit(inputs[s], task.targets(parts[s])) for s in ("train", "val"))
+        torch.manual_seed(0)
+        head = task.fit(encoder if tuned else None, train, val, protocol=protocol, seed=0)
+        return head, head.predict(inputs["test"])
+
+    head, predicted = fitted()
+    again = fitted()[1]
+    assert predicted, f"{name}: predict gives nothing"
+    for key, value in predicted.items():
+        assert isinstance(value, np.ndarray), f"{name}: prediction '{key}' is not a numpy array"
+        same = np.array_equal(value, again[key], equal_nan=value.dtype.kind == "f")
+        assert same, f"{name}: '{key}' differs between two fits of one seed"
+    json.dumps(head.selected)  # as result.json will hold it
+    for key, weight in head.state_dict().items():
+        assert isinstance(weight, torch.Tensor), f"{name}: weight '{key}' is not a tensor"
+    _check_score(name, task, predicted, parts["test"])
+
+
+def _check_score(
+    name: str, task: TaskPlugin, predicted: dict[str, np.ndarray], test: Arrays
+) -> None:
+    targets = task.targets(test)
+    shared = sorted(predicted.keys() & targets.keys())
+    assert not shared, f"{name}: predictions and targets share the names {shared}"
+    stored = {**targets, **predicted}
+    assert not stored.keys() & {"ids", "patients"}, f"{name}: 'ids' and 'patients' are reserved"
+    counts = resample_counts(test.patients, 100)
+    metrics = task.score(predicted, targets, counts)
+    assert task.primary in metrics, f"{name}: no metric '{task.primary}'"
+    for key, metric in metrics.items():
+        assert isinstance(metric, Metric), f"{name}: '{key}' is not an ecamp.api.Metric"
+        assert metric.value is None or np.isfinite(metric.value), f"{name}: {key} is not finite"
+        assert metric.value is not None or metric.reason, f"{name}: '{key}' is undefined, no reason"
+    # Scoring again reads what was stored, truth and predictions in one mapping.
+    rescored = task.score(stored, stored, counts)
+    value, twice = metrics[task.primary].value, rescored[task.primary].value
+    assert value == twice, f"{name}: scored again, {task.primary} is {twice}, not {value}"
+    for index in range(len(test)):
+        truth, drawn = task.overlay(stored, stored, index)
+        for overlay in (truth, drawn):
+            for _, mask in overlay.masks:
+                assert mask.ndim == 2, f"{name}: an overlay's mask has {mask.ndim} axes, not 2"
+
+
+def _inputs(part: Arrays, encoder: Encoder | None) -> Inputs:
+    normalise = normaliser(part.info)
+    texts, _ = distinct_texts(part.reports)
+    if encoder is None:
+        return Inputs(part.images, None, normalise, texts)
+    with torch.no_grad():
+        return Inputs(part.images, encoder(normalise(part.images)), normalise, texts)
 
 
 DISTILLED = (
