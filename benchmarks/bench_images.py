@@ -2,9 +2,10 @@
 
     pytest benchmarks/bench_images.py
 
-Published (METHOD section 4): each epoch decodes the file, crops and resizes with Pillow, flips, makes
-a tensor, normalises, resizes once more. Ours: decoded once into 8-bit arrays, then one resampling a
-batch. One thread. Ours computes bilinear where Pillow's bicubic filters: not the same pixels.
+Published (ToniChopp/ECAMP, `pretrain_datasets.py`): each epoch decodes the file, crops and resizes
+with Pillow, flips, makes a tensor, normalises, resizes once more. Ours: decoded once into 8-bit
+arrays, then one resampling a batch. One thread. Ours computes bilinear where Pillow's bicubic
+filters: not the same pixels.
 """
 
 from __future__ import annotations

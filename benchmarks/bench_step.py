@@ -24,7 +24,7 @@ from ecamp.encoders.timm import MicroViT, TimmEncoder
 from ecamp.pretext.ecamp import ECAMP
 from ecamp.published.pretraining import PublishedECAMP
 
-# Sizes of the published configuration (METHOD section 5); a short vocabulary would flatter us.
+# Sizes of the published configuration (ToniChopp/ECAMP, commit d02d16d); a short vocabulary would flatter us.
 PUBLISHED = {
     "text_width": 768, "text_depth": 6, "text_heads": 12, "text_length": 256, "vocab_size": 30000,
     "decoder_width": 512, "decoder_depth": 4, "decoder_heads": 16, "dropout": 0.1,

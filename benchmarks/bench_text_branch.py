@@ -18,7 +18,7 @@ from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.packed_text import TextRows
 from ecamp.pretext.ecamp.text_tower import TextTower, text_config
 
-# The published tower (METHOD section 2) and the small preset.
+# The published tower (ToniChopp/ECAMP, `bert_config.py`) and the small preset.
 SIZES = {
     "published": ({"text_width": 768, "text_depth": 6, "text_heads": 12, "dropout": 0.1}, 8),
     "small": ({"dropout": 0.1}, 32),

@@ -1,4 +1,4 @@
-"""The published way of masking, for the ratios: written from METHOD's rules, as slow as they are."""
+"""The published way of masking, for the ratios: as slow as it is there (ToniChopp/ECAMP)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def published_loop(batch: Encoded, rows: int) -> list[Tensor]:
     """Masking as the published data loader does it: one report, one token tensor, one element at a time.
 
     Each token is read with `.item()`, turned into its word, and searched in a list of entity words;
-    roles are kept in lists of positions that are searched too (METHOD, sections 2 and 8). That is
-    what costs; `released.masking` computes the same with plain lists and sets.
+    roles are kept in lists of positions that are searched too (`pretrain_datasets.py`). That is what
+    costs; `released.masking` computes the same with plain lists and sets.
     """
     word_of = {i: word for word, i in batch.tokenizer.get_vocab().items()}
     entities, out = list(ENTITIES), []

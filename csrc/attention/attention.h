@@ -6,9 +6,9 @@
 
 #include <cstdint>
 
+#include "common/cast.h"
 #include "common/hostdevice.h"
 #include "common/lanes.h"
-#include "common/numeric.h"
 #include "common/philox.h"
 
 namespace ecamp::attention {
@@ -21,11 +21,6 @@ struct View {
   const void* data;
   int64_t row_stride, head_stride;
 };
-
-enum class Type : int { kFloat, kBFloat16, kHalf };
-ECAMP_HD Type type_of(float) { return Type::kFloat; }
-ECAMP_HD Type type_of(BFloat16) { return Type::kBFloat16; }
-ECAMP_HD Type type_of(Half) { return Type::kHalf; }
 
 struct Params {
   Type type;

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "attention/attention.h"
-#include "common/torch.h"
+#include "common/cast_torch.h"
+#include "common/register.h"
 
 namespace ecamp::attention {
 namespace {
@@ -40,7 +41,7 @@ struct Numbers {
 Params prepare(const char* op, const Tensor& query, const Tensor& key, const Tensor& value,
                const Layout& layout, const Numbers& n) {
   Params p{};
-  with_float_type(query.scalar_type(), op, [&](auto zero) { p.type = type_of(zero); });
+  p.type = type_of(query, op, "query");
   STD_TORCH_CHECK(query.dim() == 3, op, ": query must have 3 axes, has ", query.dim());
   p.query = view_of(query, op, "query", query);
   p.key = view_of(key, op, "key", query);
@@ -146,7 +147,7 @@ int64_t grain_of(const Params& p) {
 }
 
 int64_t bytes_of(const Params& p) {
-  return p.heads * p.width * (p.type == Type::kFloat ? 4 : 2);
+  return p.heads * p.width * (p.type == Type::f32 ? 4 : 2);
 }
 
 using Two = std::tuple<Tensor, Tensor>;
@@ -210,12 +211,11 @@ Three backward_cpu(Tensor output_grad, Tensor query, Tensor key, Tensor value, T
   return ready.grads;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Two forward_gpu(Tensor query, Tensor key, Tensor value, Tensor query_start, Tensor query_length,
                 Tensor key_start, Tensor key_length, Tensor sample_ids, int64_t max_query,
                 int64_t max_key, int64_t limit, double keep_scale, int64_t seed, int64_t step,
                 double scale) {
-  const torch::stable::accelerator::DeviceGuard guard(query.get_device_index());
+  const OnDevice device(query);
   const Layout layout{query_start, query_length, key_start, key_length, sample_ids, max_query,
                       max_key};
   Params p = prepare(kForward, query, key, value, layout, {limit, keep_scale, seed, step, scale});
@@ -224,8 +224,7 @@ Two forward_gpu(Tensor query, Tensor key, Tensor value, Tensor query_start, Tens
   torch::stable::zero_(std::get<1>(out));  // knows
   p.output = std::get<0>(out).mutable_data_ptr();
   p.lse = std::get<1>(out).mutable_data_ptr<float>();
-  const int status = forward_cuda(p, current_cuda_stream(query.get_device_index()));
-  STD_TORCH_CHECK(status == 0, kForward, ": launch failed, cudaError ", status);
+  launched(forward_cuda(p, device.stream()), kForward);
   return out;
 }
 
@@ -233,7 +232,7 @@ Three backward_gpu(Tensor output_grad, Tensor query, Tensor key, Tensor value, T
                    Tensor lse, Tensor query_start, Tensor query_length, Tensor key_start,
                    Tensor key_length, Tensor sample_ids, int64_t max_query, int64_t max_key,
                    int64_t limit, double keep_scale, int64_t seed, int64_t step, double scale) {
-  const torch::stable::accelerator::DeviceGuard guard(query.get_device_index());
+  const OnDevice device(query);
   const Layout layout{query_start, query_length, key_start, key_length, sample_ids, max_query,
                       max_key};
   Backward ready = prepare_backward(output_grad, query, key, value, output, lse, layout,
@@ -241,23 +240,12 @@ Three backward_gpu(Tensor output_grad, Tensor query, Tensor key, Tensor value, T
   torch::stable::zero_(std::get<0>(ready.grads));
   torch::stable::zero_(std::get<1>(ready.grads));
   torch::stable::zero_(std::get<2>(ready.grads));
-  const int status = backward_cuda(ready.params, current_cuda_stream(query.get_device_index()));
-  STD_TORCH_CHECK(status == 0, kBackward, ": launch failed, cudaError ", status);
+  launched(backward_cuda(ready.params, device.stream()), kBackward);
   return ready.grads;
 }
-#endif
+
+ECAMP_REGISTER("attention_forward", forward_cpu, forward_gpu)
+ECAMP_REGISTER("attention_backward", backward_cpu, backward_gpu)
 
 }  // namespace
 }  // namespace ecamp::attention
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("attention_forward", TORCH_BOX(&ecamp::attention::forward_cpu));
-  m.impl("attention_backward", TORCH_BOX(&ecamp::attention::backward_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("attention_forward", TORCH_BOX(&ecamp::attention::forward_gpu));
-  m.impl("attention_backward", TORCH_BOX(&ecamp::attention::backward_gpu));
-}
-#endif

@@ -6,13 +6,19 @@
 #include <cmath>
 #include <limits>
 
-#include "attention/dropout.h"
 #include "attention/product.h"
+#include "common/dropout.h"
 
 namespace ecamp::attention::ECAMP_LANE {
 namespace {
 
 constexpr int64_t kTile = 48;
+
+// Dropout of one query's probabilities; the same draws as `draws` in attention.h.
+Dropout dropout_of(const Params& p, int64_t query, int64_t head, int64_t sample) {
+  return {static_cast<uint32_t>(query), static_cast<uint32_t>(head) << 16,
+          static_cast<uint32_t>(sample), p.step, p.seed, p.limit, p.keep_scale};
+}
 
 int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -86,7 +92,8 @@ void forward(const Params& p, int64_t begin, int64_t end) {
         p.lse[(s.query_start + at + r) * p.heads + head] =
             s.keys > 0 ? top + std::log(total) : 0.0f;
         if (p.limit == 0) continue;
-        decide(p, at + r, head, p.sample_ids[b], rounded(padded, kDrawn), keep.data);
+        draw_factors(dropout_of(p, at + r, head, p.sample_ids[b]), rounded(padded, kDrawn),
+                     keep.data);
         for (int64_t j = 0; j < padded; j += kLanes) save(row + j, load(row + j) * load(&keep[j]));
       }
       product(rows, d, s.keys, {scores.data, padded, 1}, value.data, d, out.data, d, false);
@@ -144,7 +151,8 @@ void backward(const Params& p, int64_t begin, int64_t end) {
               false);
       for (int64_t r = 0; r < rows; ++r) {
         if (p.limit > 0)
-          decide(p, at + r, head, p.sample_ids[b], rounded(padded, kDrawn), keep.data);
+          draw_factors(dropout_of(p, at + r, head, p.sample_ids[b]), rounded(padded, kDrawn),
+                       keep.data);
         softmax_gradient(scores.data + r * padded, score_grad.data + r * padded, keep.data,
                          kept.data + r * padded, s.keys, padded,
                          p.lse[(first + r) * p.heads + head]);
@@ -163,15 +171,11 @@ void backward(const Params& p, int64_t begin, int64_t end) {
 }  // namespace
 
 void forward_pairs(const Params& p, int64_t begin, int64_t end) {
-  if (p.type == Type::kFloat) return forward<float>(p, begin, end);
-  if (p.type == Type::kBFloat16) return forward<BFloat16>(p, begin, end);
-  forward<Half>(p, begin, end);
+  with_type(p.type, [&](auto zero) { forward<decltype(zero)>(p, begin, end); });
 }
 
 void backward_pairs(const Params& p, int64_t begin, int64_t end) {
-  if (p.type == Type::kFloat) return backward<float>(p, begin, end);
-  if (p.type == Type::kBFloat16) return backward<BFloat16>(p, begin, end);
-  backward<Half>(p, begin, end);
+  with_type(p.type, [&](auto zero) { backward<decltype(zero)>(p, begin, end); });
 }
 
 }  // namespace ecamp::attention::ECAMP_LANE

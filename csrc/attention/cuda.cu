@@ -251,14 +251,13 @@ int backward(const Params& p, void* stream) {
 }  // namespace
 
 int forward_cuda(const Params& p, void* stream) {
-  if (p.type == Type::kFloat) return launch(forward_kernel<float>, p, p.max_query, p.width, stream);
-  if (p.type == Type::kHalf) return launch(forward_kernel<Half>, p, p.max_query, p.width, stream);
-  return launch(forward_kernel<BFloat16>, p, p.max_query, p.width, stream);
+  return with_type(p.type, [&](auto zero) {
+    return launch(forward_kernel<decltype(zero)>, p, p.max_query, p.width, stream);
+  });
 }
 
 int backward_cuda(const Params& p, void* stream) {
-  if (p.type == Type::kFloat) return backward<float>(p, stream);
-  return p.type == Type::kHalf ? backward<Half>(p, stream) : backward<BFloat16>(p, stream);
+  return with_type(p.type, [&](auto zero) { return backward<decltype(zero)>(p, stream); });
 }
 
 }  // namespace ecamp::attention

@@ -1,33 +1,29 @@
-// Vectors of the lane's width, and the one product of small matrices that attention is made of.
-// Written with the compiler's vector type: gcc does not keep a block of sums in registers when
-// it vectorises plain loops.
+// The one product of small matrices that attention is made of, and exp of a vector. gcc does not keep
+// a block of sums in registers when it vectorises plain loops.
 #pragma once
 
 #include <cstdint>
+
+#include "common/exp.h"
+#include "common/vector.h"
 
 namespace ecamp::attention {
 namespace {  // one copy a lane
 
 // ECAMP_LOW, ECAMP_HIGH: interleave the lower or upper halves of two vectors.
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kRowBlock = 6, kColumnBlock = 4;
+constexpr int kRowBlock = 6, kColumnBlock = 4;
 #define ECAMP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define ECAMP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #elif defined(__AVX2__)
-constexpr int kLanes = 8, kRowBlock = 6, kColumnBlock = 2;
+constexpr int kRowBlock = 6, kColumnBlock = 2;
 #define ECAMP_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define ECAMP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #else
-constexpr int kLanes = 4, kRowBlock = 6, kColumnBlock = 2;
+constexpr int kRowBlock = 6, kColumnBlock = 2;
 #define ECAMP_LOW 0, 4, 1, 5
 #define ECAMP_HIGH 2, 6, 3, 7
 #endif
-typedef float Vec __attribute__((vector_size(kLanes * 4)));
-typedef int32_t IntVec __attribute__((vector_size(kLanes * 4)));
-typedef float LooseVec __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
-
-inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); }
-inline void save(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
 
 inline float sum_of(Vec v) {
   float total = 0.0f;
@@ -35,24 +31,17 @@ inline float sum_of(Vec v) {
   return total;
 }
 
-// common/exp.h on a vector: gcc 12 meets control flow in its two range checks and does not
-// vectorise a loop over it. The same steps, so the same results but for fused multiply-adds.
+// fast_exp on a vector: gcc 12 meets control flow in its two range checks and does not vectorise a
+// loop over it. The same results but for fused multiply-adds and where two whole numbers are equally
+// near.
 inline Vec exp_of(Vec x) {
-  const Vec zero{}, above = zero + 88.3f, below = zero - 87.3f;
+  const Vec zero{}, above = zero + kExpMost, below = zero + kExpLeast;
   Vec clamped = x > above ? above : x;
   clamped = clamped < below ? below : clamped;
-  const Vec scaled = clamped * 1.44269504088896341f;
+  const Vec scaled = clamped * kExpLog2e;
   const IntVec n =
       __builtin_convertvector(scaled + (scaled < zero ? zero - 0.5f : zero + 0.5f), IntVec);
-  const Vec whole = __builtin_convertvector(n, Vec);
-  const Vec r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
-  Vec p = zero + 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  const Vec p = exp_fraction(clamped, __builtin_convertvector(n, Vec));
   const Vec power = reinterpret_cast<Vec>((n + 127) << 23);
   return x < below ? zero : p * power;
 }

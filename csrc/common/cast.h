@@ -11,6 +11,14 @@ namespace ecamp {
 
 enum class Type : int32_t { f32, bf16, f16 };
 
+// Calls `body` with a value of that type, for kernels that are compiled per type: on the host.
+template <class Body>
+static inline auto with_type(Type type, const Body& body) {
+  if (type == Type::f32) return body(float{});
+  if (type == Type::bf16) return body(BFloat16{});
+  return body(Half{});
+}
+
 struct In {
   const void* data;
   Type type;

@@ -1,6 +1,7 @@
 // One machine, one lane: every cpu.cpp is compiled for x86-64-v4 (AVX-512), v3 (AVX2) and plain
 // x86-64, and the binding calls the best that the processor has. Compiled apart instead of with
-// target_clones so that a test can ask for each lane and compare their bits.
+// target_clones so that a test can ask for each lane and compare their bits
+// (docs/decisions.md#a-lane-per-object).
 //
 // An op's header declares       ECAMP_LANES(void, mask_rows, (const Params&, int64_t, int64_t))
 // its cpu.cpp defines it in     namespace ecamp::op::ECAMP_LANE { void mask_rows(...) {...} }

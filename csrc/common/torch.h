@@ -8,8 +8,6 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include "common/numeric.h"
-
 namespace ecamp {
 
 using torch::headeronly::ScalarType;
@@ -19,15 +17,6 @@ inline void check(const Tensor& t, const char* op, const char* name, ScalarType 
   STD_TORCH_CHECK(t.scalar_type() == type, op, ": ", name, " has the wrong dtype");
   STD_TORCH_CHECK(t.dim() == dim, op, ": ", name, " must have ", dim, " axes, has ", t.dim());
   STD_TORCH_CHECK(t.is_contiguous(), op, ": ", name, " must be contiguous");
-}
-
-// Calls `body` with a value of the storage type of `type`: float, BFloat16 or Half.
-template <class Body>
-void with_float_type(ScalarType type, const char* op, Body&& body) {
-  if (type == ScalarType::Float) return body(float{});
-  if (type == ScalarType::BFloat16) return body(BFloat16{});
-  if (type == ScalarType::Half) return body(Half{});
-  STD_TORCH_CHECK(false, op, ": takes float32, bfloat16 or float16");
 }
 
 // Same shape and device, another dtype, not filled.

@@ -1,6 +1,7 @@
 // Checks, allocates, and hands images to threads or the batch to the device. Stable ABI only.
 #include <tuple>
 
+#include "common/register.h"
 #include "common/torch.h"
 #include "crop_resize/crop_resize.h"
 
@@ -59,26 +60,15 @@ std::tuple<Tensor, Tensor> crop_resize_cpu(Tensor images, Tensor crop, Tensor fl
   return {ready.large, ready.small};
 }
 
-#ifdef ECAMP_WITH_CUDA
 std::tuple<Tensor, Tensor> crop_resize_cuda(Tensor images, Tensor crop, Tensor flip, Tensor scale,
                                             Tensor shift, int64_t size, int64_t pool) {
-  const torch::stable::accelerator::DeviceGuard guard(images.get_device_index());
+  const OnDevice device(images);
   const Prepared ready = prepare(images, crop, flip, scale, shift, size, pool);
-  const int status = crop_cuda(ready.params, current_cuda_stream(images.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "crop_resize: launch failed, cudaError ", status);
+  launched(crop_cuda(ready.params, device.stream()), "crop_resize");
   return {ready.large, ready.small};
 }
-#endif
+
+ECAMP_REGISTER("crop_resize", crop_resize_cpu, crop_resize_cuda)
 
 }  // namespace
 }  // namespace ecamp::crop_resize
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("crop_resize", TORCH_BOX(&ecamp::crop_resize::crop_resize_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("crop_resize", TORCH_BOX(&ecamp::crop_resize::crop_resize_cuda));
-}
-#endif

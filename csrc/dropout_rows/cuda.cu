@@ -25,15 +25,14 @@ __global__ void drop_kernel(const Params p) {
 
 }  // namespace
 
-int drop_cuda(const Params& p, int kind, void* stream) {
+int drop_cuda(const Params& p, void* stream) {
   const int64_t work = p.rows * ((p.width + 3) / 4);
   if (work == 0) return cudaSuccess;
   const int64_t wanted = (work + 255) / 256;
   const unsigned grid = static_cast<unsigned>(wanted < 65535 ? wanted : 65535);
-  const cudaStream_t s = static_cast<cudaStream_t>(stream);
-  if (kind == 0) drop_kernel<float><<<grid, 256, 0, s>>>(p);
-  if (kind == 1) drop_kernel<BFloat16><<<grid, 256, 0, s>>>(p);
-  if (kind == 2) drop_kernel<Half><<<grid, 256, 0, s>>>(p);
+  with_type(p.type, [&](auto zero) {
+    drop_kernel<decltype(zero)><<<grid, 256, 0, static_cast<cudaStream_t>(stream)>>>(p);
+  });
   return cudaGetLastError();
 }
 

@@ -4,14 +4,15 @@
 
 #include <cstdint>
 
+#include "common/cast.h"
 #include "common/hostdevice.h"
 #include "common/lanes.h"
-#include "common/numeric.h"
 #include "common/philox.h"
 
 namespace ecamp::dropout_rows {
 
 struct Params {
+  Type type;  // of both
   const void* in;
   void* out;
   const int64_t* samples;
@@ -29,12 +30,10 @@ ECAMP_HD Philox words(const Params& p, int64_t row, int64_t block) {
                 static_cast<uint32_t>(p.samples[row]), p.step, p.seed);
 }
 
-// Rows [begin, end) on the host; one function a storage type.
-ECAMP_LANES(void, drop_float, (const Params& params, int64_t begin, int64_t end))
-ECAMP_LANES(void, drop_bfloat16, (const Params& params, int64_t begin, int64_t end))
-ECAMP_LANES(void, drop_half, (const Params& params, int64_t begin, int64_t end))
+// Rows [begin, end) on the host.
+ECAMP_LANES(void, drop_rows, (const Params& params, int64_t begin, int64_t end))
 
-// kind: 0 float, 1 bfloat16, 2 half. Returns a cudaError_t; `stream` is a cudaStream_t.
-int drop_cuda(const Params& params, int kind, void* stream);
+// Returns a cudaError_t; `stream` is a cudaStream_t.
+int drop_cuda(const Params& params, void* stream);
 
 }  // namespace ecamp::dropout_rows

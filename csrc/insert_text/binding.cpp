@@ -3,6 +3,7 @@
 #include <tuple>
 #include <vector>
 
+#include "common/register.h"
 #include "common/torch.h"
 #include "insert_text/insert_text.h"
 
@@ -67,9 +68,7 @@ std::tuple<Tensor, Tensor> insert_text_cpu(
   return {ids, lengths};
 }
 
+ECAMP_REGISTER_ON(CPU, "insert_text", insert_text_cpu)
+
 }  // namespace
 }  // namespace ecamp::insert_text
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("insert_text", TORCH_BOX(&ecamp::insert_text::insert_text_cpu));
-}

@@ -4,6 +4,7 @@
 #include <string>
 #include <tuple>
 
+#include "common/register.h"
 #include "common/torch.h"
 #include "mask_tokens/mask_tokens.h"
 
@@ -99,33 +100,22 @@ Result mask_tokens_cpu(Tensor ids, std::optional<Tensor> starts, int64_t window,
   return ready.out;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Result mask_tokens_cuda(Tensor ids, std::optional<Tensor> starts, int64_t window, Tensor lengths,
                        Tensor sample_ids, int64_t step, int64_t seed,
                         Tensor flags, Tensor patterns, Tensor pattern_start, int64_t mask_id,
                         int64_t t_entity, int64_t t_other, int64_t t_plain,
                         int64_t descriptor_words, double template_weight) {
-  const torch::stable::accelerator::DeviceGuard guard(ids.get_device_index());
+  const OnDevice device(ids);
   const Prepared ready =
       prepare(ids, starts, window, lengths, sample_ids, step, seed, flags, patterns, pattern_start, mask_id,
               t_entity, t_other, t_plain, descriptor_words, template_weight);
   STD_TORCH_CHECK(ready.params.window <= kMaxCudaWindow, "mask_tokens: at most ", kMaxCudaWindow,
                   " tokens a row on a GPU, got ", ready.params.window);
-  const int status = mask_batch_cuda(ready.params, current_cuda_stream(ids.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "mask_tokens: launch failed, cudaError ", status);
+  launched(mask_batch_cuda(ready.params, device.stream()), "mask_tokens");
   return ready.out;
 }
-#endif
+
+ECAMP_REGISTER("mask_tokens", mask_tokens_cpu, mask_tokens_cuda)
 
 }  // namespace
 }  // namespace ecamp::mask_tokens
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("mask_tokens", TORCH_BOX(&ecamp::mask_tokens::mask_tokens_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("mask_tokens", TORCH_BOX(&ecamp::mask_tokens::mask_tokens_cuda));
-}
-#endif

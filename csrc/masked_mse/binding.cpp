@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "common/cast_torch.h"
+#include "common/register.h"
 #include "masked_mse/masked_mse.h"
 
 namespace ecamp::masked_mse {
@@ -112,39 +113,26 @@ Tensor backward_cpu(Tensor grad, Tensor predicted, Tensor images, Tensor mask, T
   return ready.out;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Four forward_gpu(Tensor predicted, Tensor images, Tensor mask, int64_t patch, bool normalise) {
-  const torch::stable::accelerator::DeviceGuard guard(predicted.get_device_index());
+  const OnDevice device(predicted);
   const Forward ready = prepare_forward(predicted, images, mask, patch, normalise);
-  const int status = forward_cuda(ready.p, current_cuda_stream(predicted.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "masked_mse: launch failed, cudaError ", status);
+  launched(forward_cuda(ready.p, device.stream()), "masked_mse");
   return ready.out;
 }
 
 Tensor backward_gpu(Tensor grad, Tensor predicted, Tensor images, Tensor mask, Tensor count,
                     Tensor mean, Tensor rstd, int64_t patch) {
   const char* op = "masked_mse_backward";
-  const torch::stable::accelerator::DeviceGuard guard(predicted.get_device_index());
+  const OnDevice device(predicted);
   const Backward ready = prepare_backward(grad, predicted, images, mask, count, mean, rstd, patch);
-  const int status =
-      backward_cuda(ready.p, in_of(grad, op, "grad"), out_of(ready.out, op, "the result"),
-                    current_cuda_stream(predicted.get_device_index()));
-  STD_TORCH_CHECK(status == 0, op, ": launch failed, cudaError ", status);
+  launched(backward_cuda(ready.p, in_of(grad, op, "grad"), out_of(ready.out, op, "the result"),
+                         device.stream()),
+           op);
   return ready.out;
 }
-#endif
+
+ECAMP_REGISTER("masked_mse", forward_cpu, forward_gpu)
+ECAMP_REGISTER("masked_mse_backward", backward_cpu, backward_gpu)
 
 }  // namespace
 }  // namespace ecamp::masked_mse
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("masked_mse", TORCH_BOX(&ecamp::masked_mse::forward_cpu));
-  m.impl("masked_mse_backward", TORCH_BOX(&ecamp::masked_mse::backward_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("masked_mse", TORCH_BOX(&ecamp::masked_mse::forward_gpu));
-  m.impl("masked_mse_backward", TORCH_BOX(&ecamp::masked_mse::backward_gpu));
-}
-#endif

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "common/cast_torch.h"
+#include "common/register.h"
 #include "patch_select/patch_select.h"
 
 namespace ecamp::patch_select {
@@ -101,36 +102,23 @@ Tensor spread_cpu(Tensor grad, Tensor keep, int64_t patch, int64_t height, int64
   return ready.out;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Tensor select_gpu(Tensor images, Tensor keep, int64_t patch, ScalarType dtype) {
-  const torch::stable::accelerator::DeviceGuard guard(images.get_device_index());
+  const OnDevice device(images);
   const Forward ready = prepare(images, keep, patch, dtype);
-  const int status = select_cuda(ready.params, current_cuda_stream(images.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "patch_select: launch failed, cudaError ", status);
+  launched(select_cuda(ready.params, device.stream()), "patch_select");
   return ready.out;
 }
 
 Tensor spread_gpu(Tensor grad, Tensor keep, int64_t patch, int64_t height, int64_t width,
                   ScalarType dtype) {
-  const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
+  const OnDevice device(grad);
   const Backward ready = prepare_backward(grad, keep, patch, height, width, dtype);
-  const int status = spread_cuda(ready.params, current_cuda_stream(grad.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "patch_select_backward: launch failed, cudaError ", status);
+  launched(spread_cuda(ready.params, device.stream()), "patch_select_backward");
   return ready.out;
 }
-#endif
+
+ECAMP_REGISTER("patch_select", select_cpu, select_gpu)
+ECAMP_REGISTER("patch_select_backward", spread_cpu, spread_gpu)
 
 }  // namespace
 }  // namespace ecamp::patch_select
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("patch_select", TORCH_BOX(&ecamp::patch_select::select_cpu));
-  m.impl("patch_select_backward", TORCH_BOX(&ecamp::patch_select::spread_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("patch_select", TORCH_BOX(&ecamp::patch_select::select_gpu));
-  m.impl("patch_select_backward", TORCH_BOX(&ecamp::patch_select::spread_gpu));
-}
-#endif

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/cast_torch.h"
+#include "common/register.h"
 #include "residual_norm/residual_norm.h"
 
 namespace ecamp::residual_norm {
@@ -198,18 +199,16 @@ Five backward_cpu(Tensor grad, Tensor x, Tensor residual, Tensor gamma, Tensor m
   return ready.out;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Three forward_gpu(Tensor x, Tensor residual, Tensor gamma, Tensor beta, double eps, Maybe row_bias,
                   Maybe row_batch, double dropout, int64_t seed, int64_t step, Maybe samples,
                   Maybe positions, ScalarType dtype) {
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const OnDevice device(x);
   Params p = prepare("residual_norm", x, residual, gamma, eps, row_bias, row_batch, dropout, seed,
                      step, samples, positions);
   STD_TORCH_CHECK(p.width <= kMaxCudaWidth, "residual_norm: at most ", kMaxCudaWidth,
                   " columns on a GPU, got ", p.width);
   const Three out = outputs(p, x, beta, dtype);
-  const int status = forward_cuda(p, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "residual_norm: launch failed, cudaError ", status);
+  launched(forward_cuda(p, device.stream()), "residual_norm");
   return out;
 }
 
@@ -217,31 +216,19 @@ Five backward_gpu(Tensor grad, Tensor x, Tensor residual, Tensor gamma, Tensor m
                   Maybe row_bias, Maybe row_batch, double dropout, int64_t seed, int64_t step,
                   Maybe samples, Maybe positions) {
   const char* op = "residual_norm_backward";
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const OnDevice device(x);
   const Backward ready = prepare_backward(grad, x, residual, gamma, mean, rstd, row_bias, row_batch,
                                           dropout, seed, step, samples, positions, kCudaBlock);
   Out dbias = out_of(std::get<4>(ready.out), op, "row_bias");
   if (!row_bias.has_value()) dbias.data = nullptr;
-  const int status =
-      backward_cuda(ready.p, ready.g, out_of(std::get<2>(ready.out), op, "gamma"),
-                    out_of(std::get<3>(ready.out), op, "beta"), dbias,
-                    current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(status == 0, op, ": launch failed, cudaError ", status);
+  launched(backward_cuda(ready.p, ready.g, out_of(std::get<2>(ready.out), op, "gamma"),
+                         out_of(std::get<3>(ready.out), op, "beta"), dbias, device.stream()),
+           op);
   return ready.out;
 }
-#endif
+
+ECAMP_REGISTER("residual_norm", forward_cpu, forward_gpu)
+ECAMP_REGISTER("residual_norm_backward", backward_cpu, backward_gpu)
 
 }  // namespace
 }  // namespace ecamp::residual_norm
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("residual_norm", TORCH_BOX(&ecamp::residual_norm::forward_cpu));
-  m.impl("residual_norm_backward", TORCH_BOX(&ecamp::residual_norm::backward_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("residual_norm", TORCH_BOX(&ecamp::residual_norm::forward_gpu));
-  m.impl("residual_norm_backward", TORCH_BOX(&ecamp::residual_norm::backward_gpu));
-}
-#endif

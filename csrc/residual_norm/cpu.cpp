@@ -1,29 +1,18 @@
 #include "residual_norm/residual_norm.h"
 
-#include "common/philox_many.h"
+#include "common/dropout.h"
 #include "common/sum.h"
 
 namespace ecamp::residual_norm::ECAMP_LANE {
 namespace {
 
-constexpr int64_t kColumns = 4 * kDraws;  // a draw decides four columns
+int64_t padded(int64_t width) { return (width + kDrawn - 1) / kDrawn * kDrawn; }
 
-int64_t padded(int64_t width) { return (width + kColumns - 1) / kColumns * kColumns; }
-
-// What dropout multiplies the columns of row t by, up to a multiple of kColumns.
+// What dropout multiplies the columns of row t by, up to padded(width) of them.
 void draw(const Params& p, int64_t t, float* factor) {
-  const uint32_t limit = p.limit;  // by value, or the choice below is not vectorised
-  const float scale = p.scale;
-  for (int64_t first = 0; first < p.width; first += kColumns) {
-    Draws draws;
-    philox_many(static_cast<uint32_t>(p.positions[t]), static_cast<uint32_t>(first / 4),
-                static_cast<uint32_t>(p.samples[t]), p.step, p.seed, draws);
-    float kept[4][kDraws];
-    for (int k = 0; k < 4; ++k)
-      for (int i = 0; i < kDraws; ++i) kept[k][i] = draws.word[k][i] >= limit ? scale : 0.0f;
-    for (int i = 0; i < kDraws; ++i)
-      for (int k = 0; k < 4; ++k) factor[first + 4 * i + k] = kept[k][i];
-  }
+  draw_factors({static_cast<uint32_t>(p.positions[t]), 0, static_cast<uint32_t>(p.samples[t]), p.step,
+                p.seed, p.limit, p.scale},
+               padded(p.width), factor);
 }
 
 // Memory for one row at a time.

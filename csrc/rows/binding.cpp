@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "common/cast_torch.h"
+#include "common/register.h"
 #include "rows/rows.h"
 
 namespace ecamp::rows {
@@ -70,36 +71,23 @@ Tensor scatter_cpu(Tensor x, Tensor index, int64_t rows) {
   return ready.out;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Tensor gather_gpu(Tensor x, Tensor index) {
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const OnDevice device(x);
   const Ready ready = prepare("gather_rows", x, index, -1);
-  const int status = gather_cuda(ready.params, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "gather_rows: launch failed, cudaError ", status);
+  launched(gather_cuda(ready.params, device.stream()), "gather_rows");
   return ready.out;
 }
 
 Tensor scatter_gpu(Tensor x, Tensor index, int64_t rows) {
   STD_TORCH_CHECK(rows >= 0, "scatter_rows: rows must not be negative");
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const OnDevice device(x);
   const Ready ready = prepare("scatter_rows", x, index, rows);
-  const int status = scatter_cuda(ready.params, current_cuda_stream(x.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "scatter_rows: launch failed, cudaError ", status);
+  launched(scatter_cuda(ready.params, device.stream()), "scatter_rows");
   return ready.out;
 }
-#endif
+
+ECAMP_REGISTER("gather_rows", gather_cpu, gather_gpu)
+ECAMP_REGISTER("scatter_rows", scatter_cpu, scatter_gpu)
 
 }  // namespace
 }  // namespace ecamp::rows
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("gather_rows", TORCH_BOX(&ecamp::rows::gather_cpu));
-  m.impl("scatter_rows", TORCH_BOX(&ecamp::rows::scatter_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("gather_rows", TORCH_BOX(&ecamp::rows::gather_gpu));
-  m.impl("scatter_rows", TORCH_BOX(&ecamp::rows::scatter_gpu));
-}
-#endif

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/register.h"
 #include "common/torch.h"
 #include "select_rows/select_rows.h"
 
@@ -40,27 +41,16 @@ Tensor select_rows_cpu(Tensor mask, int64_t count) {
   return out;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Tensor select_rows_cuda(Tensor mask, int64_t count) {
-  const torch::stable::accelerator::DeviceGuard guard(mask.get_device_index());
+  const OnDevice device(mask);
   const Tensor out = prepare(mask, count);
-  const int status = select_cuda(static_cast<const uint8_t*>(mask.const_data_ptr()), mask.numel(),
-                                 out.mutable_data_ptr<int64_t>(), count,
-                                 current_cuda_stream(mask.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "select_rows: launch failed, cudaError ", status);
+  launched(select_cuda(static_cast<const uint8_t*>(mask.const_data_ptr()), mask.numel(),
+                       out.mutable_data_ptr<int64_t>(), count, device.stream()),
+           "select_rows");
   return out;
 }
-#endif
+
+ECAMP_REGISTER("select_rows", select_rows_cpu, select_rows_cuda)
 
 }  // namespace
 }  // namespace ecamp::select_rows
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("select_rows", TORCH_BOX(&ecamp::select_rows::select_rows_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("select_rows", TORCH_BOX(&ecamp::select_rows::select_rows_cuda));
-}
-#endif

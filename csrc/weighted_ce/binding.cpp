@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <optional>
 
-#include "common/torch.h"
+#include "common/cast_torch.h"
+#include "common/register.h"
 #include "weighted_ce/weighted_ce.h"
 
 namespace ecamp::weighted_ce {
@@ -27,6 +28,7 @@ Params prepare(const Tensor& logits, const std::optional<Tensor>& bias, const Te
                     " entries, has ", bias->size(0));
   }
   Params p{};
+  p.type = type_of(logits, op, "logits");
   p.logits = logits.mutable_data_ptr();
   p.bias = bias.has_value() ? bias->const_data_ptr() : nullptr;
   p.labels = labels.const_data_ptr<int64_t>();
@@ -40,16 +42,6 @@ Params prepare(const Tensor& logits, const std::optional<Tensor>& bias, const Te
   return p;
 }
 
-void rows_of(const Params& p, float, int64_t begin, int64_t end) {
-  ECAMP_LANE_CALL(ce_float)(p, begin, end);
-}
-void rows_of(const Params& p, BFloat16, int64_t begin, int64_t end) {
-  ECAMP_LANE_CALL(ce_bfloat16)(p, begin, end);
-}
-void rows_of(const Params& p, Half, int64_t begin, int64_t end) {
-  ECAMP_LANE_CALL(ce_half)(p, begin, end);
-}
-
 Tensor ce_rows_cpu(Tensor logits, std::optional<Tensor> bias, Tensor labels, Tensor weights,
                    double scale, bool gradient) {
   const Tensor losses = new_like(labels, ScalarType::Float);
@@ -59,39 +51,22 @@ Tensor ce_rows_cpu(Tensor logits, std::optional<Tensor> bias, Tensor labels, Ten
                     p.labels[i], " lies outside 0..", p.vocabulary - 1);
   // About 16,000 exponentials a task: below that, waking a thread costs more than it brings.
   const int64_t grain = std::max<int64_t>(1, 16384 / p.vocabulary);
-  with_float_type(logits.scalar_type(), "ce_rows_", [&](auto kind) {
-    torch::stable::parallel_for(0, p.rows, grain, [&](int64_t begin, int64_t end) {
-      rows_of(p, kind, begin, end);
-    });
+  torch::stable::parallel_for(0, p.rows, grain, [&](int64_t begin, int64_t end) {
+    ECAMP_LANE_CALL(ce_range)(p, begin, end);
   });
   return losses;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Tensor ce_rows_cuda(Tensor logits, std::optional<Tensor> bias, Tensor labels, Tensor weights,
                     double scale, bool gradient) {
-  const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
+  const OnDevice device(logits);
   const Tensor losses = new_like(labels, ScalarType::Float);
   const Params p = prepare(logits, bias, labels, weights, losses, scale, gradient);
-  with_float_type(logits.scalar_type(), "ce_rows_", [](auto) {});
-  const int kind = logits.scalar_type() == ScalarType::Float      ? 0
-                   : logits.scalar_type() == ScalarType::BFloat16 ? 1
-                                                                  : 2;
-  const int status = ce_cuda(p, kind, current_cuda_stream(logits.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "ce_rows_: launch failed, cudaError ", status);
+  launched(ce_cuda(p, device.stream()), "ce_rows_");
   return losses;
 }
-#endif
+
+ECAMP_REGISTER("ce_rows_", ce_rows_cpu, ce_rows_cuda)
 
 }  // namespace
 }  // namespace ecamp::weighted_ce
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("ce_rows_", TORCH_BOX(&ecamp::weighted_ce::ce_rows_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("ce_rows_", TORCH_BOX(&ecamp::weighted_ce::ce_rows_cuda));
-}
-#endif

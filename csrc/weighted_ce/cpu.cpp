@@ -67,8 +67,8 @@ void ce_rows(const Params& p, int64_t begin, int64_t end) {
 
 }  // namespace
 
-void ce_float(const Params& p, int64_t begin, int64_t end) { ce_rows<float>(p, begin, end); }
-void ce_bfloat16(const Params& p, int64_t begin, int64_t end) { ce_rows<BFloat16>(p, begin, end); }
-void ce_half(const Params& p, int64_t begin, int64_t end) { ce_rows<Half>(p, begin, end); }
+void ce_range(const Params& p, int64_t begin, int64_t end) {
+  with_type(p.type, [&](auto zero) { ce_rows<decltype(zero)>(p, begin, end); });
+}
 
 }  // namespace ecamp::weighted_ce::ECAMP_LANE

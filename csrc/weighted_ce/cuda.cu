@@ -107,11 +107,11 @@ int launch(const Params& p, cudaStream_t stream) {
 
 }  // namespace
 
-int ce_cuda(const Params& params, int kind, void* stream) {
+int ce_cuda(const Params& params, void* stream) {
   if (params.rows == 0) return cudaSuccess;
-  const auto s = static_cast<cudaStream_t>(stream);
-  if (kind == 0) return launch<float>(params, s);
-  return kind == 1 ? launch<BFloat16>(params, s) : launch<Half>(params, s);
+  return with_type(params.type, [&](auto zero) {
+    return launch<decltype(zero)>(params, static_cast<cudaStream_t>(stream));
+  });
 }
 
 }  // namespace ecamp::weighted_ce

@@ -5,16 +5,17 @@
 
 #include <cstdint>
 
+#include "common/cast.h"
 #include "common/exp.h"
 #include "common/hostdevice.h"
 #include "common/lanes.h"
-#include "common/numeric.h"
 
 namespace ecamp::weighted_ce {
 
 struct Params {
+  Type type;          // of logits and bias
   void* logits;       // in: without the bias. out: see `gradient`
-  const void* bias;   // of the logits' type; null without one
+  const void* bias;   // null without one
   const int64_t* labels;
   const float* weights;
   float* losses;      // out: log(sum(exp(x))) - x[label], not weighted
@@ -23,14 +24,12 @@ struct Params {
   bool gradient;  // overwrite logits with (softmax - onehot) * weight * scale; else leave them
 };
 
-// Rows [begin, end) on the host; one function a storage type. Labels must have been checked.
-ECAMP_LANES(void, ce_float, (const Params& params, int64_t begin, int64_t end))
-ECAMP_LANES(void, ce_bfloat16, (const Params& params, int64_t begin, int64_t end))
-ECAMP_LANES(void, ce_half, (const Params& params, int64_t begin, int64_t end))
+// Rows [begin, end) on the host. Labels must have been checked.
+ECAMP_LANES(void, ce_range, (const Params& params, int64_t begin, int64_t end))
 
 // All rows on the current device, one launch, no allocation, no synchronisation. A row whose label
 // lies outside the vocabulary gets loss and gradient 0.
-// kind: 0 float, 1 bfloat16, 2 half. Returns a cudaError_t; `stream` is a cudaStream_t.
-int ce_cuda(const Params& params, int kind, void* stream);
+// Returns a cudaError_t; `stream` is a cudaStream_t.
+int ce_cuda(const Params& params, void* stream);
 
 }  // namespace ecamp::weighted_ce

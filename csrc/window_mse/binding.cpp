@@ -1,5 +1,6 @@
 // Checks, allocates, and hands strips to threads or the batch to the device. Stable ABI only.
 #include "common/cast_torch.h"
+#include "common/register.h"
 #include "window_mse/window_mse.h"
 
 namespace ecamp::window_mse {
@@ -91,38 +92,25 @@ Tensor backward_cpu(Tensor grad, Tensor predicted, Tensor images, Tensor row, Te
   return ready.out;
 }
 
-#ifdef ECAMP_WITH_CUDA
 Tensor forward_gpu(Tensor predicted, Tensor images, Tensor row, Tensor column) {
-  const torch::stable::accelerator::DeviceGuard guard(predicted.get_device_index());
+  const OnDevice device(predicted);
   const Ready ready = prepare_forward(predicted, images, row, column);
-  const int status = forward_cuda(ready.p, current_cuda_stream(predicted.get_device_index()));
-  STD_TORCH_CHECK(status == 0, "window_mse: launch failed, cudaError ", status);
+  launched(forward_cuda(ready.p, device.stream()), "window_mse");
   return ready.out;
 }
 
 Tensor backward_gpu(Tensor grad, Tensor predicted, Tensor images, Tensor row, Tensor column) {
   const char* op = "window_mse_backward";
-  const torch::stable::accelerator::DeviceGuard guard(predicted.get_device_index());
+  const OnDevice device(predicted);
   const Ready ready = prepare_backward(grad, predicted, images, row, column);
-  const int status =
-      backward_cuda(ready.p, in_of(grad, op, "grad"), out_of(ready.out, op, "the result"),
-                    current_cuda_stream(predicted.get_device_index()));
-  STD_TORCH_CHECK(status == 0, op, ": launch failed, cudaError ", status);
+  launched(backward_cuda(ready.p, in_of(grad, op, "grad"), out_of(ready.out, op, "the result"),
+                         device.stream()),
+           op);
   return ready.out;
 }
-#endif
+
+ECAMP_REGISTER("window_mse", forward_cpu, forward_gpu)
+ECAMP_REGISTER("window_mse_backward", backward_cpu, backward_gpu)
 
 }  // namespace
 }  // namespace ecamp::window_mse
-
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CPU, m) {
-  m.impl("window_mse", TORCH_BOX(&ecamp::window_mse::forward_cpu));
-  m.impl("window_mse_backward", TORCH_BOX(&ecamp::window_mse::backward_cpu));
-}
-
-#ifdef ECAMP_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(ecamp, CUDA, m) {
-  m.impl("window_mse", TORCH_BOX(&ecamp::window_mse::forward_gpu));
-  m.impl("window_mse_backward", TORCH_BOX(&ecamp::window_mse::backward_gpu));
-}
-#endif

@@ -18,7 +18,7 @@ SENTENCES = {
     "present": "There is {}.",
     "possible": "There may be {}.",
     "absent": "There is no {}.",
-}  # the answers of arXiv 2312.13316, section 3.1
+}  # the published answers (arXiv 2312.13316, section 3.2)
 DESCRIPTORS = ("severity", "side", "zone", "size", "change", "kind")
 
 

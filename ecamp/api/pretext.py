@@ -25,8 +25,7 @@ class PretextContext:
             image has none. An objective may learn a tokenizer from them, nothing else.
         image_scale: Side of the stored images / side of the encoder's input.
         ids: Names of the images, in the same order.
-        distilled: Entity-centred statements (arXiv 2312.13316, section 3.1); empty strings where
-            there are none.
+        distilled: Entity-centred statements (`Distiller`); empty strings where there are none.
     """
 
     info: DatasetInfo

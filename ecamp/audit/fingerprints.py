@@ -1,6 +1,8 @@
 """What an audit keeps of an image: its pixels' hash, a perceptual hash, a thumbnail, its border.
 
 Read once and appended to a file, so that an audit of a large set resumes where it stopped.
+
+Why: docs/decisions.md#near-copies-need-hash-and-thumbnail, #fingerprints-hold-sizes-of-images.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`ecamp ablate`: ECAMP against itself with one part changed at a time."""
+"""`ecamp ablate`: ECAMP against itself with one part changed at a time.
+
+Why: docs/decisions.md#each-seed-of-an-ablation-pre-trains-anew.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ adding a patient moves nobody else. `stratified_split` cuts each stratum's patie
 its shares: every class has its share in every split, and adding patients can move those at a cut.
 Fractions take patients in rank order until enough images stand, so they are nested (1 % of 10 % of
 100 %). No random state exists, but in `scikit_split`, which repeats published draws.
+
+Why: docs/decisions.md#our-splits-are-stratified.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""COVID-19 Image Data Collection: films of COVID-19 and other pneumonias, gathered from papers and the web."""
+"""COVID-19 Image Data Collection: films of COVID-19 and other pneumonias, gathered from papers and the web.
+
+Why: docs/decisions.md#covid-19-image-data-collection-has-two-classes-and-no-notes.
+"""
 
 from __future__ import annotations
 

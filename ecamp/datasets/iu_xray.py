@@ -1,4 +1,7 @@
-"""IU X-ray (Open-i of the NLM): chest examinations of Indiana University with their reports."""
+"""IU X-ray (Open-i of the NLM): chest examinations of Indiana University with their reports.
+
+Why: docs/decisions.md#equal-reports-stay-in-one-split.
+"""
 
 from __future__ import annotations
 

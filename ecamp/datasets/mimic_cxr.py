@@ -61,7 +61,7 @@ root holds mimic-cxr-2.0.0-metadata.csv.gz, mimic-cxr-2.0.0-split.csv.gz and
 
     @property
     def info(self) -> DatasetInfo:
-        # Mean and spread as the published code has them (METHOD section 4).
+        # Mean and spread as in ToniChopp/ECAMP, `pretrain_datasets.py`.
         return DatasetInfo(
             name="mimic-cxr", version="2.0.0-official", has_reports=True,
             mean=(0.4721,), std=(0.3037,),

@@ -1,4 +1,7 @@
-"""Montgomery County: 138 chest films, tuberculosis or not, both lungs outlined in each."""
+"""Montgomery County: 138 chest films, tuberculosis or not, both lungs outlined in each.
+
+Why: docs/decisions.md#five-films-of-montgomery-are-of-two-people.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 No table lists them: each film whose name is of the set's form is one, and its name tells the label.
 Radiologists' notes that lie beside the films are never opened.
+
+Why: docs/decisions.md#right-and-left-lung-by-place.
 """
 
 from __future__ import annotations

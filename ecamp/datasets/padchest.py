@@ -1,4 +1,7 @@
-"""PadChest: films of San Juan Hospital, Alicante; findings by physicians, or by a network, from reports."""
+"""PadChest: films of San Juan Hospital, Alicante; findings by physicians, or by a network, from reports.
+
+Why: docs/decisions.md#padchest-is-tested-on-physicians-labels.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A set says what its files mean (`_read`); root, splits, published lists, images in other places than a
 list says, bad rows, fingerprints and flaws are the same for all and stand here.
+
+Why: docs/decisions.md#flaws-are-measured-on-your-files, #films-are-found-by-name.
 """
 
 from __future__ import annotations

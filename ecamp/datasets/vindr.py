@@ -1,4 +1,7 @@
-"""VinDr-CXR: 18,000 films read by radiologists, 22 findings with boxes and 6 labels of the whole film."""
+"""VinDr-CXR: 18,000 films read by radiologists, 22 findings with boxes and 6 labels of the whole film.
+
+Why: docs/decisions.md#two-of-three-radiologists-must-agree.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 What is compared: (sentence, entity, polarity). Spans decide only in which sentence a statement
 stands; statements outside the labelled sentences are not judged.
+
+Why: docs/decisions.md#distillers-are-judged-by-sentence.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Two layouts: JSON that maps study ids to texts, and the table of their pre-training code with
 `img_path, report, llm_output` (the study stands in the path: `.../s50414267/...jpg`). A text holds
-template sentences, `There is X. There may be Y. There is no Z.` (METHOD section 1).
+template sentences, `There is X. There may be Y. There is no Z.` (arXiv 2312.13316, 3.2).
 """
 
 from __future__ import annotations

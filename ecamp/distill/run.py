@@ -3,6 +3,8 @@
 A run appends to `OUT.partial.jsonl`: a first line that says which distiller and which input, then
 one row a report. The same command goes on behind its last whole row. When all reports are done, the
 rows become `OUT` in its own format, at once, and the partial file goes.
+
+Why: docs/decisions.md#json-lines-first-the-format-at-the-end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Masks as PNG and boxes as COCO JSON beside prepared images: what other tools read."""
+"""Masks as PNG and boxes as COCO JSON beside prepared images: what other tools read.
+
+Why: docs/decisions.md#masks-and-coco-boxes-are-an-export.
+"""
 
 from __future__ import annotations
 

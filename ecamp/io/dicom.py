@@ -251,7 +251,10 @@ def _check_stream(dataset: Any, width: int, height: int) -> None:
 
 
 def _decode_apart(path: Path, syntax: Any) -> np.ndarray:
-    """Decode with gdcm in a process of its own: damaged content can make it crash, not only fail."""
+    """Decode with gdcm in a process of its own: damaged content can make it crash, not only fail.
+
+    Why gdcm at all: docs/decisions.md#gdcm-decodes-in-a-process-of-its-own.
+    """
     # A daemonic process (torch's DataLoader workers) may have no children.
     found = (_gdcm if current_process().daemon else _in_other_process)(path, syntax)
     if isinstance(found, str):

@@ -1,4 +1,7 @@
-"""The size that stands inside a compressed image: what its decoder would allocate, read without decoding."""
+"""The size that stands inside a compressed image: what its decoder would allocate, read without decoding.
+
+Why: docs/decisions.md#sizes-are-read-before-decoding.
+"""
 
 from __future__ import annotations
 

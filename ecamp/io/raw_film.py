@@ -1,4 +1,7 @@
-"""Films without a header: nothing but the digitiser's numbers, so their form must be known beforehand."""
+"""Films without a header: nothing but the digitiser's numbers, so their form must be known beforehand.
+
+Why: docs/decisions.md#raw-films-of-jsrt-keep-their-scale.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Matching is pycocotools'; images without boxes and images without predictions take part. The
 field's IoU range 0.40:0.05:0.75 is the main one (`map_40_75`); `map_50_95` and `ap50` stand beside.
+
+Why: docs/decisions.md#detection-over-all-images.
 """
 
 from __future__ import annotations

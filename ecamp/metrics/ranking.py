@@ -2,6 +2,8 @@
 
 Equal to scikit-learn's `roc_auc_score` and `average_precision_score` with `sample_weight` on every
 resample (tested), at a fraction of the cost. Counting is in integers, so it is exact.
+
+Why: docs/decisions.md#replicates-count-in-integers.
 """
 
 from __future__ import annotations

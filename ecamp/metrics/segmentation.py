@@ -3,6 +3,8 @@
 `legacy_dice` counts empty against empty as 1 and averages over images: on a set with 76.56 %
 empty masks the all-empty prediction scores 76.56. It is shown because papers quote it, always
 beside that floor; `dice_pos` is the main score.
+
+Why: docs/decisions.md#dice-on-positives.
 """
 
 from __future__ import annotations

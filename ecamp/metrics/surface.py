@@ -1,4 +1,7 @@
-"""Distance between outlines: the 95th percentile of the Hausdorff distance (HD95)."""
+"""Distance between outlines: the 95th percentile of the Hausdorff distance (HD95).
+
+Why: docs/decisions.md#hd95-in-per-cent-of-the-diagonal.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Loads the compiled kernels once, if they are there; everything works without them."""
+"""Loads the compiled kernels once, if they are there; everything works without them.
+
+Why: docs/decisions.md#everything-works-without-a-compiler.
+"""
 
 from __future__ import annotations
 

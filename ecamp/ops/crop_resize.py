@@ -4,8 +4,10 @@ Bilinear between the two nearest pixels each way; beyond the middles of the oute
 goes on. The small image is the mean of pool x pool pixels of the large one. All in float32, in one
 order of operations, so that kernels agree bit for bit, on any device.
 
-Source: the published recipe crops to 448 and halves to 224 (METHOD section 4), there with Pillow's
-bicubic filter.
+Source: the published recipe crops to 448 with Pillow's bicubic filter (`pretrain_datasets.py` of
+ToniChopp/ECAMP) and halves to 224 (`model_ecamp.py`).
+
+Why: docs/decisions.md#bilinear-crops.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ fit), or small probabilities of a large vocabulary would vanish, and the product
 One op, `ecamp::linear_weighted_ce`, holds the loop over chunks: to `torch.compile` it is one opaque
 node, so there is no graph break, no unrolled loop, and no new compilation for another number of
 rows. The `autograd.Function` around it only keeps the gradients.
+
+Why: docs/decisions.md#gradients-in-the-forward-pass.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """`mask_tokens`: entity-aware masking with re-balanced loss weights, for a whole batch.
 
-METHOD section 2, fidelity `paper`. Words (a head piece and its `##` pieces) share one fate.
+Rules: arXiv 2312.13316, section 3.2 (fidelity `paper`). Words (a head piece and its `##` pieces)
+share one fate.
 
 Roles. Templates are matched first, then entities; at each word the longest form wins, a match
 covers whole words and never crosses another. Up to `descriptor_words` words to the left of an

@@ -3,6 +3,8 @@
 A difference is second minus first. Cells are paired where data set, split, task, protocol, fraction
 and seed agree; splits that differ are refused, not mixed. The patient bootstrap decides; DeLong
 (AUROC), McNemar (accuracy) and Wilcoxon (Dice an image) stand beside as cross-checks.
+
+Why: docs/decisions.md#the-patient-bootstrap-decides.
 """
 
 from __future__ import annotations

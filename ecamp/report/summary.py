@@ -197,7 +197,8 @@ def two_sided(difference: np.ndarray) -> float | None:
 
     Where fewer than ten resamples lie beyond zero, counting them says little, and with 1,000
     resamples no p could fall below 0.002: Holm over 25 rows would call every difference a tie. The
-    normal tail at the bootstrap's own standard error stands in there.
+    normal tail at the bootstrap's own standard error stands in there
+    (docs/decisions.md#p-values-from-the-normal-tail).
     """
     defined = difference[np.isfinite(difference)]
     if len(defined) < 20:

@@ -3,6 +3,8 @@
 The safetensors library writes what is in memory; features of a large data set need not be. Reading is
 the library's own. The format: 8 bytes little-endian length, a JSON header padded with spaces to a
 multiple of 8, the tensors' bytes one after the other.
+
+Why: docs/decisions.md#features-in-a-mapped-file-of-our-own.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Retrieval(TaskPlugin):
 
     summary = "image <-> report retrieval by an encoder with a text side"
     licence = "Apache-2.0"
-    citation = "recall at 1, 5, 10 and median rank, both directions: docs/evaluation.md"
+    citation = "Zhang et al., ConVIRT, MLHC 2022, arXiv 2010.00747 (retrieval); docs/evaluation.md"
     needs = "report"
     primary = "mean_recall"
     protocols = ("zero-shot",)

@@ -14,7 +14,9 @@ from ecamp.api.encoder import Features
 
 
 def check_schedule(rates: Sequence[float], end: float = 0.05) -> None:
-    """A learning rate rises once, then falls, and training ends where it ends (flaw F17).
+    """A learning rate rises once, then falls, and training ends where it ends.
+
+    What fails, for one: docs/published-flaws.md#f17.
 
     Args:
         rates: The rate of every step that was made.
@@ -37,7 +39,7 @@ def check_frozen(encode: Callable[[Tensor], Features], images: Tensor) -> None:
     """Frozen features are a function of the image: the same twice, and beside other images.
 
     Fails where dropout or drop-path is on, or batch norm takes its statistics from the batch
-    (flaw 8 of the published linear probe).
+    (docs/published-flaws.md#f20).
 
     Args:
         images: float (batch, channels, size, size), three or more.

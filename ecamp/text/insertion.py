@@ -1,4 +1,4 @@
-"""Insertion of distilled text into reports while training (METHOD section 1).
+"""Insertion of distilled text into reports while training (arXiv 2312.13316, section 3.2).
 
 With a probability the distilled text of a report is put, as one block, at a sentence boundary drawn
 uniformly; otherwise the report stays as it is. Everything is encoded once; a step only gathers

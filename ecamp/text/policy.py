@@ -14,11 +14,12 @@ from ecamp.text.tokenizer import SPECIALS, token_id
 
 # Marks that end a clause: a descriptor never reaches across a token that holds one (`.`, but also `).`
 # or `..` where a tokenizer keeps runs of punctuation together).
+# Why not the full stop alone: docs/decisions.md#clause-marks-stop-a-descriptor.
 BOUNDARIES = frozenset(".,;:?!()")
 
 
 class MaskingPolicy(PluginConfig):
-    """Probabilities of the paper's entity-aware masking (METHOD section 2)."""
+    """Probabilities of the paper's entity-aware masking (arXiv 2312.13316, section 3.2)."""
 
     lexicon: str = Field(default="chest", description="a shipped lexicon's name or a YAML file")
     p_entity: float = Field(default=0.75, ge=0, le=1, description="mask an entity word")

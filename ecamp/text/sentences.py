@@ -3,6 +3,8 @@
 A full stop is a guess; the rules below say when it ends a sentence. What labels a sentence stays
 with it: the number of a list item, a bullet, a section heading. Spans hold no outer white space,
 and splitting the text of a span again gives that span alone.
+
+Why: docs/decisions.md#sentences-by-rule.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""WordPiece tokenizers: train on reports, load any tokenizers JSON, encode to padded ids."""
+"""WordPiece tokenizers: train on reports, load any tokenizers JSON, encode to padded ids.
+
+Why: docs/decisions.md#wordpiece-from-merges-of-bpe.
+"""
 
 from __future__ import annotations
 

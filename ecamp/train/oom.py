@@ -1,4 +1,7 @@
-"""Memory: keep what is freed, halve batches that do not fit, and tell the peak."""
+"""Memory: keep what is freed, halve batches that do not fit, and tell the peak.
+
+Why: docs/decisions.md#memory-that-runs-out.
+"""
 
 from __future__ import annotations
 

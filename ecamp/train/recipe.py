@@ -19,7 +19,8 @@ def native_precision() -> str:
     """`bf16` where the processor multiplies it in hardware, else `fp32`.
 
     Without AVX-512 BF16 or AMX a bf16 matrix product runs up to 100 times slower than fp32. The
-    answer is part of a pre-training's identity, so weights of the two kinds never mix.
+    answer is part of a pre-training's identity, so weights of the two kinds never mix
+    (docs/decisions.md#precision-is-part-of-the-identity).
     """
     has = torch.cpu.get_capabilities()
     return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"

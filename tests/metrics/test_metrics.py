@@ -64,7 +64,7 @@ def test_best_threshold_beats_every_other_cut(seed):
 
 
 def test_all_empty_prediction_shows_the_published_floor():
-    """METHOD: 4,086 of 5,337 RSNA test images have no box, so all-empty scores 76.56."""
+    """docs/published-flaws.md#f4: 4,086 of 5,337 RSNA test images have no box, so all-empty scores 76.56."""
     target = np.zeros((5337, 1, 2, 2), bool)
     target[: 5337 - 4086, 0, 0, 0] = True
     out = score_segmentation(np.zeros_like(target), target, np.ones((1, 5337)), classes=["x"])

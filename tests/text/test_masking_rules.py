@@ -1,4 +1,4 @@
-"""The masking rules of METHOD section 2 (`paper`), checked on words by an oracle that knows no token.
+"""The masking rules of arXiv 2312.13316, section 3.2, checked on words by an oracle that knows no token.
 
 The oracle reads the lexicon file and plain words; `mask_tokens` sees token ids. Texts come from a
 grammar (hypothesis), from a fixed stream of it (frequencies), and from real reports, with a
@@ -127,7 +127,7 @@ def check_weights(
     """Weights sum to the number of predicted tokens; templates have 0.05 of the mean.
 
     Where nothing but template words is predicted, both cannot be: all tokens of such a text weigh
-    the same, hence the mean, hence 1. See docs/decisions.md.
+    the same, hence the mean, hence 1. See docs/decisions.md#loss-weights-of-templates.
     """
     predicted = sum(mask)
     assert all(w == 0 for w, m in zip(weights, mask, strict=True) if not m)

@@ -1,4 +1,7 @@
-"""Procedural chest radiographs with truth and reports: the data set that is always there."""
+"""Procedural chest radiographs with truth and reports: the data set that is always there.
+
+Why: docs/decisions.md#the-phantom-is-the-default.
+"""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class ECAMPConfig(ArchitectureConfig):
         description="entity-aware masking; or a name: entity, uniform, mrm",
     )
     rebalance: bool = Field(
-        default=True, description="re-balanced loss weights (arXiv 2312.13316, section 3.3)"
+        default=True, description="re-balanced loss weights (arXiv 2312.13316, section 3.2)"
     )
     loss_on: Literal["masked", "all"] = Field(
         default="masked", description="text loss over masked tokens, or over all real ones"

@@ -6,6 +6,8 @@ filler rows and computes the same: dropout is drawn by (seed, step, sample, posi
 the same losses, dropout included.
 
 The parameters are those of `TextTower`; this file only computes with them.
+
+Why: docs/decisions.md#packed-text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Context-guided super-resolution (section 3.4): the predicted image at twice the size."""
+"""Context-guided super-resolution (section 3.4): the predicted image at twice the size.
+
+Why: docs/decisions.md#super-resolution-in-the-window-only.
+"""
 
 from __future__ import annotations
 

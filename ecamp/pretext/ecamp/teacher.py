@@ -1,4 +1,7 @@
-"""The averaged copy whose attention chooses the window of super-resolution (section 3.4)."""
+"""The averaged copy whose attention chooses the window of super-resolution (section 3.4).
+
+Why: docs/decisions.md#what-a-hidden-entity-looks-at.
+"""
 
 from __future__ import annotations
 

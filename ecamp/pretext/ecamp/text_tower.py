@@ -28,7 +28,7 @@ class TextTower(nn.Module):
     Args:
         config: Sizes of the text stack; `pad_token_id` names the embedding row that stays zero.
         image_width: Length of a patch token.
-        tied: Whether the output matrix is the word embeddings.
+        tied: Whether the output matrix is the word embeddings (docs/published-flaws.md#f32).
         fusion: What of the image reaches the text, one of `fusion.MODES`.
     """
 

@@ -1,7 +1,7 @@
 """The published classification: mean-pooled ViT, and the numbers its `valid()` reports.
 
-Flaws kept here: the loss is a plain mean over batches, whatever their size, and AUROC is taken of
-float32 sigmoids, where large logits tie.
+Kept here (docs/published-flaws.md#f24): the loss is a plain mean over batches, whatever their size,
+and AUROC is taken of float32 sigmoids, where large logits tie.
 """
 
 from __future__ import annotations

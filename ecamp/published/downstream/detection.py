@@ -1,6 +1,7 @@
 """The published detector: frozen ViT, three feature maps, YOLOv3 head (after MGCA; paper 4.3).
 
-Flaw F11: the ViT is frozen under the name of fine-tuning. Loss and suppression: `yolo.py`.
+The ViT is frozen under the name of fine-tuning (docs/published-flaws.md#f11). Loss and suppression:
+`yolo.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from ecamp.published.downstream.vit import ViTShape, build_vit, patch_map
 
 MAPS = (512, 1024, 2048)  # channels of the maps, fine to coarse
-# Label fraction in percent -> expansion of the bottlenecks: the fractions compare different models.
+# Label fraction in percent -> expansion of the bottlenecks: the fractions compare different models
+# (docs/published-flaws.md#f25).
 EXPANSION = {1: 8, 10: 8, 100: 4}
 
 

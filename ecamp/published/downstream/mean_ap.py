@@ -1,9 +1,10 @@
 """The field's detection mAP, which leaves out images; shown beside COCO's, never instead of it.
 
-Flaw F1: the public scripts score only images with at least one prediction and at least one true
-box, so that what a detector misses entirely, and what it finds in healthy images, costs nothing: a
-detector that finds 10 % of the boxes scores 0.320 by it and 0.042 over all images. Flaw F3: the IoU
-range is 0.40:0.05:0.75, after suppression at 0.5. `ecamp.metrics.detection` is the honest score.
+docs/published-flaws.md#f1: the public scripts score only images with at least one prediction and at
+least one true box, so that what a detector misses entirely, and what it finds in healthy images,
+costs nothing: a detector that finds 10 % of the boxes scores 0.320 by it and 0.042 over all images.
+The IoU range is 0.40:0.05:0.75, after suppression at 0.5 (docs/published-flaws.md#f3).
+`ecamp.metrics.detection` is the honest score.
 
 Three implementations are in use, and differ by up to 1e-3 on the same boxes because they round the
 101-point recall grid differently, so that a recall of, say, 0.28 does or does not reach its point.
@@ -97,7 +98,7 @@ def published_map_metric(predicted: Boxes, truth: Boxes) -> Metric:
 
 
 def keep_both(predicted: Boxes, truth: Boxes) -> tuple[Boxes, Boxes]:
-    """The boxes of images that have a prediction and a true box (flaw F1)."""
+    """The boxes of images that have a prediction and a true box (docs/published-flaws.md#f1)."""
     kept = np.intersect1d(predicted.image, truth.image)
     return _rows(predicted, np.isin(predicted.image, kept)), _rows(
         truth, np.isin(truth.image, kept)

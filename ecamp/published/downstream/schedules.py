@@ -1,7 +1,7 @@
 """The published learning-rate schedules (ECAMP fine-tuning and pre-training).
 
-Flaw F17: the stop rule is tested at epoch ends only, so training usually runs past its last step,
-and there the fine-tuning cosine rises again. `ecamp.train.schedule` ends where training ends.
+The stop rule is tested at epoch ends only, so training usually runs past its last step, and there the
+fine-tuning cosine rises again (docs/published-flaws.md#f17). `ecamp.train.schedule` ends where training ends.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def warmup_cosine(step: int, *, warmup: int, total: int, cycles: float = 0.5) ->
     """Factor of the base rate after `step` scheduler steps: linear rise, then a cosine.
 
     Args:
-        cycles: Waves between `warmup` and `total`; past `total` the wave goes on (flaw F17: with
-            0.5 the rate rises again).
+        cycles: Waves between `warmup` and `total`; past `total` the wave goes on (with 0.5 the
+            rate rises again: docs/published-flaws.md#f17).
     """
     if step < warmup:
         return step / max(1, warmup)
@@ -35,8 +35,9 @@ def pretraining_rate(
 ) -> float:
     """Rate at a fractional epoch: linear rise from 0, then half a cosine aimed at `last_epoch`.
 
-    The published run aims at 200 epochs and stops at 120, so its rate never gets low; past
-    `last_epoch` it rises again. A parameter group with an `lr_scale` multiplies this.
+    The published run aims at 200 epochs and stops at 120, so its rate never gets low
+    (docs/published-flaws.md#f38); past `last_epoch` it rises again. A parameter group with an
+    `lr_scale` multiplies this.
     """
     if epoch < warmup_epochs:
         return rate * epoch / warmup_epochs

@@ -1,7 +1,7 @@
 """The published segmentation: losses, Dice metric, and the decoder on a frozen ViT (paper 4.3).
 
-Flaws kept here: F4 (the metric counts empty against empty as 1 and averages over images) and F11
-("fine-tuning" trains the head only).
+Kept here: the metric counts empty against empty as 1 and averages over images
+(docs/published-flaws.md#f4); "fine-tuning" trains the head only (#f11).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ def dice_coefficient(logits: Tensor, target: Tensor) -> Tensor:
 def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0, power: int = 2) -> Tensor:
     """Image-wise Dice loss with squared sizes in the denominator (the published `DiceLoss`).
 
-    The overlap is not doubled, so that a perfect prediction does not reach 0 but about 0.5.
+    The overlap is not doubled, so that a perfect prediction does not reach 0 but about 0.5
+    (docs/published-flaws.md#f26).
 
     Args:
         probability, target: (batch, ...).
@@ -58,7 +59,7 @@ def mixed_loss(logits: Tensor, target: Tensor, alpha: float = 10.0, gamma: float
 
 
 def get_dice(probability: Tensor, truth: Tensor, threshold: float = 0.5) -> Tensor:
-    """The published Dice metric of one batch (flaw F4).
+    """The published Dice metric of one batch (docs/published-flaws.md#f4).
 
     Returns:
         (batch, 1): images that hold the finding first, then the others, which score 1 when

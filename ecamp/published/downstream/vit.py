@@ -74,8 +74,8 @@ class Start:
 def start_dense(model: nn.Module, checkpoint: Mapping[str, Tensor]) -> Start:
     """Load the tensors of a dense model's `encoder` from a checkpoint's `model`, and freeze them.
 
-    Flaw F11: the paper calls this fine-tuning. Final norm, decoder and text tower of the checkpoint
-    are not used.
+    The paper calls this fine-tuning (docs/published-flaws.md#f11). Final norm, decoder and text
+    tower of the checkpoint are not used.
 
     Raises:
         DataError: When a tensor has another shape; names both.

@@ -175,7 +175,7 @@ def decode(logits: Tensor, anchors: Tensor, image_size: int) -> Tensor:
 def suppress(
     decoded: Tensor, class_count: int, *, confidence: float = 0.5, overlap_below: float = 0.5
 ) -> list[Tensor | None]:
-    """Drop boxes of low objectness, then non-maximum suppression class by class (flaw F3).
+    """Drop boxes of low objectness, then suppress class by class (docs/published-flaws.md#f3).
 
     Sorted and cut by objectness alone; the class probability only picks the class.
 
@@ -185,7 +185,7 @@ def suppress(
 
     Returns:
         Per image (kept, 7): x1, y1, x2, y2, objectness, class probability, class; None where no
-        box passes (what the published evaluation then drops: flaw F1).
+        box passes (what the published evaluation then drops: docs/published-flaws.md#f1).
     """
     half = decoded[..., 2:4] / 2
     corners = torch.cat([decoded[..., :2] - half, decoded[..., :2] + half], -1)

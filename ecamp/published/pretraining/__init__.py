@@ -1,7 +1,9 @@
 """Pretext `ecamp-published`: the published ECAMP code's arithmetic, defects included.
 
-Source of the facts: repository ToniChopp/ECAMP, commit d02d16d; docs/published-flaws.md lists where it
-differs from the paper. The golden vectors (`python -m tests.golden`) hold this package to it.
+Source of the facts: repository ToniChopp/ECAMP, commit d02d16d; its differences from
+the paper are docs/published-flaws.md#pre-training.
+
+Why: docs/decisions.md#the-published-arithmetic-stands-apart.
 """
 
 from __future__ import annotations

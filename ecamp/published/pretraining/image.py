@@ -28,7 +28,7 @@ def published_table(
     """Position table with a zero row for the class token, (1 + rows*columns, width).
 
     Its frequencies fall far too slowly: the index is divided by four times what MAE divides by,
-    so they end at 10000 ** -0.25 and not near 1 / 10000.
+    so they end at 10000 ** -0.25 and not near 1 / 10000 (docs/published-flaws.md#f37).
     """
     table = sincos_table(width, rows, columns, divisor=width, dtype=dtype)
     return torch.cat([table.new_zeros(1, width), table])
@@ -72,7 +72,8 @@ class Decoder(nn.Module):
 class SuperResolution(nn.Module):
     """Bilinear, two convolutions (168 parameters for three channels), and a ReLU at the end.
 
-    The ReLU makes pixels below the data set's mean unreachable: targets are normalised.
+    The ReLU makes pixels below the data set's mean unreachable: targets are normalised
+    (docs/published-flaws.md#f34).
     """
 
     def __init__(self, channels: int, scale: int) -> None:
@@ -102,7 +103,7 @@ def window_cells(grid: int) -> int:
 
 
 def window_mask(row: Tensor, column: Tensor, grid: int) -> Tensor:
-    """Cells inside each window.
+    """Cells inside each window (docs/published-flaws.md#f33).
 
     Args:
         row: int64 (batch,) in 0 .. 2; moves the window along the WIDTH, as published.
@@ -124,7 +125,7 @@ def enlarge(cells: Tensor, pixels: int) -> Tensor:
 
 
 def shrink(images: Tensor, size: int, antialias: bool = False) -> Tensor:
-    """Bicubic to `size`; torchvision before 0.17, which the published code pins, did not antialias."""
+    """Resize to `size`, bicubic; without antialiasing as published (docs/published-flaws.md#f41)."""
     return F.interpolate(
         images, (size, size), mode="bicubic", align_corners=False, antialias=antialias
     )

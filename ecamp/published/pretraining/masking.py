@@ -1,8 +1,9 @@
 """Masking, loss weights and insertion of distilled text as the published code does them.
 
 AuditContext from ToniChopp/ECAMP, commit d02d16d, `pretrain_datasets.py`. Where it differs from the paper
-(arXiv 2312.13316, section 3.2): descriptors are never masked by force, an entity is a single
-whole token matched exactly, and template words that are descriptors too get the raised weight.
+(arXiv 2312.13316, section 3.2): descriptors are never masked by force (docs/published-flaws.md#f27),
+an entity is a single whole token matched exactly (#f30), and template words that are descriptors
+too get the raised weight (#f28).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from ecamp.text.tokenizer import token_id
 
-# Lower-case vocabularies have no COPD; the published one splits aerate and hyperinflate. Those
-# three never match there.
+# docs/published-flaws.md#f30. Lower-case vocabularies have no COPD; the published one splits aerate
+# and hyperinflate. Those three never match there.
 _WORDS = """
     abnormality abscess aerate aorta atelectasis bronchiectasis calcification cardiomediastinal
     cardiomegaly catheter chf collapse congestion consolidation contour COPD deformity dilation
@@ -104,8 +105,8 @@ class Plan:
 def insert_distilled(report: str, distilled: str, source: Source) -> str:
     """Put the distilled text before, between or after the report's parts, with probability 0.8.
 
-    The report is split at every full stop, that of "2.5 cm" included; each part gets its full
-    stop back, the last one too, and the doubled ones are then made single.
+    The report is split at every full stop, that of "2.5 cm" included (docs/published-flaws.md#f31);
+    each part gets its full stop back, the last one too, and the doubled ones are then made single.
     """
     if source.random() >= P_INSERT:
         return report.replace("..", ".")
@@ -177,7 +178,7 @@ def weigh(ids: Sequence[int], plan: Plan, vocabulary: Vocabulary) -> np.ndarray:
     if not template:
         return weights
     weights[list(template)] = TEMPLATE_WEIGHT
-    # D, M, L in METHOD: template tokens, descriptors, and those that are both.
+    # D, M, L of docs/published-flaws.md#f28: template tokens, descriptors, and those that are both.
     freed, described = len(template), len(plan.context)
     both = len(template.intersection(plan.context))
     lost = 1 - TEMPLATE_WEIGHT

@@ -145,13 +145,14 @@ class PublishedModel(Objective):
         window = window_mask(row, column, encoder.grid[0])
         inside = enlarge(window, images_large.shape[-1] // encoder.grid[0])
         pixels = enlarge(removed.unflatten(1, encoder.grid), encoder.patch_size)
-        # Means over all pixels: those outside count as zeros, and make the losses smaller.
+        # Means over all pixels: those outside count as zeros, and make the losses smaller
+        # (docs/published-flaws.md#f35).
         mim = F.mse_loss(image * pixels, small * pixels)
         sr = F.mse_loss(refined * inside, images_large * inside)
         hidden = self.text(ids, attention_mask == 0, tokens[:, 1:])
         logits = self.text.logits(hidden)
         entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-        mlm = (entropy * weights.flatten()).mean()  # over all positions, padding included
+        mlm = (entropy * weights.flatten()).mean()  # padding included: docs/published-flaws.md#f29
         return Losses(
             mim, sr, mlm, small, keep, removed, window, tokens, predicted, refined, logits
         )

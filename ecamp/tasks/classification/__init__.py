@@ -36,7 +36,10 @@ class Classification(TaskPlugin[ClassificationConfig]):
 
     summary = "image labels: linear probe, k-NN, fine-tuning, the published recipes, zero-shot"
     licence = "Apache-2.0"
-    citation = "protocols: docs/evaluation.md; zero-shot: Tiu et al., CheXzero, 2022"
+    citation = (
+        "Caron et al., DINO, ICCV 2021 (k-NN); Kumar et al., ICLR 2022 (fine-tuning from a probe); "
+        "Tiu et al., CheXzero, 2022 (zero-shot); docs/evaluation.md"
+    )
     needs = "labels"
     primary = "auroc"
     protocols = ("linear", "knn", "linear-sgd", "finetune", "published", "zero-shot")

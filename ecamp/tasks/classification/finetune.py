@@ -3,6 +3,8 @@
 The layer starts as the linear probe. AdamW with layer-wise decay, warm-up, a cosine that ends where
 training ends, light augmentation, and the weights that validation likes best (`ecamp.train.heads`),
 the start included: fine-tuning that does not help gives the linear probe back.
+
+Why: docs/decisions.md#fine-tuning-starts-from-the-linear-probe.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 All classes are fitted at once, so that an iteration is two matrix products instead of two passes
 over the features a class, and each penalty starts from the solution of the stronger one before.
+
+Why: docs/decisions.md#all-classes-and-penalties-in-one-go.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Protocol `linear-sgd`: the published linear probe's head and optimiser, on cached features.
 
-Published (METHOD section 6): parameter-free layer norm of the pooled feature, linear layer that
-starts near zero, SGD with momentum 0.9, clip at norm 1, warm-up and cosine. Mended: the encoder is
-in eval mode (the published loop keeps drop-path on, flaw 8) and keeps its final norm, the cosine
-ends where training ends (flaw F17), and of the published rates validation picks one, not a person
-a cell. Not kept: augmentation, which would need the encoder in every step.
+Published (ToniChopp/ECAMP, `Classification/train.py`): parameter-free layer norm of the pooled
+feature, linear layer that starts near zero, SGD with momentum 0.9, clip at norm 1, warm-up and
+cosine. Mended: the encoder is in eval mode (the published loop keeps drop-path on,
+docs/published-flaws.md#f20) and keeps its final norm, the cosine ends where training ends (#f17),
+and of the published rates validation picks one, not a person a cell. Not kept: augmentation, which
+would need the encoder in every step.
 """
 
 from __future__ import annotations

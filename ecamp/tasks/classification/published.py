@@ -1,9 +1,10 @@
 """Protocol `published` of classification: fine-tuning as the published code does it, on any encoder.
 
-Kept (METHOD section 6): a new layer norm and a linear layer from near zero on the pooled feature, SGD
-with momentum 0.9 at one rate for all weights, no weight decay, clip at norm 1, drop-path rising to 0.1,
-crops down to 8 % of the area, mirroring. Mended: the cosine ends where training ends (flaw F17), and the
-best look at validation is kept. Crops keep their proportions, where the published ones stretch.
+Kept (`Classification/train.py` of ToniChopp/ECAMP): a new layer norm and a linear layer from near
+zero on the pooled feature, SGD with momentum 0.9 at one rate for all weights, no weight decay, clip
+at norm 1, drop-path rising to 0.1, crops down to 8 % of the area, mirroring. Mended: the cosine
+ends where training ends (docs/published-flaws.md#f17), and the best look at validation is kept.
+Crops keep their proportions, where the published ones stretch.
 """
 
 from __future__ import annotations

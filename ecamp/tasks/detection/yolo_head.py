@@ -3,7 +3,7 @@
 Maps, branches, assignment and loss are the published ones (`published/`), defects of the loss
 included. Ours are the way in (one standardised map at 1/16 of the image) and the way out: every
 candidate is scored and suppressed as other heads' are, where the published code drops boxes of
-objectness below 0.5 (flaws F1 and F3).
+objectness below 0.5 (docs/published-flaws.md#f1, #f3).
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Linear(MaskHead):
 class Published(MaskHead):
     """The published decoder on the level nearest to 1/16 of the image side (a ViT's last).
 
-    Linear layer, then four times convolution, batch norm, ReLU, doubling (METHOD section 6). The
+    Linear layer, then four times convolution, batch norm, ReLU, doubling (arXiv 2312.13316, 4.3). The
     layers are the published ones; the level is standardised first, as for every head.
     """
 

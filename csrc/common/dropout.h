@@ -1,5 +1,5 @@
-// Dropout of one query's probabilities over all its keys, several Philox counters a vector. The same
-// words as common/philox.h gives; tests compare both through the reference.
+// Dropout of a row's columns on the host, several Philox counters per vector. The words are those of
+// philox.h; tests compare both through the references. Why: docs/decisions.md#dropout-draws-in-whole-registers.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,14 @@
 #include <immintrin.h>
 #endif
 
-#include "attention/attention.h"
-#include "attention/product.h"
+#include "common/vector.h"
 
-namespace ecamp::attention {
+namespace ecamp {
 namespace {  // one copy a lane
 
 // Each 64-bit element holds one 32-bit word of a counter; the upper half may hold anything.
 constexpr int kCounters = kLanes / 2;
-constexpr int kDrawn = 4 * kCounters;  // keys that one vector of counters decides
+constexpr int kDrawn = 4 * kCounters;  // columns that one vector of counters decides
 typedef uint64_t Wide __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
 
@@ -53,23 +52,29 @@ inline Wide interleave_high(Wide a, Wide b) {
 #endif
 }
 
-// keep[j] = keep_scale where key j is kept for this query, 0 where it is dropped; `count` is a
-// multiple of kDrawn, limit is above 0.
-void decide(const Params& p, int64_t query, int64_t head, int64_t sample, int64_t count,
-            float* keep) {
+// Who draws, and what a draw does: columns 4 * i .. 4 * i + 3 of a row draw the four words of the
+// counter (c0, c1 | i, c2, c3) under `seed`; one below `limit` drops its column.
+struct Dropout {
+  uint32_t c0, c1, c2, c3;
+  uint64_t seed, limit;  // limit: the share times 2^32, up to 2^32 itself
+  float scale;           // what is kept is multiplied by
+};
+
+// factor[j] = scale where column j is kept, 0 where it is dropped; `count` is a multiple of kDrawn.
+void draw_factors(const Dropout& d, int64_t count, float* factor) {
   const Wide zero{}, low = zero + 0xFFFFFFFFu;
   const Wide m0 = zero + 0xD2511F53u, m1 = zero + 0xCD9E8D57u;
-  const Words last = Words{} + static_cast<uint32_t>(p.limit - 1);  // limit may be 2^32
-  const Words kept = reinterpret_cast<Words>(Vec{} + p.keep_scale);
+  const Words last = Words{} + static_cast<uint32_t>(d.limit - 1);  // limit may be 2^32
+  const Words kept = reinterpret_cast<Words>(Vec{} + d.scale);
+  const Words all = Words{} - (d.limit == 0 ? 1u : 0u);
   Wide first = zero;
   for (int i = 0; i < kCounters; ++i) first[i] = static_cast<uint64_t>(i);
-  const uint64_t tag = static_cast<uint64_t>(head) << 16;
   for (int64_t j = 0; j < count; j += kDrawn) {
-    Wide c0 = zero + static_cast<uint32_t>(query);
-    Wide c1 = (first + static_cast<uint64_t>(j / 4)) | tag;
-    Wide c2 = zero + static_cast<uint32_t>(sample);
-    Wide c3 = zero + p.step;
-    uint32_t k0 = static_cast<uint32_t>(p.seed), k1 = static_cast<uint32_t>(p.seed >> 32);
+    Wide c0 = zero + d.c0;
+    Wide c1 = (first + static_cast<uint64_t>(j / 4)) | static_cast<uint64_t>(d.c1);
+    Wide c2 = zero + d.c2;
+    Wide c3 = zero + d.c3;
+    uint32_t k0 = static_cast<uint32_t>(d.seed), k1 = static_cast<uint32_t>(d.seed >> 32);
 #pragma GCC unroll 10
     for (int round = 0; round < 10; ++round) {
       const Wide p0 = low_product(c0, m0), p1 = low_product(c2, m1);
@@ -84,10 +89,10 @@ void decide(const Params& p, int64_t query, int64_t head, int64_t sample, int64_
     const Words word[2] = {reinterpret_cast<Words>(interleave_low(front, back)),
                            reinterpret_cast<Words>(interleave_high(front, back))};
     for (int i = 0; i < 2; ++i)
-      save(keep + j + i * kLanes,
-           reinterpret_cast<Vec>(reinterpret_cast<Words>(word[i] > last) & kept));
+      save(factor + j + i * kLanes,
+           reinterpret_cast<Vec>((reinterpret_cast<Words>(word[i] > last) | all) & kept));
   }
 }
 
 }  // namespace
-}  // namespace ecamp::attention
+}  // namespace ecamp
