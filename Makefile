@@ -15,11 +15,13 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/typos
+	.venv/bin/validate-pyproject pyproject.toml plugins/*/pyproject.toml
 
 # Build tools and torch first: the extension is built against the torch that it will run with.
 .venv/ready: $(SOURCES)
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	$(PIP) install -c constraints.txt "setuptools>=77" wheel cmake ninja pybind11 torch torchvision
+	$(PIP) install -c constraints.txt "setuptools>=77" cmake ninja pybind11 torch torchvision
 	$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev]"
 	touch $@
 

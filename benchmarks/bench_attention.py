@@ -58,10 +58,10 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, dropout: float = DROPOUT
 def by_report(q: Tensor, k: Tensor, v: Tensor, layout: op.AttentionLayout) -> Tensor:
     queries, keys = layout.query_length.tolist(), layout.key_length.tolist()
     parts = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)
-    outputs = [
-        F.scaled_dot_product_attention(*(t.transpose(0, 1)[None] for t in part), dropout_p=DROPOUT)
-        for part in parts
-    ]
+    outputs = []
+    for part in parts:
+        query, key, value = (t.transpose(0, 1)[None] for t in part)
+        outputs.append(F.scaled_dot_product_attention(query, key, value, dropout_p=DROPOUT))
     return torch.cat([out[0].transpose(0, 1) for out in outputs])
 
 
@@ -100,14 +100,14 @@ def test_attention(benchmark: BenchmarkFixture, side: str, dtype: torch.dtype) -
     measure(
         f"attention {side} {str(dtype).removeprefix('torch.')}",
         step(
-            lambda *t: op.attention(*t, layout, dropout=DROPOUT, seed=1), packed, packed_grad
+            lambda q, k, v: op.attention(q, k, v, layout, dropout=DROPOUT, seed=1), packed, packed_grad
         ),
         {
-            "published": step(lambda *t: published(*t, mask), padded, grad),
-            "sdpa": step(lambda *t: sdpa(*t, mask), padded, grad),
-            "sdpa without dropout": step(lambda *t: sdpa(*t, mask, 0.0), padded, grad),
-            "compile": step(lambda *t: compiled(*t, mask), padded, grad),
-            "sdpa by report": step(lambda *t: by_report(*t, layout), packed, packed_grad),
+            "published": step(lambda q, k, v: published(q, k, v, mask), padded, grad),
+            "sdpa": step(lambda q, k, v: sdpa(q, k, v, mask), padded, grad),
+            "sdpa without dropout": step(lambda q, k, v: sdpa(q, k, v, mask, 0.0), padded, grad),
+            "compile": step(lambda q, k, v: compiled(q, k, v, mask), padded, grad),
+            "sdpa by report": step(lambda q, k, v: by_report(q, k, v, layout), packed, packed_grad),
         },
         benchmark=benchmark,
         rounds=3 if keys is None else 9,  # the padded text sides take half a second a call

@@ -51,15 +51,16 @@ def test_images(benchmark: BenchmarkFixture) -> None:
     pixels = torch.from_numpy(stored).unsqueeze(1)
 
     def small(large: Tensor) -> Tensor:
-        return v2.functional.resize(large, [LARGE // 2], v2.InterpolationMode.BICUBIC)
+        result: Tensor = v2.functional.resize(large, [LARGE // 2], v2.InterpolationMode.BICUBIC)
+        return result
 
     def published() -> list[tuple[Tensor, Tensor]]:
-        larges = [pillow(Image.open(io.BytesIO(file)).convert("L")) for file in files]
-        return [(large, small(large)) for large in larges]
+        large_images = [pillow(Image.open(io.BytesIO(file)).convert("L")) for file in files]
+        return [(large, small(large)) for large in large_images]
 
     def without_decoding() -> list[tuple[Tensor, Tensor]]:
-        larges = [pillow(film) for film in films]
-        return [(large, small(large)) for large in larges]
+        large_images = [pillow(film) for film in films]
+        return [(large, small(large)) for large in large_images]
 
     def on_tensors() -> tuple[Tensor, Tensor]:
         large = torch.stack([tensors(image) for image in pixels])

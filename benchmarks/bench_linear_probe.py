@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ class Measured:
     shown: Tensor
 
 
-def _published_model(encoder: Encoder) -> torch.nn.Module:
+def _published_model(encoder: Any) -> torch.nn.Module:
     state = dict(encoder.vit.state_dict())
     state["patch_embed.proj.weight"] = change_channels(state["patch_embed.proj.weight"], 3)
     model = classifier(3, ViTShape(width=384, heads=6))
@@ -92,9 +93,10 @@ def _published_images(arrays: Arrays, rows: np.ndarray, train: bool) -> Tensor:
     return normaliser(arrays.info)(stored.permute(0, 2, 3, 1).numpy()).expand(-1, 3, -1, -1)
 
 
-def _pooled(model: torch.nn.Module, images: Tensor) -> Tensor:
+def _pooled(model: Any, images: Tensor) -> Tensor:
     """What the published head reads."""
-    return model.forward_head(model.forward_features(images), pre_logits=True)
+    result: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)
+    return result
 
 
 def _ours(encoder: Encoder, arrays: Arrays, rows: np.ndarray) -> Tensor:

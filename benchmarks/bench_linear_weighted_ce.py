@@ -30,7 +30,8 @@ LENGTH = 256
 def published(hidden: Tensor, head: torch.nn.Linear, labels: Tensor, weights: Tensor) -> Tensor:
     logits = head(hidden)
     losses = torch.nn.CrossEntropyLoss(reduction="none")(logits.float(), labels)
-    return (losses * weights).sum() / weights.sum()
+    result: Tensor = (losses * weights).sum() / weights.sum()
+    return result
 
 
 def idiomatic(hidden: Tensor, head: torch.nn.Linear, labels: Tensor, weights: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ def test_residual_norm(benchmark: BenchmarkFixture, dtype: torch.dtype) -> None:
                              dropout=DROPOUT, seed=1, step=2, samples=row_batch,
                              positions=positions)  # fmt: skip
 
-    def packed(*tensors: Tensor) -> Tensor:
-        return by_sample(*tensors, row_batch)
+    def packed(x: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        return by_sample(x, bias, residual, gamma, beta, row_batch)
 
     grad = torch.randn(rows, WIDTH, device=device, dtype=dtype)
     wide = torch.randn(BATCH * WINDOW, WIDTH, device=device, dtype=dtype)

@@ -18,7 +18,7 @@ def published_loop(batch: Encoded, rows: int) -> list[Tensor]:
     roles are kept in lists of positions that are searched too (`pretrain_datasets.py`). That is what
     costs; `released.masking` computes the same with plain lists and sets.
     """
-    word_of = {i: word for word, i in batch.tokenizer.get_vocab().items()}
+    word_of: dict[int | float, str] = {i: word for word, i in batch.tokenizer.get_vocab().items()}
     entities, out = list(ENTITIES), []
     stop, mask = batch.tokenizer.token_to_id("."), batch.tables.mask_id
     no = [batch.tokenizer.token_to_id(w) for w in ("there", "is", "no")]

@@ -3,4 +3,16 @@
 Importing this package imports nothing heavy: no torch, no numpy.
 """
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Read `__version__` when it is asked for; it is written down in pyproject.toml alone."""
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("ecamp")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

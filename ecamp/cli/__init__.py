@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ecamp import __version__
 from ecamp.errors import EcampError, did_you_mean
 
 # name -> (module:attribute, one line of help); the help stands here so that listing loads nothing.
@@ -55,7 +54,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="ecamp")
+@click.version_option(package_name="ecamp", prog_name="ecamp")
 def cli() -> None:
     """Does this medical vision-language pre-training help, and can the number be trusted?"""
 

@@ -53,10 +53,11 @@ def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
     from ecamp.bench.run_folder import RunFolder, command_line
     from ecamp.bench.runner import Runner
     from ecamp.cli.observer import watcher
+    from ecamp.ops._ext import kernel_notes
 
     budget = Budget(parse_duration(options["budget"]) if options["budget"] else None)
     plan = make_plan(spec)
-    for note in plan.notes:
+    for note in [*plan.notes, *kernel_notes()]:
         click.echo(f"note: {note}", err=True)
     if options["dry_run"]:
         _show(plan, options)

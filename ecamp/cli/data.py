@@ -77,11 +77,13 @@ def info(name: str) -> None:
     line("images", [len(p) for p in parts])
     line("patients", [len({r.patient for r in p}) for p in parts])
     for title, has in (
-        ("reports", lambda r: r.report), ("distilled", lambda r: r.distilled),
-        ("masks known", lambda r: r.has_mask), ("boxes known", lambda r: r.has_boxes),
-    ):  # fmt: skip
-        if any(has(r) for r in records):
-            line(title, [sum(bool(has(r)) for r in p) for p in parts])
+        ("reports", [[bool(r.report) for r in p] for p in parts]),
+        ("distilled", [[bool(r.distilled) for r in p] for p in parts]),
+        ("masks known", [[bool(r.has_mask) for r in p] for p in parts]),
+        ("boxes known", [[bool(r.has_boxes) for r in p] for p in parts]),
+    ):
+        if any(map(any, has)):
+            line(title, [sum(part) for part in has])
     for k, label in enumerate(facts.labels):
         line(label, [sum(r.labels is not None and r.labels[k] == 1 for r in p) for p in parts])
     for flaw in facts.flaws:

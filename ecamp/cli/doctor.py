@@ -49,16 +49,13 @@ def _checks() -> list[dict[str, Any]]:
             checks.append(_check(name, True, str(getattr(module, "__version__", "installed"))))
         except Exception as error:
             checks.append(_check(name, False, str(error).splitlines()[0], f"pip install {name}"))
-    from ecamp.ops._ext import native_info
+    from ecamp.ops._ext import kernel_notes, load_extension
     from ecamp.storage.files import cache_root
 
-    info = native_info()
-    hint = (
-        ""
-        if info["native"]
-        else "slower references are used; rebuild: pip install --no-build-isolation ."
-    )
-    checks.append(_check("kernels", True, "native" if info["native"] else "reference", hint))
+    notes = kernel_notes()
+    native = load_extension()
+    off = [] if native else ["switched off by ECAMP_DISABLE_EXT=1"]
+    checks.append(_check("kernels", True, "native" if native else "reference", *(notes or off)))
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none (CPU is enough)"
     checks.append(_check("gpu", True, device))
     root = cache_root()

@@ -45,6 +45,7 @@ def pretrain(**options: Any) -> None:
     from ecamp.cli.observer import watcher
     from ecamp.config import BenchSpec, validate
     from ecamp.errors import UsageError
+    from ecamp.ops._ext import kernel_notes
 
     init = options["init_from"]
     spec = validate(
@@ -61,6 +62,8 @@ def pretrain(**options: Any) -> None:
     trained = [item for item in plan.pretrainings if item.file is None]
     if not trained:
         raise UsageError(f"pretext '{options['pretext']}' trains nothing.", "Name mae or ecamp.")
+    for note in kernel_notes():
+        click.echo(f"note: {note}", err=True)
     for item in trained:
         folder = run_pretraining(
             item, options["on_bad_image"], options["cache"],

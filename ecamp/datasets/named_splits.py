@@ -49,8 +49,9 @@ def differences(records: Sequence[Record], protocol: NamedSplits, *, whole: bool
     counts = Counter(record.split for record in records)
     have = tuple(counts[split] for split in SPLITS)
     part = slice(None) if whole else slice(1, None)
-    if protocol.counts and have[part] != protocol.counts[part]:
-        here, there = (" / ".join(f"{n:,}" for n in c[part]) for c in (have, protocol.counts))
+    told: tuple[int, ...] = protocol.counts or ()
+    if told and have[part] != told[part]:
+        here, there = (" / ".join(f"{n:,}" for n in c[part]) for c in (have, told))
         yield f"{here} images in {' / '.join(SPLITS[part])}, the protocol has {there}"
     elif protocol.hash and whole:
         digest = split_hash([r.id for r in records], [r.split for r in records])

@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ecamp.errors import DataError, MissingError, UsageError, did_you_mean
@@ -59,7 +58,7 @@ def _write_csv(rows: Iterator[dict[str, Any]], path: Path) -> None:
             writer.writerow(row)
 
 
-def _pyarrow() -> ModuleType:
+def _pyarrow() -> Any:
     try:
         import pyarrow
         import pyarrow.parquet

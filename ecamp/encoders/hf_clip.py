@@ -60,10 +60,12 @@ class CLIPEncoder(DualEncoder):
             list(texts), padding=True, truncation=True, max_length=self.longest, return_tensors="pt"
         )
         said = self.clip.text_model(tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return self.clip.text_projection(said.pooler_output)
+        result: Tensor = self.clip.text_projection(said.pooler_output)
+        return result
 
     def embed_image(self, features: Features) -> Tensor:
-        return self.clip.visual_projection(features.pooled)
+        result: Tensor = self.clip.visual_projection(features.pooled)
+        return result
 
 
 class CLIPFolder(EncoderPlugin):

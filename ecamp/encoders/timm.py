@@ -64,7 +64,8 @@ class ViTEncoder(PatchEncoder):
         visible = self._embed(images, keep) + self.vit.pos_embed[0, 1:][keep]
         cls = (self.vit.cls_token + self.vit.pos_embed[:, :1]).expand(len(visible), -1, -1)
         tokens = self.vit.norm_pre(torch.cat([cls, visible], dim=1))
-        return self.vit.norm(self.vit.blocks(tokens))
+        result: Tensor = self.vit.norm(self.vit.blocks(tokens))
+        return result
 
     def _embed(self, images: Tensor, keep: Tensor) -> Tensor:
         """Embed the kept patches only: pixels are picked before the product, not after it."""

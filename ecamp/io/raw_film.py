@@ -52,4 +52,5 @@ def read_optical_density(
             "The bytes seem to stand in the other order (little-endian); take the file as published.",
         )
     light = top - np.minimum(values, top).astype(np.uint32)
-    return ((light * 255 + top // 2) // top).astype(np.uint8)[..., None]
+    result: np.ndarray = ((light * 255 + top // 2) // top).astype(np.uint8)[..., None]
+    return result

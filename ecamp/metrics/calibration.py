@@ -65,7 +65,10 @@ def _error(predicted: np.ndarray, right: np.ndarray, counts: np.ndarray) -> np.n
     weights = counts.astype(np.float64)
     total = weights.sum(1)
     distance = np.abs(weights @ gap).sum(1)
-    return np.divide(distance, total, out=np.full(len(total), np.nan), where=total > 0)
+    result: np.ndarray = np.divide(
+        distance, total, out=np.full(len(total), np.nan), where=total > 0
+    )
+    return result
 
 
 def _are_probabilities(scores: np.ndarray) -> bool:

@@ -82,7 +82,10 @@ def _f1(predicted: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> Metric:
     def of(weights: np.ndarray) -> np.ndarray:
         hits = weights @ (predicted & truth)
         both = weights @ (predicted.astype(np.float64) + truth)
-        return np.divide(2 * hits, both, out=np.full(len(hits), np.nan), where=both > 0)
+        result: np.ndarray = np.divide(
+            2 * hits, both, out=np.full(len(hits), np.nan), where=both > 0
+        )
+        return result
 
     point = of(np.ones((1, len(truth))))[0]
     return Metric.of(float(point), of(counts.astype(np.float64)))
@@ -104,7 +107,10 @@ def _kappa(predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> Me
         chance = confusion.sum(2)[:, :, None] * confusion.sum(1)[:, None, :]
         expected = (chance * cost).sum((1, 2))
         seen = (confusion * cost).sum((1, 2)) * total
-        return 1 - np.divide(seen, expected, out=np.full(len(seen), np.nan), where=expected > 0)
+        result: np.ndarray = 1 - np.divide(
+            seen, expected, out=np.full(len(seen), np.nan), where=expected > 0
+        )
+        return result
 
     if not known.any():
         return Metric.undefined("no known label in the test split")

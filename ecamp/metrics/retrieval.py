@@ -95,7 +95,8 @@ def retrieval_ranks(
 
 def _directions(embeddings: np.ndarray) -> np.ndarray:
     values = embeddings.astype(np.float64)
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    result: np.ndarray = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+    return result
 
 
 def _medians(ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:

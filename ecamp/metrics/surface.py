@@ -46,4 +46,5 @@ def _percentile(values: np.ndarray, share: float) -> float:
 
 def outline(mask: np.ndarray) -> np.ndarray:
     """Pixels with a side outside the mask (or at the edge), bool (height, width)."""
-    return mask & ~ndimage.binary_erosion(mask)
+    result: np.ndarray = mask & ~ndimage.binary_erosion(mask)
+    return result

@@ -10,7 +10,6 @@ import warnings
 from ctypes import CDLL
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,8 @@ def library_path() -> Path:
     return Path(named) if named else Path(__file__).resolve().parent.parent / LIBRARY
 
 
-@torch.compiler.assume_constant_result  # called while tracing instead of being traced
+# Called while tracing instead of being traced.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def load_extension() -> bool:
     """Load the kernels. One warning when they are missing, none when they are switched off.
 
@@ -40,8 +40,8 @@ def _load() -> bool:
     path = library_path()
     if not path.exists():
         warnings.warn(
-            "ecamp: no compiled kernels, using the slower references "
-            "(rebuild with `pip install --no-build-isolation .`)",
+            "ecamp: no compiled kernels, using the slower references. With cmake, ninja and a C++ "
+            "compiler: ECAMP_EXT=require pip install --no-build-isolation .",
             stacklevel=3,
         )
         return False
@@ -55,6 +55,14 @@ def _load() -> bool:
     return True
 
 
+def kernel_notes() -> list[str]:
+    """Load the kernels and return what their warning would say, for a command to print itself."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_extension()
+    return [str(warning.message).removeprefix("ecamp: ") for warning in caught]
+
+
 def cpu_lane(wanted: int = -1) -> str:
     """The instruction set that CPU kernels use: `baseline`, `v3` (AVX2) or `v4` (AVX-512).
 
@@ -63,9 +71,3 @@ def cpu_lane(wanted: int = -1) -> str:
     """
     path = library_path()
     return ("baseline", "v3", "v4")[CDLL(str(path)).ecamp_cpu_lane(wanted)]
-
-
-def native_info() -> dict[str, Any]:
-    """What `ecamp doctor` shows: whether the kernels are native here, and from which file."""
-    path = library_path()
-    return {"native": load_extension(), "library": LIBRARY if path.exists() else None}

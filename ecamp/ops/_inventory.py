@@ -30,7 +30,7 @@ def list_ops() -> list[dict[str, Any]]:
 
 def seconds(call: Callable[[], object], device: str, rounds: int = 9) -> float:
     """Best of some rounds after one to warm up; a GPU is waited for."""
-    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     call()
     best = float("inf")
     for _ in range(rounds):

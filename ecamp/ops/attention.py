@@ -136,7 +136,7 @@ def attention(
     if not math.isfinite(scale):
         raise ValueError(f"attention: scale must be finite, got {scale}")
     load_extension()
-    return _Attention.apply(
+    result: Tensor = _Attention.apply(
         *(_dense_last(t) for t in (query, key, value)),
         layout.query_start.contiguous(), layout.query_length.contiguous(),
         layout.key_start.contiguous(), layout.key_length.contiguous(),
@@ -144,6 +144,7 @@ def attention(
         (layout.max_query, layout.max_key, threshold(dropout), 1.0 / (1.0 - dropout), seed, step,
          float(scale)),
     )  # fmt: skip
+    return result
 
 
 def threshold(p: float) -> int:
@@ -205,6 +206,7 @@ class _Attention(torch.autograd.Function):
         where = (query_start, query_length, key_start, key_length, sample_ids)
         double = query.dtype == torch.float64
         run = forward_reference if double else torch.ops.ecamp.attention_forward
+        output: Tensor
         output, lse = run(query, key, value, *where, *numbers)
         ctx.save_for_backward(query, key, value, output, lse, *where)
         ctx.numbers = numbers

@@ -51,9 +51,10 @@ def dropout_rows(
         return x
     load_extension()
     limit = round(p * 2**32)
-    return _Dropout.apply(
+    result: Tensor = _Dropout.apply(
         x.contiguous(), samples.contiguous(), positions.contiguous(), limit, 1 / (1 - p), seed, step
     )
+    return result
 
 
 class _Dropout(torch.autograd.Function):

@@ -122,9 +122,10 @@ def _call(
     """The op on matrices of one type; the weight's gradient has the weight's own type."""
     wide = weight.dtype == torch.float32
     cast = None if bias is None else bias.to(dtype)
-    return torch.ops.ecamp.linear_weighted_ce(
+    result: Result = torch.ops.ecamp.linear_weighted_ce(
         hidden, weight.to(dtype), cast, labels, weights, *wanted[:3], wide
     )
+    return result
 
 
 class _LinearWeightedCE(torch.autograd.Function):

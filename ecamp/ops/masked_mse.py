@@ -89,6 +89,7 @@ class _MaskedMSE(torch.autograd.Function):
         op: Callable[..., Any] = _reference
         if torch.float64 not in (predicted.dtype, images.dtype):
             op = torch.ops.ecamp.masked_mse
+        loss: Tensor
         loss, count, mean, rstd = op(predicted, images, mask, patch, normalise)
         ctx.save_for_backward(predicted, images, mask, count, mean, rstd)
         ctx.patch = patch

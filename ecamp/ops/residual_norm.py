@@ -134,6 +134,7 @@ class _ResidualNorm(torch.autograd.Function):
         op: Callable[..., Any] = _reference
         if dtype != torch.float64:
             op = torch.ops.ecamp.residual_norm
+        y: Tensor
         y, mean, rstd = op(
             x, residual, gamma, beta, eps, row_bias, row_batch, dropout, seed, step, samples,
             positions, dtype,

@@ -35,7 +35,8 @@ def select_rows(mask: Tensor, count: int | None = None) -> Tensor:
     if count is None:
         count = int(mask.sum())
     load_extension()
-    return torch.ops.ecamp.select_rows(mask.contiguous(), count)
+    result: Tensor = torch.ops.ecamp.select_rows(mask.contiguous(), count)
+    return result
 
 
 def _reference(mask: Tensor, count: int) -> Tensor:

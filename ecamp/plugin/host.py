@@ -57,7 +57,7 @@ def _entry_points(group: str) -> list[metadata.EntryPoint]:
     return [found[key] for key in sorted(found)]
 
 
-class PluginManager(NamedExtensionManager):
+class PluginManager(NamedExtensionManager):  # type: ignore[type-arg]
     """stevedore's manager for one entry point, without its cache."""
 
     def __init__(self, group: str, point: metadata.EntryPoint) -> None:

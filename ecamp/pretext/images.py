@@ -92,7 +92,8 @@ class PatchDecoder(nn.Module):
         b, _, width = visible.shape
         full = self.mask_token.to(visible.dtype).expand(b, self.position.shape[1], -1)
         full = full.scatter(1, keep.unsqueeze(-1).expand(-1, -1, width), visible)
-        return self.out(self.norm(self.blocks(full + self.position)))
+        result: Tensor = self.out(self.norm(self.blocks(full + self.position)))
+        return result
 
 
 def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor:

@@ -261,10 +261,11 @@ def _wilcoxon(first: Arrays, second: Arrays) -> float | None:
         sizes = predicted.sum((2, 3)) + target.sum((2, 3))
         present = target.sum((2, 3)) > 0
         share = 2.0 * (predicted & target).sum((2, 3)) / np.maximum(sizes, 1)
-        return np.divide(
+        result: np.ndarray = np.divide(
             (share * present).sum(1), present.sum(1), out=np.full(len(share), np.nan),
             where=present.sum(1) > 0,
         )  # fmt: skip
+        return result
 
     patients, place = np.unique(first["patients"], return_inverse=True)
 
@@ -272,7 +273,10 @@ def _wilcoxon(first: Arrays, second: Arrays) -> float | None:
         known = np.isfinite(values)
         count = np.bincount(place[known], minlength=len(patients))
         total = np.bincount(place[known], values[known], minlength=len(patients))
-        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+        result: np.ndarray = np.divide(
+            total, count, out=np.full(len(count), np.nan), where=count > 0
+        )
+        return result
 
     return wilcoxon_p(by_patient(dice(second)), by_patient(dice(first)))
 

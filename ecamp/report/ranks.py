@@ -80,7 +80,8 @@ def _mean_of_defined(ranks: np.ndarray) -> np.ndarray:
     known = np.isfinite(ranks)
     count = known.sum(0)
     total = np.where(known, ranks, 0.0).sum(0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    result: np.ndarray = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return result
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:

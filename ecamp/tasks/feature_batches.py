@@ -22,7 +22,8 @@ def features_of(encoder: Encoder | None, inputs: Inputs, index: np.ndarray) -> F
     """Features of chosen images: cached, or through a trainable encoder."""
     if encoder is None:
         return inputs.batch_features(index)
-    return encoder(inputs.normalise(stored_images(inputs, index)))
+    result: Features = encoder(inputs.normalise(stored_images(inputs, index)))
+    return result
 
 
 def stored_images(inputs: Inputs, index: np.ndarray) -> np.ndarray:

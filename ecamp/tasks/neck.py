@@ -78,7 +78,8 @@ class Neck(nn.Module):
         total = torch.zeros(())
         for level, project in zip(self.standardise(pyramid), self.projections, strict=True):
             total = total + resized(project(level), self.grid)
-        return self.norm(total)
+        result: Tensor = self.norm(total)
+        return result
 
 
 def output_conv(inputs: int, outputs: int, kernel: int, bias: float) -> nn.Conv2d:

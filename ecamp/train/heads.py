@@ -29,7 +29,8 @@ class Model(nn.Module):
         self.encoder = encoder
 
     def forward(self, features: Features) -> Tensor | tuple[Tensor, ...]:
-        return self.head(features)
+        result: Tensor | tuple[Tensor, ...] = self.head(features)
+        return result
 
 
 @dataclass(frozen=True)

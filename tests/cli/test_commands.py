@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ecamp.cli import run
+from ecamp.ops import _ext
 
 
 def _go(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -61,6 +62,26 @@ def test_dry_run_computes_nothing(
     assert code == 0
     assert not run_path.exists()
     assert {c["task"] for c in plan["cells"]} == {"cls", "seg", "det"}
+
+
+@pytest.mark.parametrize(("disabled", "notes"), [("0", 1), ("1", 0)])
+def test_missing_kernels_are_told_in_one_line_unless_switched_off(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    small_bench: list[str],
+    disabled: str,
+    notes: int,
+) -> None:
+    monkeypatch.setattr(_ext, "_load", _ext._load.__wrapped__)  # not what is loaded already
+    monkeypatch.setenv("ECAMP_LIBRARY", str(tmp_path / "none.so"))
+    monkeypatch.setenv("ECAMP_DISABLE_EXT", disabled)
+    _, _, err = _go(capsys, *small_bench, "--dry-run", "--no-estimate")
+    told = [line for line in err.splitlines() if "no compiled kernels" in line]
+    assert len(told) == notes
+    assert all("ECAMP_EXT=require pip install" in line for line in told)
+    _, _, err = _go(capsys, "bench", "--help")
+    assert err == ""
 
 
 def test_plugins_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,8 @@ class Vectors:
         if name not in self._arrays:
             raise DataError(f"{self.path}: has no vector '{name}'.", DAMAGED)
         self._read.add(name)
-        return self._arrays[name]
+        result: np.ndarray = self._arrays[name]
+        return result
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

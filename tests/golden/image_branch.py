@@ -179,7 +179,8 @@ def cut(name: str, value: np.ndarray) -> np.ndarray:
     if part == "mean_std":
         return np.stack([value.mean((2, 3)), value.std((2, 3))])
     if part == "sample0":
-        return value[0]
+        first: np.ndarray = value[0]
+        return first
     if part.startswith("stride"):
         step = int(part.removeprefix("stride"))
         return value[:, ::step] if result == "pred" else value[:, :, ::step, ::step]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from ecamp.metrics.detection import Boxes
+from ecamp.metrics.boxes import Boxes
 from ecamp.published.downstream.classification import valid
 from ecamp.published.downstream.mean_ap import IOU, keep_both, published_map, summarise
 from ecamp.published.downstream.yolo import (

@@ -45,7 +45,8 @@ def _fine_tuning(vectors: Vectors, case: str) -> np.ndarray:
         ]
     else:
         factors = [warmup_linear(step, warmup=warmup, total=total) for step in range(steps)]
-    return rate * np.array(factors)
+    result: np.ndarray = rate * np.array(factors)
+    return result
 
 
 def _pre_training(vectors: Vectors, case: str, scale: float) -> np.ndarray:

@@ -136,7 +136,7 @@ def test_the_rules_disagree_where_recall_meets_a_grid_point() -> None:
 
 
 def test_a_detector_that_finds_a_tenth_looks_well_by_the_published_map() -> None:
-    """docs/published-flaws.md#f1, by construction: 1,251 images with one box, 10 % found well, 4,086 without."""
+    """docs/published-flaws.md#f1: 1,251 images with one box, 10 % found well, 4,086 without."""
     rng = np.random.default_rng(0)
     images, positive = 5337, 1251
     corner = rng.uniform(0, 100, (positive, 2))

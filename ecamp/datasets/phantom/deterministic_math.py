@@ -34,13 +34,15 @@ def chance(rng: np.random.Generator, p: float) -> bool:
 def normal_field(rng: np.random.Generator, size: int) -> Field:
     """Unit-variance noise (size, size): the sum of three uniforms (variance 1/12 each)."""
     u = rng.random((3, size, size), dtype=np.float32)
-    return (u[0] + u[1] + u[2] - np.float32(1.5)) * np.float32(2.0)
+    result: Field = (u[0] + u[1] + u[2] - np.float32(1.5)) * np.float32(2.0)
+    return result
 
 
 def smoothstep(x: Field) -> Field:
     """0 below 0, 1 above 1, cubic between."""
     t = np.minimum(np.maximum(x, np.float32(0)), np.float32(1))
-    return t * t * (np.float32(3) - np.float32(2) * t)
+    result: Field = t * t * (np.float32(3) - np.float32(2) * t)
+    return result
 
 
 def bump(r2: Field) -> Field:
@@ -56,4 +58,5 @@ def blurred_noise(rng: np.random.Generator, size: int, cells: int) -> Field:
     low = np.minimum(at.astype(np.int64), cells - 1)
     t = smoothstep(at - low.astype(np.float32))
     rows = knots[low] + (knots[low + 1] - knots[low]) * t[:, None]
-    return rows[:, low] + (rows[:, low + 1] - rows[:, low]) * t[None, :]
+    result: Field = rows[:, low] + (rows[:, low + 1] - rows[:, low]) * t[None, :]
+    return result

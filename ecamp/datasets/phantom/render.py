@@ -147,7 +147,8 @@ def _bones(thorax: Thorax) -> Field:
     column = smoothstep((F(1.15) - np.abs(across)) / F(0.3))
     phase = (y / F(0.062) + F(anatomy.rib_phase)) % F(1)
     disc = F(1) - F(0.35) * bump(((phase - F(0.5)) * F(5)) ** 2)
-    return total + column * disc * F(0.13)
+    result: Field = total + column * disc * F(0.13)
+    return result
 
 
 def _vessels(thorax: Thorax) -> Field:
@@ -169,7 +170,8 @@ def _vessels(thorax: Thorax) -> Field:
             thick = F(0.011) * (F(1) - F(2.4) * r) + F(0.0035)
             total += bump((off / np.maximum(thick, F(0.0035))) ** 2) * fade * (dx > F(-0.01))
     texture = blurred_noise(rng, thorax.size, 30) * (thorax.lung[0] + thorax.lung[1])
-    return np.minimum(total, F(1.2)) * F(0.095) + texture * F(0.022)
+    result: Field = np.minimum(total, F(1.2)) * F(0.095) + texture * F(0.022)
+    return result
 
 
 def _devices(thorax: Thorax, key: tuple[int, int]) -> Field:
@@ -229,7 +231,10 @@ def _film(path: Field, thorax: Thorax, key: tuple[int, int]) -> np.ndarray:
         gx = (np.arange(size, dtype=np.float32) + F(0.5)) / F(size)
         keep = (gx > edge) & (gx < F(1) - edge)
         out = out * keep[None, :] * keep[:, None]
-    return (np.minimum(np.maximum(out, F(0)), F(1)) * F(255) + F(0.5)).astype(np.uint8)
+    result: np.ndarray = (np.minimum(np.maximum(out, F(0)), F(1)) * F(255) + F(0.5)).astype(
+        np.uint8
+    )
+    return result
 
 
 def _stamp(out: Field, marker: int, size: int) -> None:

@@ -1,6 +1,6 @@
 """The ECAMP objective: masked image + super-resolution + masked report in one step.
 
-`ecamp`; the published arithmetic is in `released/`.
+`ecamp`; the published arithmetic is in `ecamp.published`.
 """
 
 from __future__ import annotations

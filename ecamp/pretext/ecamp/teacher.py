@@ -58,7 +58,8 @@ class WindowTeacher(nn.Module):
         patches = project(encoder.encode_visible(images, every)[:, 1:])
         coarse = patches.mean(1, keepdim=True)
         out = fusion(embeddings(ids), patches, coarse, padding, need_attention=True)
-        return out[1].float().mean(1).unflatten(2, (rows, columns))
+        result: Tensor = out[1].float().mean(1).unflatten(2, (rows, columns))
+        return result
 
 
 def _parts(encoder: PatchEncoder, text: TextTower) -> dict[str, nn.Module]:

@@ -31,7 +31,8 @@ class Bottleneck(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         inner = self.bn1(self.conv1(features)).relu()
         inner = self.bn2(self.conv2(inner)).relu()
-        return (self.bn3(self.conv3(inner)) + features).relu()
+        result: Tensor = (self.bn3(self.conv3(inner)) + features).relu()
+        return result
 
 
 class FeatureMaps(nn.Module):

@@ -228,7 +228,8 @@ def _average_precision(hit: np.ndarray, count: int, rule: Rule) -> tuple[float, 
 
 def _outside(xyxy: np.ndarray, area: tuple[float, float]) -> np.ndarray:
     size = (xyxy[:, 2:] - xyxy[:, :2]).prod(1)
-    return (size < area[0]) | (size > area[1])
+    result: np.ndarray = (size < area[0]) | (size > area[1])
+    return result
 
 
 def _xywh(xyxy: np.ndarray) -> np.ndarray:

@@ -94,7 +94,8 @@ class Decoder(nn.Module):
         """(batch, width, rows, columns) -> logits (batch, outputs, 16*rows, 16*columns)."""
         for stage in self.stages:
             features = stage(features)
-        return self.out(features)
+        result: Tensor = self.out(features)
+        return result
 
 
 class SegViT(nn.Module):

@@ -42,7 +42,8 @@ def patch_map(vit: VisionTransformer, project: nn.Linear, images: Tensor) -> Ten
     """Projected patch tokens as a map (batch, width, rows, columns); the class token is left out."""
     rows, columns = vit.patch_embed.grid_size
     tokens = project(vit.forward_features(images)[:, 1:])
-    return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+    result: Tensor = tokens.transpose(1, 2).unflatten(2, (rows, columns))
+    return result
 
 
 def published_names(model: nn.Module) -> dict[str, str]:

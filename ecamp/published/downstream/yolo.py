@@ -110,7 +110,8 @@ def assign(
 
 def _split(logits: Tensor, anchors: int) -> Tensor:
     """(batch, anchors * (5 + classes), rows, columns) -> (batch, anchors, rows, columns, 5 + c)."""
-    return logits.unflatten(1, (anchors, -1)).permute(0, 1, 3, 4, 2)
+    result: Tensor = logits.unflatten(1, (anchors, -1)).permute(0, 1, 3, 4, 2)
+    return result
 
 
 def yolo_loss(

@@ -66,7 +66,8 @@ class Decoder(nn.Module):
         full = self.mask_token.to(visible.dtype).expand(batch, patches, -1)
         full = full.scatter(1, keep.unsqueeze(-1).expand(-1, -1, width), visible[:, 1:])
         full = torch.cat([visible[:, :1], full], 1) + self.position
-        return self.out(self.norm(self.blocks(full)))[:, 1:]
+        result: Tensor = self.out(self.norm(self.blocks(full)))[:, 1:]
+        return result
 
 
 class SuperResolution(nn.Module):

@@ -54,7 +54,8 @@ class PooledHead(nn.Module):
             self.linear.bias.copy_(torch.from_numpy(probe.bias))
 
     def forward(self, features: Features) -> Tensor:
-        return self.linear((features.pooled - self.mean) / self.std)
+        result: Tensor = self.linear((features.pooled - self.mean) / self.std)
+        return result
 
 
 @dataclass

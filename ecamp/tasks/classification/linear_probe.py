@@ -77,14 +77,18 @@ def fit_linear(train: TaskSplit, val: TaskSplit) -> LinearPredictor:
 
 def _standardised(features: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     kind = np.float32 if features.size > LARGE else np.float64
-    return (features - mean.astype(kind)) / std.astype(kind)
+    result: np.ndarray = (features - mean.astype(kind)) / std.astype(kind)
+    return result
 
 
 def _scores(
     scaled: np.ndarray, weight: np.ndarray, bias: np.ndarray, exclusive: bool
 ) -> np.ndarray:
     logits = scaled @ weight.T + bias
-    return (softmax(logits, axis=1) if exclusive else expit(logits)).astype(np.float32)
+    result: np.ndarray = (softmax(logits, axis=1) if exclusive else expit(logits)).astype(
+        np.float32
+    )
+    return result
 
 
 def regressions(

@@ -37,7 +37,8 @@ class FreshHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Features) -> Tensor:
-        return self.linear(self.norm(features.pooled))
+        result: Tensor = self.linear(self.norm(features.pooled))
+        return result
 
 
 def drop_paths(encoder: Encoder, rate: float = DROP_PATH) -> int:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ecamp.api.task import Floor, Overlay, TaskPlugin, TaskSplit
-from ecamp.metrics.detection import Boxes, score_detection
+from ecamp.metrics.boxes import Boxes
+from ecamp.metrics.detection import score_detection
 from ecamp.metrics.stats import Metric
 from ecamp.published.downstream.mean_ap import published_map_metric
 from ecamp.tasks.detection.config import DetectionConfig

@@ -102,7 +102,7 @@ class DenseHead(BoxHead):
         positive = kind < self.classes
         count = positive.sum().clamp(min=1)
         hot = F.one_hot(kind, self.classes + 1)[..., :-1].float()
-        total = sigmoid_focal_loss(logits, hot, reduction="sum") / count
+        total: Tensor = sigmoid_focal_loss(logits, hot, reduction="sum") / count
         if positive.any():
             points = self.points.expand(len(truth), -1, -1)[positive]
             got, true = _to_xyxy(points, sides[positive]), _to_xyxy(points, want[positive])

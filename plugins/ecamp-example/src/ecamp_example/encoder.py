@@ -28,7 +28,8 @@ class TinyConv(EncoderPlugin[TinyConvConfig]):
 
     @property
     def image_size(self) -> int:
-        return self.config.image_size
+        result: int = self.config.image_size
+        return result
 
     def build(self, channels: int) -> Encoder:
         from ecamp_example.network import ConvEncoder
