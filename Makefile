@@ -3,13 +3,26 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 SOURCES = $(shell find csrc -type f 2>/dev/null) setup.py CMakeLists.txt constraints.txt pyproject.toml
 
-.PHONY: bench test lint clean
+# Tests run in this many processes, each with one thread (tests/conftest.py).
+JOBS ?= 2
+PYTEST = .venv/bin/python -m pytest
+PARALLEL = -n $(JOBS) --dist worksteal -p no:benchmark
+
+.PHONY: bench test test-fast test-long lint clean
 
 bench: .venv/ready
 	.venv/bin/ecamp bench --tasks cls,seg,det --run runs/bench
 
 test: .venv/ready
-	.venv/bin/python -m pytest
+	$(PYTEST) $(PARALLEL) -m "not long"
+
+# Without what takes a second or more.
+test-fast: .venv/ready
+	$(PYTEST) $(PARALLEL) -m "not slow and not long"
+
+# The kernels built and run under sanitizers.
+test-long: .venv/ready
+	$(PYTEST) -m long
 
 lint: .venv/ready
 	.venv/bin/ruff check .

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import pytest
+# One thread for each test process and its children, before anything imports torch: two processes of two
+# threads on two cores spend most of their time waiting for each other. Tests of threads ask for more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from ecamp.plugin import host
+import pytest
+from hypothesis import HealthCheck, settings
+
+# An example may take as long as a busy machine needs.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 SMALL = "phantom?pretrain=64&train=48&val=32&test=48"
 ENCODER = "vit-micro?width=32&depth=2&heads=2&image_size=32&patch_size=8"
-
-NEW = {
-    "ecamp.tasks": [EntryPoint("ret", "ecamp.tasks.retrieval:Retrieval", "ecamp.tasks")],
-    "ecamp.encoders": [
-        EntryPoint("hf-clip", "ecamp.encoders.hf_clip:CLIPFolder", "ecamp.encoders")
-    ],
-}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -51,16 +50,3 @@ def small_bench() -> list[str]:
         "bench", "--datasets", SMALL, "--encoders", ENCODER, "--pretrain-data", SMALL,
         "--pretrain-steps", "4", "--fractions", "1", "--seeds", "0", "--bootstrap", "100",
     ]  # fmt: skip
-
-
-@pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if installed again after setup.py named the plugins."""
-    real = host._entry_points
-
-    def with_ours(group: str) -> list[EntryPoint]:
-        points = real(group)
-        known = {point.name for point in points}
-        return points + [point for point in NEW.get(group, []) if point.name not in known]
-
-    monkeypatch.setattr(host, "_entry_points", with_ours)

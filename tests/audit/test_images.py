@@ -276,6 +276,7 @@ licence: test
 """
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_pooled_sites_are_a_shortcut(
     tmp_path: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]

@@ -140,6 +140,7 @@ def test_boxes() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_112_000_rows_take_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The size of ChestX-ray14; a wrong complexity would take hours."""
     rng = np.random.default_rng(0)

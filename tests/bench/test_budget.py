@@ -102,6 +102,7 @@ def test_what_is_left_is_counted_and_a_later_run_goes_on(tmp_path: Path) -> None
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_what_would_not_end_in_time_is_not_started(tmp_path: Path) -> None:
     plan = plan_of(pretext="none,mae")
     one = next(c for c in plan.cells if c.kind == "cell" and c.pretext == "mae")
@@ -135,6 +136,7 @@ def test_what_would_not_end_in_time_is_not_started(tmp_path: Path) -> None:
     assert execute(plan, folder, 500.0)[0].left == 0
 
 
+@pytest.mark.slow
 def test_each_cell_tells_what_it_cost(tmp_path: Path) -> None:
     plan = plan_of(pretext="none,mae", protocols=["linear", "finetune"], seeds=[0],
                    task_options={"cls": {"steps": 2, "batch_size": 4}})  # fmt: skip

@@ -32,6 +32,7 @@ def test_the_default_recipe_is_the_advertised_one():
     assert len({c.key for c in plan.cells}) == len(plan.cells)
 
 
+@pytest.mark.slow
 def test_identity_holds_what_decides_and_nothing_else():
     base = _ids()
     # The same grid written in another order, or a smaller one, has the same cells.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,9 @@ import torch
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.cli import run
 from ecamp.encoders.checkpoints import load_encoder
-from ecamp.plugin import host
 from ecamp.plugin.host import make_plugin
 
 SMALL = "vit-micro?width=32&depth=2&heads=2&image_size=32&patch_size=8"  # that of `small_bench`
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if installed again after setup.py named the plugin."""
-    real = host._entry_points
-
-    def with_ours(group: str) -> list[EntryPoint]:
-        points = real(group)
-        if group == "ecamp.pretext" and "weights" not in {point.name for point in points}:
-            points.append(EntryPoint("weights", "ecamp.pretext.weights:WeightsFile", group))
-        return points
-
-    monkeypatch.setattr(host, "_entry_points", with_ours)
 
 
 @pytest.fixture
@@ -51,6 +35,7 @@ def cells(folder: Path) -> dict[str, dict]:
     }
 
 
+@pytest.mark.slow
 def test_a_file_is_evaluated_and_known_by_its_content(
     checkpoint: Path, tmp_path: Path, small_bench: list[str]
 ) -> None:

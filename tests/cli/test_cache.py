@@ -55,6 +55,7 @@ def kinds(root: Path) -> list[str]:
 ALL = ["arrays", "arrays", "features", "features", "pretrain"]
 
 
+@pytest.mark.slow
 def test_ls_says_what_is_there(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = go(capsys, "ls", "--cache", cache)
     assert code == 0

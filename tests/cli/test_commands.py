@@ -53,6 +53,7 @@ def test_mistakes_are_named(
     assert (got, says in err) == (code, True), err
 
 
+@pytest.mark.slow
 def test_dry_run_computes_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, small_bench: list[str]
 ) -> None:
@@ -94,10 +95,13 @@ def test_plugins_are_listed_and_described(capsys: pytest.CaptureFixture[str]) ->
     assert "mask_ratio" in out
 
 
+@pytest.mark.slow
 def test_bench_then_report_in_every_format(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, small_bench: list[str]
 ) -> None:
-    run_path = tmp_path / "run"
+    run_path, recipe = tmp_path / "run", tmp_path / "recipe.yaml"
+    recipe.write_text("task_options: {seg: {steps: 6}, det: {steps: 6}}\n")
+    small_bench = [*small_bench, "-c", str(recipe)]
     code, out, err = _go(capsys, *small_bench, "--run", str(run_path), "-f", "json")
     rows = json.loads(out)
     assert code == 0, err

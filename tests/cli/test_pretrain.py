@@ -25,6 +25,7 @@ def _pretrain(out: Path, *extra: str, pretext: str = "ecamp", data: str = SMALL)
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_pictures_and_curves_are_drawn_and_do_not_change_the_weights(tmp_path: Path):
     assert run(_pretrain(tmp_path / "plain")) == 0
     pictured = _pretrain(tmp_path / "other" / "pictured", "--preview", "3")
@@ -41,6 +42,7 @@ def test_pictures_and_curves_are_drawn_and_do_not_change_the_weights(tmp_path: P
     assert (folder / "weights.safetensors").read_bytes() == plain
 
 
+@pytest.mark.slow
 def test_a_recipe_file_single_fields_and_a_warm_start(tmp_path: Path, capsys: Capture):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("epochs: 1\nlr: 0.002\naccumulate: 2\n")
@@ -76,6 +78,7 @@ def test_wrong_options_are_named(tmp_path: Path, capsys: Capture, extra: list[st
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_each_seed_of_an_ablation_pretrains_anew(tmp_path: Path, capsys: Capture):
     command = [
         "ablate", "--parts", "ecamp-no-rebalance,none", "--data", SMALL, "--datasets", SMALL,
@@ -95,6 +98,7 @@ def test_each_seed_of_an_ablation_pretrains_anew(tmp_path: Path, capsys: Capture
     assert len(pictures) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_notes_and_phantom_pooled_all_losses_fall(
     tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture

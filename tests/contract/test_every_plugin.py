@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from ecamp.api.plugin import GROUPS
-from ecamp.api.plugin_ref import PluginRef
 from ecamp.plugin.host import list_plugins
 from ecamp.testing.contract import check_plugin
+from tests.datasets.releases import RELEASES
 
-REAL = Path(__file__).parents[1] / "datasets"
+TESTS = Path(__file__).parents[1]
+REAL = TESTS / "datasets"
 
 # Plugin -> one-line references to check it by; small, and every family by a ViT and a CNN.
 PRESETS = [
@@ -48,26 +52,58 @@ EXAMPLES = {
     "ecamp.distillers": {"rules": ["rules", "rules?lexicon=fundus&remember=0"]},
 }  # fmt: skip
 
-# These need a folder, a file, other plugins, an endpoint or a model: their own tests make them and
-# run the contract there.
+# These need a folder, a file, other plugins, an endpoint or a model: the named tests make them and
+# run the contract there. Of the public sets, test_releases.py has a folder in each layout.
+PUBLIC = [
+    "chestxray14", "chexpert", "rsna", "siim", "covidx", "object-cxr", "medmnist", "montgomery",
+    "shenzhen", "jsrt", "iu-xray", "covid-idc", "padchest", "vindr-cxr",
+]  # fmt: skip
 ELSEWHERE = {
-    "mimic-cxr", "chestxray14", "chexpert", "rsna", "siim", "covidx", "object-cxr", "medmnist",
-    "montgomery", "shenzhen", "jsrt", "iu-xray", "covid-idc", "padchest", "vindr-cxr",
-    "packed", "published", "consensus", "llm", "transformers", "hf-clip",
-}  # fmt: skip
-OURS = [
-    (e.group, e.name)
-    for g in GROUPS
-    for e in list_plugins(g)
-    if e.dist == "ecamp" and e.name not in ELSEWHERE
-]
+    **dict.fromkeys(PUBLIC, "datasets/test_releases.py::test_contract"),
+    "mimic-cxr": "datasets/test_mimic_cxr.py::test_contract",
+    "packed": "datasets/test_packed.py::test_contract",
+    "hf-clip": "encoders/test_hf_clip.py::test_it_keeps_the_contract",
+    "consensus": "text/distill/test_consensus.py::test_contract",
+    "published": "text/distill/test_published.py::test_contract",
+    "llm": "text/distill/test_llm.py::test_contract",
+    "transformers": "text/distill/test_local.py::test_contract",
+}
 
 
-@pytest.mark.parametrize(("group", "name"), OURS)
-def test_every_plugin_has_an_example(group: str, name: str) -> None:
-    assert EXAMPLES[group].get(name), f"say in EXAMPLES how to make {group} {name}"
+def test_every_plugin_is_checked_here_or_elsewhere() -> None:
+    """Say in EXAMPLES how to make a new plugin, or in ELSEWHERE which test does."""
+    ours = [
+        entry.name for group in GROUPS for entry in list_plugins(group) if entry.dist == "ecamp"
+    ]
+    here = [name for examples in EXAMPLES.values() for name, texts in examples.items() if texts]
+    assert sorted(ours) == sorted([*here, *ELSEWHERE])
 
 
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_the_contract_is_run_elsewhere(name: str) -> None:
+    file, _, function = ELSEWHERE[name].partition("::")
+    tree = ast.parse((TESTS / file).read_text())
+    (test,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == function)
+    checked = [
+        ast.unparse(node)
+        for node in ast.walk(test)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "check_plugin"
+    ]
+    made = name in names_of_releases()
+    assert any(name in call or (made and "release.ref" in call) for call in checked)
+
+
+@cache
+def names_of_releases() -> frozenset[str]:
+    """Data sets of which test_releases.py makes a folder."""
+    with TemporaryDirectory() as folder:
+        return frozenset(
+            build(Path(folder) / str(k)).name.split("/")[0]
+            for k, build in enumerate(RELEASES.values())
+        )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "text"),
     [
@@ -80,8 +116,6 @@ def test_every_plugin_has_an_example(group: str, name: str) -> None:
 def test_contract(
     group: str, text: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if PluginRef.parse(text).name not in {e.name for e in list_plugins(group)}:
-        pytest.skip("registered in setup.py, not in this installation: install again")
     if text.endswith(".yaml"):
         monkeypatch.setenv("ECAMP_DATA", str(request.getfixturevalue("shared_data")))
     check_plugin(group, text)

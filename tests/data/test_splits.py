@@ -14,6 +14,7 @@ SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 GROUPS = st.dictionaries(st.text(max_size=6), st.integers(0, 3), max_size=80)
 
 
+@pytest.mark.slow
 @given(GROUPS, st.randoms(use_true_random=False))
 def test_each_stratum_has_its_share_whatever_the_order(groups: dict[str, int], random) -> None:
     splits = stratified_split(list(groups), list(groups.values()), SHARES, "salt")

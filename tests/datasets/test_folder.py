@@ -96,6 +96,7 @@ def test_everything_is_read(folder: Path) -> None:
     assert arrays.box_classes.tolist() == [1]
 
 
+@pytest.mark.slow
 def test_one_bad_row_of_many(folder: Path) -> None:
     lines = ["id,image,patient,split,a,b,mask,text"]
     lines += [f"{i},0.png,p{i},train,{i % 2},,m0.png,Clear." for i in range(40_000)]

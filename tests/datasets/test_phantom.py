@@ -147,7 +147,6 @@ def test_the_default_is_what_it_was_before_there_was_distilled_text() -> None:
 
 
 def test_the_oracle_tells_the_truth() -> None:
-    pytest.importorskip("ecamp.datasets.phantom.marked_text")
     sizes = {"pretrain": 60, "train": 0, "val": 0, "test": 0}
     data = PhantomDataset(PhantomDataset.Config(**sizes, distilled="oracle"))
     for record in data.records():

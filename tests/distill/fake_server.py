@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -29,7 +29,7 @@ class Turn:
         body: Sent as it stands instead of an answer.
         finish: Why the model stopped: `stop`, `length`.
         fault: `reset`, `half` (closed in mid body), `drip` (a byte each 50 ms), `hang` (no answer), or
-            `hold` (no answer before `release()`).
+            `hold` (nothing before `release()`).
     """
 
     delay: float = 0.0
@@ -58,7 +58,8 @@ class FakeServer:
         asked: Requests by report text.
         answered: Whole answers of status 200 that were written, by report text.
         bodies, heads, times: What was received, and when.
-        most: Most requests in flight at one time.
+        most, in_flight: Most requests in flight at one time, and now.
+        on_stall: Called when an answer hangs, or has begun to drip.
     """
 
     answer: Callable[[str], str] = no_statements
@@ -73,12 +74,14 @@ class FakeServer:
     times: list[float] = field(default_factory=list)
     most: int = 0
     keep: bool = True  # whether to keep bodies and heads
+    on_stall: Callable[[], None] | None = None
 
     def __enter__(self) -> FakeServer:
         self._loop = asyncio.new_event_loop()
         self._now, self._since, self._area = 0, time.perf_counter(), 0.0
         self._full = self._last = (0.0, 0.0)
-        self._held = asyncio.Event()
+        self._held: deque[asyncio.Future[None]] = deque()
+        self._holding = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -108,9 +111,19 @@ class FakeServer:
         """The endpoint, as a user writes it."""
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def release(self) -> None:
-        """Answer what is held, and hold no more."""
-        self._loop.call_soon_threadsafe(self._held.set)
+    @property
+    def in_flight(self) -> int:
+        """Requests that have come and are not answered."""
+        return self._now
+
+    def release(self, count: int | None = None) -> None:
+        """Answer the first `count` that are held; all, and hold no more, without a number."""
+        self._loop.call_soon_threadsafe(self._release, count)
+
+    def _release(self, count: int | None) -> None:
+        self._holding = self._holding and count is not None
+        for _ in range(len(self._held) if count is None else count):
+            self._held.popleft().set_result(None)
 
     def count(self, change: int) -> None:
         """Keep the number in flight, and its sum over time."""
@@ -172,16 +185,22 @@ class FakeServer:
     async def _act(self, connection: _Connection, report: str, turn: Turn) -> None:
         await asyncio.sleep(self.latency + turn.delay)
         transport, reply = connection.transport, self._reply(report, turn)
-        if turn.fault == "hold":
-            await self._held.wait()
+        if turn.fault == "hold" and self._holding:
+            self._held.append(self._loop.create_future())
+            await self._held[-1]
         if turn.fault in ("", "hold"):
             self._finish(connection, report, turn)
             return
         if turn.fault == "hang":
+            self._stall()
             await asyncio.sleep(3600)
         elif turn.fault == "drip":
-            for byte in reply:
+            for at, byte in enumerate(reply):
+                if transport.is_closing():
+                    break
                 transport.write(bytes([byte]))
+                if at == 3:
+                    self._stall()
                 await asyncio.sleep(0.05)
         elif turn.fault == "half":
             transport.write(reply[: len(reply) - 20])
@@ -190,6 +209,10 @@ class FakeServer:
             transport.abort()
         self.count(-1)
         transport.close()
+
+    def _stall(self) -> None:
+        if self.on_stall is not None:
+            self.on_stall()
 
 
 class _Connection(asyncio.Protocol):

@@ -8,9 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +16,14 @@ import pytest
 from ecamp.distill.llm import LLMDistiller
 from ecamp.distill.llm.cache import AnswerCache, Reply, cache_key
 from ecamp.errors import EcampError, UsageError
+from tests.distill.asking import GOOD, always, good, make, one, run, wait_until
 from tests.distill.fake_server import FakeServer, Turn, no_statements
-from tests.distill.test_llm import GOOD, always, good, make, one, run
 
 # Distils N reports to a file, a row each as soon as it is there; then prints its counts.
 CLIENT = """
 import json, sys
 from pathlib import Path
-from tests.distill.test_llm import make, one
+from tests.distill.asking import make, one
 url, cache, out, count = sys.argv[1:]
 distiller = make(Path(cache), url, concurrency=8)
 with open(out, "w") as file:
@@ -43,13 +41,6 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait_until(what: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it does not come to pass"
-        time.sleep(0.02)
-
-
 def rows(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
@@ -57,6 +48,7 @@ def rows(path: Path) -> list[str]:
 # --- kill -9 -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
     """20 answers are given, then the server holds the rest; the client is killed with 8 in flight."""
     count, given, in_flight = 60, 20, 8
@@ -76,7 +68,7 @@ def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
         server.release()
 
         again = start(server.url, cache, out, count)
-        printed, _ = again.communicate(timeout=60)
+        printed, _ = again.communicate()
         asked = [server.asked[one(number).text] for number in range(count)]
         # No answered report is asked again; those in flight are, since their answers were lost.
         assert asked == [1] * given + [2] * in_flight + [1] * (count - given - in_flight)
@@ -99,7 +91,7 @@ def test_killed_anywhere_nothing_is_lost(tmp_path: Path) -> None:
             os.kill(client.pid, signal.SIGKILL)
             client.wait()
         last = start(server.url, cache, out, count)
-        printed, _ = last.communicate(timeout=60)
+        printed, _ = last.communicate()
         # One report more than once only where a kill met it in flight: at most 8 a kill.
         again = {report: times for report, times in server.asked.items() if times > 1}
         assert len(server.asked) == count
@@ -112,12 +104,13 @@ def test_killed_anywhere_nothing_is_lost(tmp_path: Path) -> None:
 # --- two processes on one cache ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_cache(tmp_path: Path) -> None:
     """Both distil the same reports at the same time; each is asked once, by one of them."""
     count = 150
     with FakeServer(good, latency=0.03) as server:
         clients = [start(server.url, tmp_path / "cache", tmp_path / f"{i}", count) for i in (0, 1)]
-        printed = [json.loads(client.communicate(timeout=90)[0]) for client in clients]
+        printed = [json.loads(client.communicate()[0]) for client in clients]
         assert set(server.asked.values()) == {1}
         assert len(server.asked) == count
     expected = [f"{number} 1 " for number in range(count)]

@@ -13,6 +13,7 @@ import pytest
 from ecamp.api.distiller import Report, Section
 from ecamp.distill.local import Answer, LocalDistiller, LocalModel, load_model
 from ecamp.errors import DataError, MissingError, UsageError
+from ecamp.testing.contract import check_plugin
 
 TEXTS = ["Small effusion.", "No pneumothorax. Heart is enlarged.", "Clear lungs. " * 12, "Opacity."]
 
@@ -58,6 +59,10 @@ def make(path: Path, **options: Any) -> LocalDistiller:
     return LocalDistiller(LocalDistiller.Config(**values))
 
 
+def test_contract(folder: Path) -> None:
+    check_plugin("ecamp.distillers", f"transformers?path={folder}&max_new_tokens=8&device=cpu")
+
+
 def test_random_answers_are_dropped_and_counted(folder: Path) -> None:
     distiller = make(folder)
     rows = list(distiller.distill(REPORTS))
@@ -75,6 +80,7 @@ def test_random_answers_are_no_json(folder: Path) -> None:
     assert all(row.error.startswith(f"answer of {folder.name}: ") for row in rows)
 
 
+@pytest.mark.slow
 def test_answers_depend_on_the_report_alone(folder: Path) -> None:
     """Whatever the order and the neighbours, the same tokens; computed in the same shapes."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import time
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -42,29 +41,30 @@ def test_as_a_plain_loop(delays: list[int], workers: int, window: int) -> None:
 
 
 def test_all_workers_work_on_a_source_that_halts() -> None:
-    """Items come in bursts with pauses between, so that workers fall asleep and are woken again."""
-    busy = most = 0
+    """Each burst of eight ends when all eight workers are at work together; then they fall asleep.
+
+    A worker that is not woken again leaves the others waiting for good.
+    """
+    workers, bursts = 8, 12
+    together: list[asyncio.Barrier] = []
+    finished = threading.Semaphore(0)
 
     async def work(item: int) -> int:
-        nonlocal busy, most
-        busy += 1
-        most = max(most, busy)
-        await asyncio.sleep(0.02)
-        busy -= 1
+        if not together:
+            together.append(asyncio.Barrier(workers))
+        async with asyncio.timeout(300):
+            await together[0].wait()
+        finished.release()
         return item
 
-    peaks = []
-
     def source() -> Iterator[int]:
-        nonlocal most
-        for burst in range(12):
-            yield from range(burst * 8, burst * 8 + 8)
-            time.sleep(0.05 + random.random() / 100)
-            peaks.append(most)
-            most = 0
+        for burst in range(bursts):
+            for k in range(workers):
+                yield burst * workers + k
+            for _ in range(workers):
+                finished.acquire()
 
-    assert list(in_order(source(), session(work), 8, 100)) == list(range(96))
-    assert sum(peak == 8 for peak in peaks) >= 6, peaks
+    assert list(in_order(source(), session(work), workers, 100)) == list(range(workers * bursts))
 
 
 def test_an_error_is_raised_in_its_place() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from pathlib import Path
 
 import pytest
@@ -211,12 +210,11 @@ def _check_map(text: str, seen: Redacted) -> None:
     ["a", "1", " ", "A", "1.", "MRN ", "Dr. A", "May ", "a@", "1 Jan ", "x-", "ext ", "Patient: A, ", "9 y",
      "A. ", "1:", "www.", "12/", "\n", "attending "],
 )  # fmt: skip
+@pytest.mark.timeout(600)
 def test_time_grows_with_length_only(piece: str) -> None:
-    """A quadratic pattern takes minutes for this much of anything, so any bound tells them apart."""
-    text = piece * (200_000 // len(piece))
-    start = time.process_time()
-    redact(text)
-    assert time.process_time() - start < 20
+    """Ends in a second; a pattern whose time grows with the square takes hours for this much."""
+    text = piece * (1_000_000 // len(piece))
+    assert redact(text).text
 
 
 def test_hardly_anything_of_real_reports_is_hidden(shared_data: Path) -> None:

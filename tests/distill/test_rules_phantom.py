@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import pytest
+
 from ecamp.api.distiller import Report, Section, Statement
 from ecamp.datasets.phantom.heldout import held_out_report
 from ecamp.datasets.phantom.study import describe_study
@@ -38,6 +40,7 @@ def _counted(statements: Iterable[Statement]) -> Counter[tuple[str, str, int]]:
     return Counter((s.entity, s.polarity, s.end) for s in statements)
 
 
+@pytest.mark.slow
 def test_held_out_wording() -> None:
     score, reports = f1(held_out_report(11, index) for index in range(5000))
     print(f"held-out wording: F1 {score:.4f} over {reports} reports")

@@ -52,6 +52,7 @@ def test_the_text_to_insert() -> None:
     assert found.as_json(report)["statements"][1]["evidence"] == "pneumothorax"
 
 
+@pytest.mark.slow
 def test_what_decides_is_content(tmp_path: Path) -> None:
     base = rules().identity_fields()
     lexicon, cues = tmp_path / "own.yaml", tmp_path / "cues.yaml"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -138,19 +137,15 @@ MEGABYTE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", MEGABYTE)
+@pytest.mark.timeout(600)
 def test_a_megabyte_takes_linear_time(unit: str) -> None:
-    def seconds(length: int) -> float:
-        text = unit * (length // len(unit))
-        started = time.process_time()
-        found = one(text)
-        spent = time.process_time() - started
-        assert all(0 <= s.start < s.end <= len(text) for s in found.statements)
-        return spent
-
-    # 10 when linear, 100 when quadratic; the machine may be busy, so the best of a few tries counts.
-    growth = (seconds(1_000_000) / max(seconds(100_000), 0.02) for _ in range(4))
-    assert any(ratio < 40 for ratio in growth)
+    """Ends in a second or two; what grows with the square takes hours for this much."""
+    text = unit * (1_000_000 // len(unit))
+    found = one(text)
+    assert not found.error
+    assert all(0 <= s.start < s.end <= len(text) for s in found.statements)
 
 
 def test_memory_is_bounded() -> None:

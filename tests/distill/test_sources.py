@@ -148,6 +148,7 @@ def test_a_bad_row_does_not_lose_the_rest(tmp_path: Path) -> None:
     assert len(bad) == 5
 
 
+@pytest.mark.slow
 def test_long_files_are_streamed(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     row = "x" * 1000

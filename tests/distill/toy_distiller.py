@@ -5,6 +5,7 @@ A word of `WORDS` is found in each sentence of the sections; `no` before it deni
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -23,7 +24,6 @@ class Plugin(Distiller):
 
     class Config(PluginConfig):
         hedge: bool = Field(default=True, description="know `may`")
-        seconds: float = Field(default=0.0, description="wait before each report")
         fails: str | int = Field(default="", description="id of a report without answer")
         breaks: str = Field(default="", description="`order`, `lost` or `id`: leave the protocol")
         ahead: int = Field(default=1, description="reports read before the first is answered")
@@ -43,7 +43,8 @@ class Plugin(Distiller):
             yield from map(self._one, held)
 
     def _one(self, report: Report) -> Distilled:
-        time.sleep(self.config.seconds)
+        if report.id == os.environ.get("TOY_HALTS_AT"):
+            time.sleep(3600)
         self.done += 1
         if report.id == str(self.config.fails):
             return Distilled(report.id, error="no answer")

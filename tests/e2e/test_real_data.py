@@ -32,6 +32,7 @@ def _bench(
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_covid_films_three_tasks(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: Path,
@@ -48,6 +49,7 @@ def test_covid_films_three_tasks(
     assert rows["seg"]["value"] > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_paediatric_films_three_classes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, shared_data: Path,

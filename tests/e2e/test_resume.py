@@ -2,41 +2,76 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
-SMALL = "phantom?pretrain=64&train=48&val=32&test=48"
+from ecamp.cli import run
+
+SMALL = "phantom?pretrain=16&train=24&val=16&test=24"
 ENCODER = "vit-micro?width=32&depth=2&heads=2&image_size=32&patch_size=8"
-COMMAND = [
-    sys.executable, "-m", "ecamp", "bench", "--datasets", SMALL, "--encoders", ENCODER,
-    "--pretrain-data", SMALL, "--pretrain-steps", "30", "--fractions", "0.5,1", "--seeds", "0,1",
-    "--pretext", "none,ecamp", "--bootstrap", "100",
-]  # fmt: skip
+COMMON = ["bench", "--datasets", SMALL, "--encoders", ENCODER, "--pretrain-data", SMALL, "--bootstrap",
+          "100"]  # fmt: skip
+BENCH = [*COMMON, "--pretrain-steps", "10", "--fractions", "1", "--seeds", "0,1",
+         "--pretext", "none,ecamp"]  # fmt: skip
 # Few steps: what is tested is where a run breaks off, not what it learns.
 RECIPE = """
-task_options: {seg: {steps: 12}, det: {steps: 12}}
-pretrain: {batch_size: 16, checkpoint_seconds: 0.2}
+task_options: {seg: {steps: 4}, det: {steps: 4}}
+pretrain: {batch_size: 8, checkpoint_seconds: 0.05}
 """
+
+# Benches that are killed are forked from a process that has imported everything.
+FORK = multiprocessing.get_context("forkserver")
+FORK.set_forkserver_preload(
+    ["ecamp.bench.runner", "ecamp.cli.bench", "ecamp.tasks.classification", "ecamp.tasks.segmentation",
+     "ecamp.tasks.detection", "ecamp.pretext.ecamp", "ecamp.encoders.timm", "ecamp.datasets.phantom"]
+)  # fmt: skip
+
+
+def _arguments(folder: Path) -> list[str]:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    return [
+        *BENCH,
+        "-c",
+        str(recipe),
+        "--run",
+        str(folder / "run"),
+        "--cache",
+        str(folder / "cache"),
+    ]
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE)
+    """The command as a user starts it."""
     return subprocess.Popen(
-        [*COMMAND, "-c", str(recipe), "--run", str(folder / "run"), "--cache", str(folder / "cache")],
+        [sys.executable, "-m", "ecamp", *_arguments(folder)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,  # so that a signal reaches the workers too
         # A shell starts background jobs with SIGINT ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+def _bench(arguments: list[str], log: Path) -> None:
+    os.setsid()  # so that a signal reaches the workers too
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(run(arguments))
+
+
+def _fork(folder: Path) -> BaseProcess:
+    process = FORK.Process(target=_bench, args=(_arguments(folder), folder / "log"))
+    process.start()
+    return process
 
 
 def _results(folder: Path) -> dict[str, bytes]:
@@ -46,99 +81,121 @@ def _results(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(run)): f.read_bytes() for f in files}
 
 
+def _files(folder: Path) -> int:
+    """Files written so far: how far a bench is, by count and not by the clock."""
+    return sum(len(files) for name in ("run", "cache") for _, _, files in os.walk(folder / name))
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], float]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], int]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    began = time.monotonic()
     process = _start(folder)
     _, err = process.communicate()
     assert process.returncode == 0, err
-    return _results(folder), time.monotonic() - began
+    return _results(folder), _files(folder)
 
 
 @pytest.mark.slow
 def test_two_runs_give_the_same_bytes(
-    undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+    undisturbed: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
-    process = _start(tmp_path)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
+    process = _fork(tmp_path)
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
+    assert len(undisturbed[0]) > 17
     assert _results(tmp_path) == undisturbed[0]
 
 
 @pytest.mark.slow
 def test_killed_ten_times_and_resumed_gives_the_same_bytes(
-    undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+    undisturbed: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
-    wanted, seconds = undisturbed
+    wanted, total = undisturbed
     moments = random.Random(20240511)
-    folder = Path(tempfile.mkdtemp(dir=tmp_path))
-    killed = 0
-    while killed < 10:
-        process = _start(folder)
-        try:
-            _, err = process.communicate(timeout=moments.uniform(0.3, 0.95) * seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            killed += 1
+    kills, attempt = 0, 0
+    folder = tmp_path / "0"
+    folder.mkdir()
+    while kills < 10:
+        process = _fork(folder)
+        goal = total * (kills + moments.random()) / 10
+        while process.is_alive() and _files(folder) < goal:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.2))  # not only when a file is just written
+        if process.is_alive():
+            os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
+            kills += process.exitcode == -signal.SIGKILL
             continue
-        # It got to its end between two kills: that must be right too, and it starts from nothing.
-        assert process.returncode == 0, err
+        # It got to its end before the kill: that must be right too, and it starts from nothing.
+        process.join()
+        assert process.exitcode == 0, (folder / "log").read_text()
         assert _results(folder) == wanted
-        folder = Path(tempfile.mkdtemp(dir=tmp_path))
-        seconds *= 0.8  # the machine may have been busier when that was measured
-    process = _start(folder)
-    _, err = process.communicate()
-    assert process.returncode == 0, err
+        attempt += 1
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+    process = _fork(folder)
+    process.join()
+    assert process.exitcode == 0, (folder / "log").read_text()
     assert _results(folder) == wanted
 
 
 @pytest.mark.slow
 def test_interrupt_exits_130_and_resumes(
-    undisturbed: tuple[dict[str, bytes], float], tmp_path: Path
+    undisturbed: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
     wanted, _ = undisturbed
-    process = _start(tmp_path)
-    # In the middle by count, not by the clock: the machine may be faster now than it was before.
-    while process.poll() is None and len(_results(tmp_path)) < len(wanted) // 2:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        process = _start(folder)
+        # In the middle by count, not by the clock: the machine may be faster now than it was before.
+        while process.poll() is None and len(_results(folder)) < len(wanted) // 2:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+        if process.returncode:  # else it had come to its end before the signal
+            break
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    process = _start(tmp_path)
-    process.communicate()
-    assert _results(tmp_path) == wanted
+    again = _fork(folder)
+    again.join()
+    assert _results(folder) == wanted
 
 
-def test_damaged_files_are_made_again(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_damaged_files_are_made_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [
-        sys.executable, "-m", "ecamp", "bench", "--datasets", SMALL, "--encoders", ENCODER,
-        "--pretrain-data", SMALL, "--pretrain-steps", "2", "--fractions", "1", "--seeds", "0",
-        "--pretext", "none,mae", "--tasks", "cls", "--bootstrap", "100",
-        "--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"),
+        *COMMON, "--pretrain-steps", "2", "--fractions", "1", "--seeds", "0", "--pretext", "none,mae",
+        "--tasks", "cls", "--run", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"),
     ]  # fmt: skip
-    assert subprocess.run(command, capture_output=True).returncode == 0
+
+    def bench() -> tuple[int, str]:
+        try:
+            code = run(command)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, capfd.readouterr().err
+
+    assert bench()[0] == 0
     before = _results(tmp_path)
     cells = sorted((tmp_path / "run" / "cells").iterdir())
     (cells[0] / "result.json").write_text("{")
     (cells[1] / "predictions.npz").write_bytes(b"PK not a zip")
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "2 cells done" in again.stderr
-    assert f"{cells[0]}: damaged" in again.stderr
-    assert f"{cells[1]}: damaged" in again.stderr
+    code, err = bench()
+    assert code == 0, err
+    assert "2 cells done" in err
+    assert f"{cells[0]}: damaged" in err
+    assert f"{cells[1]}: damaged" in err
     assert _results(tmp_path) == before
     # Pre-trained weights in the cache: set aside, named, and trained again by the next run.
     weights = next((tmp_path / "cache" / "pretrain").glob("*/weights.safetensors"))
     weights.write_bytes(b"no weights")
     for cell in cells:
         (cell / "result.json").unlink()
-    broken = subprocess.run(command, capture_output=True, text=True)
-    assert broken.returncode == 3
-    assert "weights.safetensors" in broken.stderr
-    assert "Traceback" not in broken.stderr
-    mended = subprocess.run(command, capture_output=True, text=True)
-    assert mended.returncode == 0, mended.stderr
+    code, err = bench()
+    assert code == 3
+    assert "weights.safetensors" in err
+    assert "Traceback" not in err
+    code, err = bench()
+    assert code == 0, err
     assert _results(tmp_path) == before

@@ -9,10 +9,9 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from ecamp.api.plugin_ref import PluginRef
 from ecamp.encoders.hf_clip import CLIPFolder
 from ecamp.errors import DataError, MissingError
-from ecamp.testing.contract import check_encoder
+from ecamp.testing.contract import check_plugin
 from ecamp.testing.recipes import check_frozen
 
 WORDS = ["effusion", "mass", "nodule", "there", "is", "no", "evidence", "of", "or", ".", ","]
@@ -48,7 +47,7 @@ def _write(folder: Path, seed: int = 0) -> CLIPModel:
 
 
 @pytest.fixture
-def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: None) -> CLIPModel:
+def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CLIPModel:
     monkeypatch.setenv("ECAMP_MODELS", str(tmp_path))
     return _write(tmp_path / "tiny")
 
@@ -58,7 +57,7 @@ def _plugin(name: str = "tiny") -> CLIPFolder:
 
 
 def test_it_keeps_the_contract(clip: CLIPModel) -> None:
-    check_encoder(PluginRef.parse("hf-clip/tiny"))
+    check_plugin("ecamp.encoders", "hf-clip/tiny")
 
 
 def test_both_sides_are_clips_own(clip: CLIPModel) -> None:

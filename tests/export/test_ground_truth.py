@@ -70,6 +70,7 @@ def test_boxes_alone(tmp_path: Path) -> None:
     assert done.masks == 0 < done.boxes == len(COCO(tmp_path / "new/out" / BOXES).anns)
 
 
+@pytest.mark.slow
 def test_classes_have_folders(tmp_path: Path) -> None:
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.plugin.host import make_plugin

@@ -26,6 +26,7 @@ def _failed(folder: Path, name: str) -> list[Check]:
     return [check for check in file_checks(folder, name) if not check.passed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_our_arithmetic_gives_the_recorded_vectors(golden: Path, name: str):
     every = list(file_checks(golden, name))

@@ -390,8 +390,8 @@ def test_a_forked_or_daemonic_reader_decodes_too(lossless_jpeg: Path) -> None:
         answers = context.Queue()
         child = context.Process(target=read, args=(answers,), daemon=daemon)
         child.start()
-        assert answers.get(timeout=60) == int(expected.sum())
-        child.join(30)
+        assert answers.get() == int(expected.sum())
+        child.join()
         assert child.exitcode == 0, "it has ended, and waits for no decoder"
 
 
@@ -466,6 +466,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read_dicom(path)
 
 
+@pytest.mark.slow
 def test_damaged_files_give_an_image_or_a_clear_error(
     lossless_jpeg: Path, shared_data: Path, tmp_path: Path
 ) -> None:

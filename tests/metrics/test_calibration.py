@@ -69,6 +69,7 @@ def test_multiclass(seed: int, n: int, k: int) -> None:
         assert got("accuracy") == pytest.approx(accuracy_score(truth, guess))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 30))
 def test_multilabel(seed: int, n: int) -> None:

@@ -13,6 +13,7 @@ from ecamp.metrics.ranking import CHUNK, auprc_replicates, auroc_replicates, del
 from ecamp.metrics.stats import Metric, resample_counts
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(4, 60), st.integers(1, 6) | st.just(10**6))
 def test_replicates_equal_scikit_learn_on_every_resample(seed: int, n: int, levels: int) -> None:

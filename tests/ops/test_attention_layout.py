@@ -170,6 +170,7 @@ def test_autocast_casts_as_torch_does() -> None:
     assert torch.equal(out, op.attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), layout))
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), max_size=3),

@@ -52,6 +52,7 @@ def test_lanes_share_no_inline_function() -> None:
         assert not weak, f"{path}: {weak}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("source", sorted(ROOT.glob("csrc/**/*.cu")), ids=lambda p: p.parent.name)
 def test_cuda_code_compiles_without_spills(source: Path, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_a_row_is_decided_by_its_sample_and_position() -> None:
         assert not torch.equal(dropout_rows(x, 0.5, seed, step, samples, positions), out)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 6), st.integers(0, 9), st.floats(0, 0.99), st.integers(0, 2**63 - 1))
 def test_opcheck(rows: int, width: int, p: float, seed: int) -> None:

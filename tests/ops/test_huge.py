@@ -19,12 +19,14 @@ roomy = pytest.mark.skipif(GIGABYTES < 6, reason=f"needs 6 GiB of free memory, {
 pytestmark = [native, roomy, pytest.mark.slow]
 
 
+@pytest.mark.slow
 def test_select_rows_names_entries_beyond_32_bits() -> None:
     mask = torch.zeros(2**12, BEYOND // 2**12, dtype=torch.bool)
     mask[0, 3] = mask[-1, -1] = True
     assert select_rows(mask, 2).tolist() == [3, BEYOND - 1]
 
 
+@pytest.mark.slow
 def test_gather_rows_reads_beyond_32_bits() -> None:
     x = torch.zeros(BEYOND // 64, 64, dtype=torch.uint8)
     x[-1] = 7

@@ -47,6 +47,7 @@ def pool_of(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     pools(), st.data(), st.integers(0, 2**32 - 1), st.integers(0, 2**63 - 1),

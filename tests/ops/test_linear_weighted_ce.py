@@ -263,6 +263,7 @@ def test_compiles_whole_and_once_for_any_number_of_rows(autocast: bool) -> None:
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 def test_switched_off_gives_the_same_loss() -> None:
     script = (
         "import torch\nfrom ecamp.ops.linear_weighted_ce import linear_weighted_ce\n"

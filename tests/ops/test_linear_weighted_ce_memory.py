@@ -26,6 +26,7 @@ def peak_bytes(call) -> int:
     return max(itertools.accumulate(sizes)) - sum(sizes)
 
 
+@pytest.mark.slow
 @native  # the reference of ce_rows_ holds float32 copies of a chunk
 @pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

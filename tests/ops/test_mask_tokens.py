@@ -148,6 +148,7 @@ def reference(ids, lengths, samples, step, seed, t: op.MaskTables, starts=None, 
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(cases())
 def test_reference_and_kernel_equal_the_oracle(case) -> None:
@@ -294,6 +295,7 @@ def test_every_lane_gives_the_same_bits(reports: tuple, wanted: int) -> None:
         same(op.mask_tokens(ids, lengths, samples, 3, 7, tables), want)
 
 
+@pytest.mark.slow
 @native
 def test_switched_off_gives_the_same_bytes() -> None:
     script = (
@@ -312,6 +314,7 @@ def test_switched_off_gives_the_same_bytes() -> None:
     assert out[0] == out[1] != ""
 
 
+@pytest.mark.slow
 def test_without_the_library_there_is_one_warning(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "ecamp", tmp_path / "ecamp", ignore=shutil.ignore_patterns("*.so"))
     script = (

@@ -130,6 +130,7 @@ def test_gradcheck_and_no_second_derivative() -> None:
         d.sum().backward()
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(batch=st.integers(0, 3), channels=st.integers(1, 3), rows=st.integers(1, 3),
        columns=st.integers(1, 3), patch=st.integers(2, 3), normalise=st.booleans(),

@@ -28,7 +28,8 @@ def runtime(name: str) -> str:
     return out.stdout.strip()
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.skipif(os.environ.get("ECAMP_DISABLE_EXT") == "1", reason="kernels are switched off")
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizers are preloaded as on Linux")
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")

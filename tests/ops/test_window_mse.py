@@ -95,6 +95,7 @@ def test_gradcheck_and_no_second_derivative() -> None:
         d.sum().backward()
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(batch=st.integers(1, 3), channels=st.integers(1, 3), window=st.integers(1, 5),
        more=st.integers(0, 4), dtype=st.sampled_from(FLOATS))  # fmt: skip

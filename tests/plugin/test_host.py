@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from ecamp.api.plugin_ref import PluginRef
+from ecamp.cli import run
 from ecamp.errors import MissingError, UsageError
 from ecamp.plugin.host import list_plugins, load_plugin
 
@@ -46,6 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
+@pytest.mark.slow
 def test_a_third_party_package_is_benchmarked_without_touching_the_core(
     installed: Path, tmp_path: Path
 ) -> None:
@@ -65,42 +69,67 @@ def test_a_third_party_package_is_benchmarked_without_touching_the_core(
     assert {r["encoder"] for r in rows} == {"tiny-conv"}
 
 
-def test_a_package_that_fails_on_import_is_named_and_hurts_nobody(tmp_path: Path) -> None:
+class Said(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ecamp_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Said]:
+    """Runs a command in this process, which finds the packages in `tmp_path`."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def command(*args: str) -> Said:
+        code = run(list(args))
+        return Said(code, *capsys.readouterr())
+
+    return command
+
+
+PLAN = ("bench", "--tasks", "cls", "--pretext", "none", "--dry-run", "--no-estimate")
+
+
+def test_a_package_that_fails_on_import_is_named_and_hurts_nobody(
+    tmp_path: Path, ecamp_here: Callable[..., Said]
+) -> None:
     _fake_package(
         tmp_path, "broken-pack", "ecamp.encoders", "broken", "import no_such_module_here\n"
     )
-    assert "broken-pack" in _ecamp(tmp_path, "plugins", "list").stdout
-    used = _ecamp(tmp_path, "bench", "--encoders", "broken", "--dry-run")
-    assert used.returncode == 4
-    assert "broken-pack 1.0" in used.stderr
-    assert "no_such_module_here" in used.stderr
-    assert "Traceback" not in used.stderr
-    assert (
-        _ecamp(tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--dry-run").returncode
-        == 0
-    )
+    assert "broken-pack" in ecamp_here("plugins", "list").out
+    used = ecamp_here("bench", "--encoders", "broken", "--dry-run")
+    assert used.code == 4
+    assert "broken-pack 1.0" in used.err
+    assert "no_such_module_here" in used.err
+    assert "Traceback" not in used.err
+    assert ecamp_here(*PLAN).code == 0
 
 
-def test_two_plugins_of_one_name_are_refused_and_can_be_picked(tmp_path: Path) -> None:
+def test_two_plugins_of_one_name_are_refused_and_can_be_picked(
+    tmp_path: Path, ecamp_here: Callable[..., Said]
+) -> None:
     body = "from ecamp.encoders.timm import MicroViT as Plugin\n"
     # Names around it in the alphabet: duplicates that are not neighbours are found too.
     _fake_package(tmp_path, "a-pack", "ecamp.encoders", "vit-micro", body)
     _fake_package(tmp_path, "between", "ecamp.encoders", "vit-large", body)
-    used = _ecamp(tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--dry-run")
-    assert used.returncode == 2
-    assert "a-pack and ecamp" in used.stderr
-    picked = _ecamp(
-        tmp_path, "bench", "--tasks", "cls", "--pretext", "none", "--encoders", "ecamp:vit-micro",
-        "--dry-run",
-    )  # fmt: skip
-    assert picked.returncode == 0, picked.stderr
+    used = ecamp_here(*PLAN)
+    assert used.code == 2
+    assert "a-pack and ecamp" in used.err
+    picked = ecamp_here(*PLAN, "--encoders", "ecamp:vit-micro")
+    assert picked.code == 0, picked.err
 
 
-def test_a_class_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_class_of_another_kind_is_refused(
+    tmp_path: Path, ecamp_here: Callable[..., Said]
+) -> None:
     _fake_package(tmp_path, "odd", "ecamp.encoders", "odd", "class Plugin:\n    pass\n")
-    used = _ecamp(tmp_path, "bench", "--encoders", "odd", "--dry-run")
-    assert used.returncode == 2
-    assert "is no EncoderPlugin" in used.stderr
+    used = ecamp_here("bench", "--encoders", "odd", "--dry-run")
+    assert used.code == 2
+    assert "is no EncoderPlugin" in used.err
 
 
 def test_listing_reads_the_environment_afresh(

@@ -105,6 +105,7 @@ def test_bf16_stays_near_float() -> None:
     assert (rough.float() - exact).abs().max() < 0.1
 
 
+@pytest.mark.slow
 def test_the_text_branch_compiles_whole_and_once_for_all_lengths() -> None:
     """One graph from rows to loss; batches of other lengths and other numbers of rows reuse it."""
     frames = CompileCounterWithBackend("aot_eager")

@@ -244,6 +244,7 @@ def _planted(count: int) -> tuple[torch.Tensor, tuple[str, ...], torch.Tensor]:
     return torch.from_numpy(images), reports, torch.from_numpy(corners)
 
 
+@pytest.mark.slow
 def test_after_short_training_the_window_lands_on_the_lesion_that_the_report_names():
     images, reports, corner = _planted(512)
     objective = _objective(

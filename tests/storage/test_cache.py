@@ -95,13 +95,14 @@ def test_another_process_that_uses_an_entry_keeps_it(tmp_path: Path) -> None:
 
 
 def test_who_waited_for_a_lock_that_was_collected_still_excludes_others(tmp_path: Path) -> None:
-    lock, inside, order = tmp_path / "a.lock", threading.Event(), []
+    lock, order = tmp_path / "a.lock", []
+    inside, leave = threading.Event(), threading.Event()
 
     def wait() -> None:
         with locked(lock):
             order.append("waited")
             inside.set()
-            time.sleep(0.2)
+            leave.wait()
             order.append("left")
 
     thread = threading.Thread(target=wait)
@@ -109,9 +110,10 @@ def test_who_waited_for_a_lock_that_was_collected_still_excludes_others(tmp_path
         thread.start()
         time.sleep(0.2)  # the thread has opened the file and waits
         lock.unlink()  # as garbage collection does
-    assert inside.wait(5)
+    inside.wait()
     with locked(lock, wait=False) as mine:
         assert not mine
+    leave.set()
     with locked(lock):
         order.append("next")
     thread.join()
@@ -224,6 +226,7 @@ def test_an_unfinished_pretraining_is_no_damage_a_torn_checkpoint_is(tmp_path: P
     assert verify(item) == "checkpoint.pt cannot be read"
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_arrays(tmp_path: Path) -> None:
     data = make_plugin(
         "ecamp.datasets", PluginRef.parse("phantom?pretrain=4&train=70&val=4&test=4")

@@ -13,7 +13,7 @@ from tests.tasks.planted import Planted
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: None) -> str:
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of the toy dual encoder, installed."""
     site = tmp_path / "site"
     (site / "toy_dual-1.0.dist-info").mkdir(parents=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ecamp.api.encoder import Encoder
 from ecamp.published.downstream.yolo import published_anchors
@@ -14,9 +18,8 @@ from ecamp.tasks.detection.head import BoxHead
 from ecamp.tasks.detection.yolo_head import YOLOv3, _as_rows
 from ecamp.tasks.neck import Neck, Standardise, nearest_level
 from ecamp.tasks.segmentation.heads import HEADS
-from ecamp.tasks.segmentation.training import SegmentationPredictor
 from ecamp.testing.recipes import check_schedule
-from ecamp.train import heads
+from ecamp.train.heads import HeadRecipe, Model, train_head
 from tests.tasks.planted import Planted, Problem, build, features
 
 RESNET = "timm/resnet18"
@@ -43,6 +46,7 @@ def test_a_pyramid_goes_from_fine_to_coarse_and_starts_at_a_quarter(name: str) -
         assert found.tokens.shape[1] == rows[-1] ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("head", HEADS)
 def test_mask_heads_fit_every_pyramid(name: str, head: str) -> None:
@@ -60,6 +64,7 @@ def test_mask_heads_fit_every_pyramid(name: str, head: str) -> None:
     torch.testing.assert_close(alone, model(found)[1:2], atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("head", [DenseHead, YOLOv3])
 def test_box_heads_fit_every_pyramid(name: str, head: type[BoxHead]) -> None:
@@ -101,6 +106,7 @@ DENSE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "protocol", "options", "least"), DENSE)
 def test_a_planted_square_is_found_the_same_way_twice(
     task: str, protocol: str, options: dict, least: float
@@ -123,6 +129,7 @@ def test_the_published_detector_learns() -> None:
     assert problem.score(found) > 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["seg", "det"])
 @pytest.mark.parametrize(
     "name", ["timm/resnet18?image_size=64", "timm/convnext_atto?image_size=64"]
@@ -163,50 +170,65 @@ def test_frozen_heads_train_on_the_cache_and_never_read_an_image() -> None:
 # --- recipe of training ---------------------------------------------------------------------------
 
 
-def test_rates_fall_from_head_to_first_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, float]] = []
-    real = heads._optimizer
+@pytest.fixture
+def steps() -> Iterator[list[dict[int, float]]]:
+    """At each optimiser step: the rate of each parameter, by its identity."""
+    seen: list[dict[int, float]] = []
 
-    def spy(model, recipe, lr):
-        optimizer = real(model, recipe, lr)
-        rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-        seen.append({name: rate[id(p)] for name, p in model.named_parameters()})
-        return optimizer
+    def note(optimizer: Optimizer, args: object, kwargs: object) -> None:
+        groups = optimizer.param_groups
+        seen.append({id(p): group["lr"] for group in groups for p in group["params"]})
 
-    monkeypatch.setattr(heads, "_optimizer", spy)
+    hook = register_optimizer_step_pre_hook(note)
+    yield seen
+    hook.remove()
+
+
+def test_rates_fall_from_head_to_first_layer(steps: list[dict[int, float]]) -> None:
     for name, first, last in (
         ("vit-micro?width=32&depth=2&heads=2&image_size=32", "vit.patch_embed.proj.weight",
          "vit.blocks.1.attn.qkv.weight"),
         ("timm/resnet18?image_size=32", "body.conv1.weight", "body.layer4.0.conv1.weight"),
     ):  # fmt: skip
-        Problem("seg", name, train=8).fit("finetune", steps=1, lr=1.0, encoder_lr_scale=0.1)
-        rates = seen[-1]
+        fitted, _ = Problem("seg", name, train=8).fit(
+            "finetune", steps=1, lr=1.0, encoder_lr_scale=0.1
+        )
+        rates = {name: steps[-1][id(p)] for name, p in fitted.model.named_parameters()}
+        top = rates["head.out.weight"]
         layers = {"vit": 3, "tim": 5}[name[:3]]
-        assert rates["head.out.weight"] == 1.0
-        assert rates[f"encoder.{last}"] == pytest.approx(0.1 * 0.75)
-        assert rates[f"encoder.{first}"] == pytest.approx(0.1 * 0.75**layers)
+        assert top > 0
+        assert rates[f"encoder.{last}"] == pytest.approx(0.1 * 0.75 * top)
+        assert rates[f"encoder.{first}"] == pytest.approx(0.1 * 0.75**layers * top)
 
 
-def test_training_stops_after_looks_without_a_new_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem, rates = Problem("seg", train=16), []
-    real = heads.set_lr
-    monkeypatch.setattr(heads, "set_lr", lambda o, lr: (rates.append(lr), real(o, lr)))
-    scores = iter([0.1, 0.5, 0.4, 0.3, 0.2])
-    monkeypatch.setattr(SegmentationPredictor, "tune_thresholds", lambda self, val: next(scores))
-    first, _ = problem.fit("frozen", steps=50, checks=10, patience=2)
-    assert len(rates) == 20
-    assert first.selected["step"] == 10
+def test_training_stops_after_looks_without_a_new_best(steps: list[dict[int, float]]) -> None:
+    """Looked at after 5, 10, 15 and 20 of 50 steps; the third best of all never comes."""
+    model = Model(torch.nn.Linear(2, 1), None)
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.9])
+    kept: list[torch.Tensor] = []
+
+    def validate() -> float:
+        kept.append(model.head.weight.detach().clone())
+        return next(scores)
+
+    fit = train_head(
+        model, lambda index, step: model(torch.ones(len(index), 2)).pow(2).mean(), validate,
+        count=8, recipe=HeadRecipe(steps=50, checks=10, patience=2), lr=0.1, seed=0,
+    )  # fmt: skip
+    assert len(steps) == 20
+    assert (fit.best_step, fit.best_score) == (10, 0.5)
+    assert torch.equal(model.head.weight, kept[1])
+    assert not torch.equal(model.head.weight, kept[3])
 
 
-def test_the_rate_of_heads_ends_where_training_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates: list[float] = []
-    real = heads.set_lr
-    monkeypatch.setattr(heads, "set_lr", lambda o, lr: (rates.append(lr), real(o, lr)))
+def test_the_rate_of_heads_ends_where_training_ends(steps: list[dict[int, float]]) -> None:
     Problem("det", train=16).fit("frozen", steps=25)
-    assert len(rates) == 25
-    check_schedule(rates)
+    assert len(steps) == 25
+    assert all(len(set(rates.values())) == 1 for rates in steps)
+    check_schedule([next(iter(rates.values())) for rates in steps])
 
 
+@pytest.mark.slow
 def test_a_single_training_image_is_enough_to_run() -> None:
     for name in ("timm/resnet18?image_size=32", "vit-micro?image_size=32&width=32&depth=1&heads=2"):
         _, found = Problem("seg", name, train=1).fit("finetune", steps=2)
@@ -264,6 +286,7 @@ def test_the_neck_works_on_an_eighth() -> None:
     assert _neck_grid(build("vit-micro?image_size=64"), 64) == (8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "same"),
     [("seg", {"head": "conv", "loss": "published"}), ("det", {"head": "yolov3"})],

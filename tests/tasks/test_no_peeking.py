@@ -77,6 +77,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["cls", "seg", "det"])
 def test_test_truth_is_made_after_predicting_and_is_not_within_reach(
     task: str, small_bench: list[str], tmp_path: Path, watched: list[tuple[str, Any]]

@@ -47,6 +47,7 @@ def problem(request: pytest.FixtureRequest) -> Problem:
     return Problem("cls", kind=request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", LEARNS)
 def test_a_planted_square_is_found_the_same_way_twice(problem: Problem, protocol: str) -> None:
     first, scores = problem.fit(protocol, **QUICK[protocol])
@@ -59,6 +60,7 @@ def test_a_planted_square_is_found_the_same_way_twice(problem: Problem, protocol
     assert np.array_equal(scores["thresholds"], same["thresholds"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", LEARNS)
 def test_batch_sizes_of_prediction_do_not_matter(
     problem: Problem, protocol: str, monkeypatch: pytest.MonkeyPatch
@@ -72,6 +74,7 @@ def test_batch_sizes_of_prediction_do_not_matter(
     np.testing.assert_allclose(parts["scores"], whole["scores"], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_fine_tuning_changes_the_encoder_and_learns_what_a_probe_cannot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -212,6 +215,7 @@ def test_unknown_labels_do_not_vote() -> None:
 # --- recipes --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "protocol", "options"),
     [

@@ -64,8 +64,7 @@ def test_zero_shot_and_retrieval_find_what_is_planted(
 
 
 def test_without_a_text_side_these_protocols_are_left_out_and_named(
-    registered: None, planted_set: Callable[..., Path], tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    planted_set: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     code, found = _bench(
         tmp_path, "--datasets", str(planted_set()), "--encoders",

@@ -33,6 +33,7 @@ def test_words_and_roles_are_those_of_the_text() -> None:
     assert explain("clear", TOKENIZER, POLICY).chance("other") == 0.75
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.one_of(st.text(max_size=60), st.sampled_from([TEXT, "no mass of left effusion \u4e00 no"])),

@@ -152,6 +152,7 @@ def real_reports(shared_data: Path) -> list[str]:
         return [f"{row['findings']} {row['impression']}" for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_reports_with_the_published_vocabulary(
     shared_data: Path, real_reports: list[str]

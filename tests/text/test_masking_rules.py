@@ -186,6 +186,7 @@ def test_the_vocabulary_breaks_words() -> None:
         assert len(TRAINED.encode(word, add_special_tokens=False).ids) > 1
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(GRAMMAR, min_size=1, max_size=4),
@@ -294,6 +295,7 @@ def vocabulary(
     return tokenizer, compile_policy(MaskingPolicy(), tokenizer)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_every_rule_holds_in_real_reports(
     vocabulary: tuple[Tokenizer, MaskTables], real: list[str]
@@ -308,6 +310,7 @@ def test_every_rule_holds_in_real_reports(
             assert [word for word, _ in words] == words_of(real[row], pattern)
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_frequencies_in_real_reports(
     vocabulary: tuple[Tokenizer, MaskTables], real: list[str]

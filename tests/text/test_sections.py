@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,10 +46,10 @@ def test_headings_in_one_line_have_spans_of_their_words():
     ]  # fmt: skip
 
 
+@pytest.mark.timeout(600)
 def test_colons_do_not_make_it_slow():
-    start = time.perf_counter()
-    assert section_spans("A:" * 200_000 + "FINDINGS: x")[-1][0] == "findings"
-    assert time.perf_counter() - start < 5
+    """Ends in a second; a pattern whose time grows with the square takes most of an hour."""
+    assert section_spans("A:" * 1_000_000 + "FINDINGS: x")[-1][0] == "findings"
 
 
 WORDS = st.sampled_from(

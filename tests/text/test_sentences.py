@@ -161,6 +161,7 @@ def test_a_sentence_is_one_sentence(text: str) -> None:
         assert split_sentences(text[start:stop]) == [(0, stop - start)]
 
 
+@pytest.mark.slow
 def test_long_texts_stay_linear_in_matches() -> None:
     # Would take minutes if a rule looked back to the start of the text each time.
     for unit in (" a\n", " a:", " 1)", "\n", " " * 8, "A ", "e.g. ", ". ", ".", ")", '."'):

@@ -30,6 +30,7 @@ print(hashlib.sha256(train_tokenizer(reports, 600).to_str().encode()).hexdigest(
 """
 
 
+@pytest.mark.slow
 def test_a_tokenizer_has_the_same_bytes_in_every_process():
     # Python's and Rust's hash seeds differ from process to process; three suffice to see it.
     digests = {

@@ -93,6 +93,7 @@ print(halved, total)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the address space")
 def test_a_real_limit_of_the_system() -> None:
     done = subprocess.run(

@@ -58,6 +58,7 @@ def _stop_after(step: int) -> Callable[[int, dict[str, float]], None]:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4])
 def test_resumed_weights_are_the_same_bytes(source: PairDataset, tmp_path: Path, stop: int):
     whole = pretrain(_objective(source), source, RECIPE, tmp_path / "whole", "key")
@@ -71,6 +72,7 @@ def test_resumed_weights_are_the_same_bytes(source: PairDataset, tmp_path: Path,
     assert json.loads((tmp_path / "parts/time.json").read_text())["from_step"] == stop
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_training_starts_again(
     source: PairDataset, tmp_path: Path
 ):
@@ -120,6 +122,7 @@ def test_a_loss_that_is_not_finite_names_samples_and_keeps_the_last_good_weights
         assert torch.equal(kept["objective"][f"encoder.{name}"], value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [{"ema": 0.8}, {"precision": "fp16"}, {"accumulate": 3}])
 def test_every_kind_of_training_resumes_to_the_same_bytes(
     source: PairDataset, tmp_path: Path, extra: dict[str, object]
@@ -216,6 +219,7 @@ def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: PairD
     assert pooled.names([25]) == [source.names([1])[0]]
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_named(source: PairDataset, tmp_path: Path):
     path = pretrain(_objective(source), source, RECIPE, tmp_path, "key")
     other = make_plugin("ecamp.encoders", PluginRef.parse("vit-micro?width=64")).build(1)

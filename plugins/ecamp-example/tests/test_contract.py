@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ecamp.api import list_plugins
 from ecamp.testing.contract import check_plugin
-
-installed = any(entry.name == "tiny-conv" for entry in list_plugins("ecamp.encoders"))
-pytestmark = pytest.mark.skipif(not installed, reason="pip install plugins/ecamp-example first")
 
 
 @pytest.mark.parametrize(

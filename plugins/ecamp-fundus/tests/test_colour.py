@@ -7,9 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("ecamp_fundus", reason="pip install plugins/ecamp-fundus first")
-
 from ecamp_fundus.base import MEAN, STD
 
 from ecamp.api import Sample, letterbox, read_image

@@ -17,13 +17,7 @@ from ecamp.api import (
     Record,
     UsageError,
     audit_dataset,
-    list_plugins,
     make_plugin,
-)
-
-pytestmark = pytest.mark.skipif(
-    not any(entry.dist == "ecamp-fundus" for entry in list_plugins("ecamp.datasets")),
-    reason="pip install plugins/ecamp-fundus first",
 )
 
 
