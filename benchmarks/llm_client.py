@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ecamp.api.distiller import Report, Section
-from ecamp.distill.llm import LLMDistiller
+from ecamp.distill.llm import LLMDistiller, LLMDistillerConfig
 
 IN_FLIGHT, ROUNDS = 64, 9
 SERVER = Path(__file__).parents[1] / "tests" / "text" / "distill" / "fake_server.py"
@@ -80,7 +80,7 @@ async def httpx(port: int, request: bytes, count: int) -> float:
 
 def distiller(port: int, count: int, round_: int, folder: str) -> float:
     """Answers a second of the distiller."""
-    config = LLMDistiller.Config(
+    config = LLMDistillerConfig(
         model="fake", endpoint=f"http://127.0.0.1:{port}/v1", concurrency=IN_FLIGHT, cache=folder
     )
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def main() -> None:
     assert server.stdin is not None
     assert server.stdout is not None
     port = int(server.stdout.readline())
-    config = LLMDistiller.Config(model="fake", endpoint=f"http://127.0.0.1:{port}/v1")
+    config = LLMDistillerConfig(model="fake", endpoint=f"http://127.0.0.1:{port}/v1")
     request = LLMDistiller(config).request(next(reports(1, 0)).text)
     rates: dict[str, list[float]] = {"endpoint": [], "httpx": [], "distiller": []}
     with tempfile.TemporaryDirectory() as folder:

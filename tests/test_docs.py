@@ -15,7 +15,7 @@ TOP = ("*.md", "CMakeLists.txt", "Makefile", "setup.py", "pyproject.toml")
 ENDINGS = {".py", ".md", ".h", ".cuh", ".cpp", ".cu", ".txt", ".yaml", ".toml", ".j2", ".css"}
 # Upper-case words that would cite a document nobody has; written small here, so that this file is clean.
 ELSEWHERE = frozenset(["method", "evaluation", "design", "kernels", "house"])
-PUBLIC = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "GUIDELINE.md")
+PUBLIC = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "GUIDELINE.md", "SECURITY.md", "KIND.md")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"(?<![\w/.-])((?:\.\./|[\w-]+/)*[\w-]+\.md)((?:(?:, )?#[\w-]+)*)")

@@ -82,7 +82,8 @@ class Arrays:
             need: `labels`, `mask`, `boxes` or `report`, as in `TaskPlugin.needs`.
         """
         if need == "labels":
-            return np.isfinite(self.labels).any(1)
+            labelled: np.ndarray = np.isfinite(self.labels).any(1)
+            return labelled
         if need == "report":
             return np.array([bool(report.strip()) for report in self.reports], bool)
         return {"mask": self.has_mask, "boxes": self.has_boxes}[need]
