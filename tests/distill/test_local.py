@@ -26,7 +26,7 @@ REPORTS = [one(number, text) for number, text in enumerate(TEXTS)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A llama of two layers with random weights, and a tokenizer of letters."""
+    """Save a llama of two layers with random weights, and a tokenizer of letters."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

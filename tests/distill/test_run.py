@@ -245,7 +245,11 @@ def test_what_is_not_a_distilled_file_is_named(tmp_path: Path) -> None:
         ("a.json", '{"1": 2}', "maps ids to texts"),
         ("a.json", "{", "cannot be read"),
         ("a.csv", "id,words\n1,x\n", "no 'text'"),
-        ("a.jsonl", '{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n', "duplicate id '1' with two"),
+        (
+            "a.jsonl",
+            '{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n',
+            "duplicate id '1' with two",
+        ),
         ("a.jsonl", '{"id": "1", "text": "a"}\n{', "line 2: not JSON"),
         ("a.txt", "", "ends in"),
         ("a.parquet", "PAR1", "not a distilled file"),
