@@ -208,7 +208,7 @@ main(["distill", sys.argv[1], "-o", sys.argv[2], "--with", "toy?seconds=" + sys.
 def test_kill_9_loses_no_row(tmp_path: Path, site: Path) -> None:
     source, out = tmp_path / "r.csv", tmp_path / "d.jsonl"
     source.write_text("id,report\n" + "".join(f"{at},No effusion.\n" for at in range(60)))
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}"}
     command = [sys.executable, "-c", KILLED, str(source), str(out), "0.02"]
     started = subprocess.Popen(command, env=env)

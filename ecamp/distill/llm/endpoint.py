@@ -113,7 +113,7 @@ def read_key(variable: str) -> Key:
     if not value:
         raise UsageError(
             "llm: the environment variable named by key_env is not set.",
-            "Run: export NAME=the-key. Then give key_env=NAME: the name of the variable, not the key.",
+            "Run: export NAME=the-key. Then give key_env=NAME: the name of the variable, not the key itself.",
         )
     if not (value.isascii() and value.isprintable()) or " " in value:
         raise UsageError(
