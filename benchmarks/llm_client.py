@@ -25,7 +25,7 @@ from ecamp.api.distiller import Report, Section
 from ecamp.distill.llm import LLMDistiller, LLMDistillerConfig
 
 IN_FLIGHT, ROUNDS = 64, 9
-SERVER = Path(__file__).parents[1] / "tests" / "text" / "distill" / "fake_server.py"
+SERVER = Path(__file__).parents[1] / "tests" / "distill" / "fake_server.py"
 
 
 def reports(count: int, round_: int) -> Iterator[Report]:

@@ -147,7 +147,7 @@ def sum_counts(drops: Sequence[Mapping[str, int]]) -> dict[str, int]:
 
 
 class Distiller(Plugin[ConfigT]):
-    """Plugin that turns reports into entity-centred statements (arXiv 2312.13316, section 3.1).
+    """Plugin that turns reports into entity-centred statements (arXiv 2312.13316, section 3.2).
 
     The statements of a report depend on that report alone, not on other reports or their order.
     """

@@ -34,7 +34,7 @@ print(json.dumps(dict(distiller.counts())))
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[2]
     return subprocess.Popen(
         [sys.executable, "-c", CLIENT, *map(str, arguments)], text=True, cwd=root,
         stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)},
@@ -129,7 +129,7 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True,
-        cwd=Path(__file__).parents[3],
+        cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert other.stdout is not None
     assert other.stdout.readline() == "True\n"
