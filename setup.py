@@ -73,6 +73,7 @@ ENTRY_POINTS = {
 
 REQUIRES = [
     "click>=8.1",
+    "filelock>=3.15",
     "httpx2>=2.10",
     "jinja2>=3.1",
     "joblib>=1.4",

@@ -1,7 +1,7 @@
-"""Tables as people send them: one CSV reader for every data set.
+"""Lenient CSV/TSV reader, the only one of ecamp.
 
-Byte order mark, CRLF, quotes, white space around names and values, columns that nobody asked for, gzip:
-all are read. A missing column is named with what is there, a bad row with its line.
+It accepts a byte order mark, CRLF, quotes, white space around names and values, additional columns and
+gzip. Errors name a missing column with those that are there, and a bad row with its line.
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ from ecamp.errors import DataError, MissingError, did_you_mean
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table; `line` counts as an editor does, the header is line 1."""
+    """One row of a table.
+
+    Attributes:
+        line: Line of the file at which it ends; the header is line 1.
+        values: Text by column, without surrounding white space.
+    """
 
     line: int
     values: dict[str, str]
 
 
 class BadRows:
-    """What becomes of rows that cannot be used: the first one raises, or each is left out and told.
+    """Policy for unusable rows: raise on the first one, or skip and record each.
 
     with bad:
-        ...  # a DataError in here ends the row, not the reading
+        ...  # with `skip`, a DataError raised here skips the row and reading continues
 
     Args:
-        skip: Leave bad rows out; else the error goes through.
+        skip: Skip bad rows; otherwise the error is raised.
     """
 
     def __init__(self, skip: bool = False) -> None:
@@ -43,9 +48,9 @@ class BadRows:
 
     @property
     def flaws(self) -> tuple[str, ...]:
-        """What every result must say of the rows that were left out; nothing where none was."""
-        told = self.messages
-        return (f"{len(told):,} rows left out, first {told[0]}",) if told else ()
+        """Warning that every result carries about skipped rows; empty if there were none."""
+        messages = self.messages
+        return (f"{len(messages):,} rows skipped, first {messages[0]}",) if messages else ()
 
     def __enter__(self) -> BadRows:
         return self
@@ -67,18 +72,20 @@ STRICT = BadRows()
 def open_table(
     path: Path, bad: BadRows = STRICT, *, unnamed: bool = False
 ) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
-    """Open a CSV, or a TSV by its suffix; `.gz` is unpacked.
+    """Open a CSV or, by its suffix, a TSV file; `.gz` is decompressed.
 
     Args:
-        unnamed: Values in last columns without a name are dropped too: the rest of a note that was
-            cut at its comma. Else they are an error, since such a row may be shifted.
+        bad: Policy for rows with a wrong number of fields.
+        unnamed: Drop values of trailing columns without a name too: the rest of a note that was
+            cut at its comma. Otherwise they are an error, because such a row may be shifted.
 
     Yields:
-        Names of the header; (line, values) of each row that is not empty. A row has one value a
+        Names of the header; (line, values) of each row that is not empty. A row has one value per
         name; empty values beyond them, as a comma at the end of each line makes, are dropped.
 
     Raises:
-        MissingError: No such file. DataError: Not UTF-8, no valid CSV, a damaged archive.
+        MissingError: No such file.
+        DataError: Not UTF-8, not valid CSV, or a damaged archive.
     """
     tabs = path.name.removesuffix(".gz").endswith(".tsv")
     try:
@@ -100,11 +107,11 @@ def open_table(
         ) from error
     except csv.Error as error:
         raise DataError(
-            f"{path}: no valid CSV: {error}.", "Check the quotes near that line."
+            f"{path}: not valid CSV: {error}.", "Check the quotes near that line."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path}: damaged or closed to you: {error}.", "Download it again."
+            f"{path}: damaged, or no permission to read it: {error}.", "Download it again."
         ) from error
 
 
@@ -120,9 +127,9 @@ def _rows(
         with bad:
             raise DataError(
                 f"{path} line {reader.line_num}: {len(values)} fields, the header has {width}.",
-                "Quote fields that hold commas."
+                "Quote fields that contain commas."
                 if len(values) > width
-                else "Is the file cut short? Get it again, or fill the row.",
+                else "Is the file truncated? Download it again, or complete the row.",
             )
 
 
@@ -130,28 +137,28 @@ def read_table(
     path: Path, columns: Collection[str] | Mapping[str, str], bad: BadRows = STRICT,
     *, unnamed: bool = False,
 ) -> Iterator[TableRow]:  # fmt: skip
-    """Read the columns that are needed, row by row.
+    """Read the requested columns, row by row.
 
     Args:
-        columns: Names; a mapping also says where each was asked for.
-        unnamed: As in `open_table`.
+        columns: Names; a mapping also gives the option that asks for each, for messages.
+        bad, unnamed: As in `open_table`.
 
     Raises:
-        MissingError, DataError: As `open_table`; a column missing or twice, named with what is there.
+        MissingError, DataError: As `open_table`; also a missing or duplicate column.
     """
     with open_table(path, bad, unnamed=unnamed) as (header, rows):
         _check_header(path, header, columns)
-        at = {name: header.index(name) for name in columns}
+        index = {name: header.index(name) for name in columns}
         for line, values in rows:
-            yield TableRow(line, {name: values[k].strip() for name, k in at.items()})
+            yield TableRow(line, {name: values[k].strip() for name, k in index.items()})
 
 
 def _check_header(
     path: Path, header: list[str], columns: Collection[str] | Mapping[str, str]
 ) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1 and name in columns})
-    if twice:
-        raise DataError(f"{path}: column '{twice[0]}' stands twice.", "Rename one of them.")
+    duplicates = sorted({name for name in header if header.count(name) > 1 and name in columns})
+    if duplicates:
+        raise DataError(f"{path}: duplicate column '{duplicates[0]}'.", "Rename one of them.")
     lacking = [name for name in columns if name not in header]
     if lacking:
         asked = f" ({columns[lacking[0]]})" if isinstance(columns, Mapping) else ""

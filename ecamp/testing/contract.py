@@ -18,7 +18,8 @@ from ecamp.api.dataset import SPLITS
 from ecamp.api.distiller import DESCRIPTORS, POLARITIES, Distilled, Report
 from ecamp.api.encoder import DualEncoder, Encoder, Features, PatchEncoder
 from ecamp.api.plugin_ref import PluginRef
-from ecamp.data.arrays import check_records, check_sample, materialise
+from ecamp.data.arrays import materialise
+from ecamp.data.decoding import check_records, check_sample
 from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
 from ecamp.distill.sources import as_report
 from ecamp.plugin.host import make_plugin

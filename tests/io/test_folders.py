@@ -42,7 +42,7 @@ def test_a_path_never_leaves_the_root(parts: list[str], start: str) -> None:
         found = Path("/films") / resolve_below_root(Path("/films"), text, "row 1")
         assert found == Path(*walked)
     else:
-        with pytest.raises(DataError, match=r"row 1: .* lies outside /films"):
+        with pytest.raises(DataError, match=r"row 1: .* is outside /films"):
             resolve_below_root(Path("/films"), text, "row 1")
 
 
@@ -55,11 +55,11 @@ def test_images_by_path_and_by_name(tmp_path: Path) -> None:
     (tmp_path / "train/deep/up").symlink_to(tmp_path / "train")
     index = ImageIndex(tmp_path, ("train", "test"))
     assert len(index.paths) == 4
-    assert index.place("test/a.b.1.jpg") == "test/a.b.1.jpg"
-    assert index.place("anywhere/a.b.1.tif") == "train/a.b.1.PNG"  # of two, PNG before JPEG
-    assert index.place("c") == "train/deep/down/c.dcm"
-    assert index.place("d.png") == "train/linked/d.png"
-    assert index.place("none/e.png") == "none/e.png"
+    assert index.resolve("test/a.b.1.jpg") == "test/a.b.1.jpg"
+    assert index.resolve("anywhere/a.b.1.tif") == "train/a.b.1.PNG"  # of two, PNG before JPEG
+    assert index.resolve("c") == "train/deep/down/c.dcm"
+    assert index.resolve("d.png") == "train/linked/d.png"
+    assert index.resolve("none/e.png") == "none/e.png"
     assert not any("notes" in path for path in index.paths)
 
 
@@ -98,7 +98,7 @@ def test_findings(present: set[str], bar: str) -> None:
 @pytest.mark.parametrize("text", ["mass", "Mass,Nodule", "", "Mass|", "Masses"])
 def test_findings_match_whole(text: str) -> None:
     """BenchX looks for a part of the text: Mass would be found in Masses."""
-    with pytest.raises(DataError, match=r"row: .* is no finding"):
+    with pytest.raises(DataError, match=r"row: unknown finding"):
         from_findings(text, CLASSES, "row")
 
 
