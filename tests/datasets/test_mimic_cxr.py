@@ -122,7 +122,7 @@ def test_a_file_of_ecamp_distill_is_read_by_study(root: Path):
 
 def test_what_is_missing_is_named(root: Path):
     with pytest.raises(
-        MissingError, match=r"no mimic-cxr-2\.0\.0-metadata\.csv\.gz; the folder holds p10"
+        MissingError, match=r"no mimic-cxr-2\.0\.0-metadata\.csv\.gz; the folder contains p10"
     ):
         _make(root / "files").records()
     for report in root.rglob("*.txt"):

@@ -75,7 +75,7 @@ def test_image_names_keep_their_dots(text: str, name: str) -> None:
 def test_a_wrong_folder_says_what_is_there_and_where_it_may_be(tmp_path: Path) -> None:
     touch(tmp_path / "data/inner/train.csv", tmp_path / "data/data.zip", tmp_path / "data/b.txt")
     text = str(missing_file_error(tmp_path / "data", ("train*.csv",), "See the guide."))
-    assert "found no train*.csv; the folder holds b.txt, data.zip, inner." in text
+    assert "found no train*.csv; the folder contains b.txt, data.zip, inner." in text
     assert f"Is it root={tmp_path / 'data/inner'}?" in text
     touch(tmp_path / "other/archive.zip", *(tmp_path / f"other/{k:02}.txt" for k in range(20)))
     text = str(missing_file_error(tmp_path / "other", ("valid.csv",), "See the guide."))
