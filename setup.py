@@ -64,7 +64,7 @@ ENTRY_POINTS = {
     ],
     "ecamp.distillers": [
         "consensus = ecamp.distill.consensus:Consensus",
-        "published = ecamp.distill.published_answers:Published",
+        "published = ecamp.distill.published_answers:PublishedAnswers",
         "rules = ecamp.distill.rules:RulesDistiller",
         "llm = ecamp.distill.llm:LLMDistiller",
         "transformers = ecamp.distill.local:LocalDistiller",

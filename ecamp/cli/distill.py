@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from ecamp.errors import DataError
     from ecamp.report.distill import DistillReport
 
-BAD_ROWS_SHOWN = 5
+SKIPPED_ROWS_SHOWN = 5
 GROUP = "ecamp.distillers"
 
 
 class DefaultGroup(click.Group):
-    """A group that runs `run` when its first argument names no other command."""
+    """Group that runs `run` unless its first argument is the name of a command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.commands, *ctx.help_option_names):
@@ -34,7 +34,7 @@ class DefaultGroup(click.Group):
 
 @click.group(cls=DefaultGroup, options_metavar="", subcommand_metavar="REPORTS -o FILE | COMMAND")
 def distill() -> None:
-    """Turn reports into entity-centred statements: present, possible, absent.
+    """Distil reports into entity-centred statements: present, possible, absent.
 
     `ecamp distill REPORTS -o FILE` is short for `ecamp distill run REPORTS -o FILE`.
     """
@@ -43,22 +43,21 @@ def distill() -> None:
 @distill.command()
 @click.argument("reports")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True,
-              help=".jsonl, .csv or .parquet")  # fmt: skip
+              help="file to write: .jsonl, .csv or .parquet")  # fmt: skip
 @click.option("--with", "name", default="rules", show_default=True,
               help="distiller: rules, llm?endpoint=URL, consensus?first=A&second=B, ...")  # fmt: skip
 @click.option("--with-option", "pairs", multiple=True, metavar="KEY=VALUE",
-              help="an option of the distiller, also one that holds an &")  # fmt: skip
+              help="option of the distiller; needed for values that contain an &")  # fmt: skip
 @click.option("--column", "columns", multiple=True, help="column or JSON key; may be repeated")
 @click.option("--id-column", default="", help="column or JSON key with the report's id")
-@click.option(
-    "--on-bad-row", type=click.Choice(["stop", "skip"]), default="stop", show_default=True
-)
+@click.option("--on-bad-row", type=click.Choice(["stop", "skip"]), default="stop",
+              show_default=True, help="action for rows that cannot be read")  # fmt: skip
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def run(
     reports: str, out: Path, name: str, pairs: tuple[str, ...], columns: tuple[str, ...],
     id_column: str, on_bad_row: str, form: str,
 ) -> int:  # fmt: skip
-    """Distil REPORTS into a file; the same command goes on with an interrupted one.
+    """Distil REPORTS into a file; the same command resumes an interrupted one.
 
     REPORTS: .csv, .tsv, .jsonl, FFA-IR's .json, a MIMIC-CXR tree, a folder of .txt, or a data set
     with reports (phantom, folder.yaml).
@@ -68,55 +67,60 @@ def run(
     from ecamp.errors import DataError
     from ecamp.plugin.host import make_plugin
 
-    make_writer(out)  # a mistake in its name is told before any work
+    make_writer(out)  # reports an unknown format before any work
     ref = _reference(name, pairs)
     distiller = make_plugin(GROUP, ref)
-    bad = BadRows(on_bad_row)
-    stream, source = _open(reports, columns, id_column, bad)
+    bad_rows = BadRowHandler(on_bad_row)
+    stream, source = _open(reports, columns, id_column, bad_rows)
     first = next(stream, None)
     if first is None:
-        raise DataError(f"{reports}: no report.", "Check that this is the right source.")
-    same = {
+        raise DataError(f"{reports}: no reports.", "Check that this is the right source.")
+    run_fields = {
         "distiller": distiller_identity(ref, distiller), "with": str(ref), "input": source,
         "columns": ",".join(columns), "id column": id_column,
     }  # fmt: skip
     progress = Progress()
     try:
-        tally = write_distilled(out, distiller, chain([first], stream), same, progress)
+        tally = write_distilled(out, distiller, chain([first], stream), run_fields, progress)
     except BaseException:
         progress.stop()
         raise
     progress.stop()
-    _summarise(out, tally, bad, progress, same["distiller"], dict(distiller.counts()), form)
+    _summarise(
+        out, tally, bad_rows, progress, run_fields["distiller"], dict(distiller.counts()), form
+    )
     return 3 if tally.errors else 0
 
 
 @distill.command("eval")
 @click.option("--gold", type=click.Path(path_type=Path), required=True,
-              help="labelled sentences (JSON lines), see docs/distillation.md")  # fmt: skip
+              help="file of labelled sentences (JSON lines), see docs/distillation.md")  # fmt: skip
 @click.option("--reports", required=True, help="the reports that were labelled")
-@click.option("--with", "names", multiple=True, required=True, help="one distiller, or two")
+@click.option("--with", "names", multiple=True, required=True,
+              help="distiller; give one, or two to compare")  # fmt: skip
 @click.option("--column", "columns", multiple=True, help="column or JSON key; may be repeated")
 @click.option("--id-column", default="", help="column or JSON key with the report's id")
-@click.option("--weak", is_flag=True, help="recall on the table's column Problems (Open-i) too")
+@click.option("--weak", is_flag=True, help="also recall of the terms in column Problems (Open-i)")
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
-@click.option("--html", type=click.Path(path_type=Path), help="also write a page of differences")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="also write an HTML page of all differences"
+)
 def evaluate_command(
     gold: Path, reports: str, names: tuple[str, ...], columns: tuple[str, ...], id_column: str,
     weak: bool, form: str, html: Path | None,
 ) -> None:  # fmt: skip
-    """Precision, recall and F1 of distillers on labelled sentences; agreement of two."""
+    """Evaluate distillers on labelled sentences: precision, recall, F1, and agreement of two."""
     from ecamp.report.distill import render_disagreements
     from ecamp.storage.files import write_bytes
 
-    told = _evaluate(gold, reports, names, columns, id_column, weak)
+    report = _evaluate(gold, reports, names, columns, id_column, weak)
     if form == "json":
-        click.echo(json.dumps(told.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(report.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        click.echo("\n".join(told.as_lines()))
+        click.echo("\n".join(report.as_lines()))
     if html:
-        write_bytes(html, render_disagreements(told).encode())
-        click.echo(f"page: {html} (it holds text of the reports)", err=True)
+        write_bytes(html, render_disagreements(report).encode())
+        click.echo(f"page: {html} (it contains text of the reports)", err=True)
 
 
 def _evaluate(
@@ -125,26 +129,26 @@ def _evaluate(
 ) -> DistillReport:  # fmt: skip
     from ecamp.distill.evaluate import agreement, commonest, disagreements, evaluate
     from ecamp.distill.gold import place_gold, read_gold
-    from ecamp.distill.sources import id_column_of
+    from ecamp.distill.sources import choose_id_column
     from ecamp.distill.weak_labels import load_mapping, read_terms, weak_recall
     from ecamp.errors import UsageError
     from ecamp.plugin.host import make_plugin
     from ecamp.report.distill import DistillReport
 
     if len(names) > 2 or len(set(names)) < len(names):
-        raise UsageError("Name one distiller, or two that differ.")
+        raise UsageError("Give one distiller, or two that differ: --with NAME --with NAME.")
     distillers = {name: make_plugin(GROUP, _reference(name)) for name in names}
-    bad = BadRows("skip")
-    sentences = place_gold(read_gold(gold), _open(reports, columns, id_column, bad)[0])
-    found = {name: evaluate(sentences, one) for name, one in distillers.items()}
-    indexed = {}
+    bad_rows = BadRowHandler("skip")
+    sentences = place_gold(read_gold(gold), _open(reports, columns, id_column, bad_rows)[0])
+    evaluations = {name: evaluate(sentences, distiller) for name, distiller in distillers.items()}
+    weak_recalls = {}
     if weak:
-        terms = read_terms(Path(reports), id_column_of(Path(reports), id_column))
-        indexed = {
+        terms = read_terms(Path(reports), choose_id_column(Path(reports), id_column))
+        weak_recalls = {
             name: weak_recall(
-                terms, load_mapping(), _open(reports, columns, id_column, bad)[0], one
+                terms, load_mapping(), _open(reports, columns, id_column, bad_rows)[0], distiller
             )
-            for name, one in distillers.items()
+            for name, distiller in distillers.items()
         }
     return DistillReport(
         gold=gold.name,
@@ -152,10 +156,10 @@ def _evaluate(
         sentences=len(sentences),
         labels=sum(len(sentence.labels) for sentence in sentences),
         commonest=commonest(sentences),
-        evaluations=found,
-        disagreements=disagreements(sentences, found),
-        kappa=agreement(*found.values()) if len(found) == 2 else {},
-        weak=indexed,
+        evaluations=evaluations,
+        disagreements=disagreements(sentences, evaluations),
+        kappa=agreement(*evaluations.values()) if len(evaluations) == 2 else {},
+        weak=weak_recalls,
     )
 
 
@@ -170,31 +174,31 @@ def _reference(name: str, pairs: tuple[str, ...] = ()) -> PluginRef:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError(f"--with-option '{pair}' has no value.", "Write key=value.")
+            raise UsageError(f"--with-option '{pair}' has no value.", "Write KEY=VALUE.")
         options[key] = yaml.safe_load(value)
     return ref.model_copy(update={"options": options})
 
 
 def _open(
-    text: str, columns: tuple[str, ...], id_column: str, bad: BadRows
+    source: str, columns: tuple[str, ...], id_column: str, bad_rows: BadRowHandler
 ) -> tuple[Iterator[Report], str]:
-    """The reports of a file, a folder or a data set, and what stands for their content."""
+    """Open a file, a folder or a data set: its reports, and a hash of its content."""
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.distill.sources import source_hash, stream_reports
     from ecamp.plugin.host import list_plugins
 
-    path = Path(text).expanduser()
-    known = {entry.name for entry in list_plugins("ecamp.datasets")}
+    path = Path(source).expanduser()
+    datasets = {entry.name for entry in list_plugins("ecamp.datasets")}
     if path.suffix in (".yaml", ".yml") or (
-        not path.exists() and PluginRef.parse(text).name in known
+        not path.exists() and PluginRef.parse(source).name in datasets
     ):
-        return _open_dataset(text, columns, id_column)
-    stream = stream_reports(path, columns, id_column, bad)  # says what is missing
+        return _open_dataset(source, columns, id_column)
+    stream = stream_reports(path, columns, id_column, bad_rows)  # raises if it is missing
     return stream, source_hash(path)
 
 
 def _open_dataset(
-    text: str, columns: tuple[str, ...], id_column: str
+    name: str, columns: tuple[str, ...], id_column: str
 ) -> tuple[Iterator[Report], str]:
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.distill.sources import as_report
@@ -202,8 +206,11 @@ def _open_dataset(
     from ecamp.plugin.host import make_plugin
 
     if columns or id_column:
-        raise UsageError(f"{text} is a data set; its own options name the columns.")
-    dataset = make_plugin("ecamp.datasets", PluginRef.parse(text))
+        raise UsageError(
+            f"{name} is a data set and takes no --column or --id-column.",
+            "Its own options name the columns.",
+        )
+    dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
     reports = (
         as_report(record.id, record.report, record.row)
         for record in dataset.records()
@@ -212,8 +219,8 @@ def _open_dataset(
     return reports, dataset.fingerprint()
 
 
-class BadRows:
-    """What is done with a row that cannot be read: stop at it, or count it and go on."""
+class BadRowHandler:
+    """Policy for rows that cannot be read: `stop` at the first, or `skip` and count them."""
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -221,33 +228,35 @@ class BadRows:
 
     def __call__(self, error: DataError) -> None:
         if self.policy == "stop":
-            error.hint = " ".join(filter(None, [error.hint, "Or --on-bad-row skip."]))
+            error.hint = " ".join(
+                filter(None, [error.hint, "Or skip such rows: --on-bad-row skip."])
+            )
             raise error
         self.count += 1
-        if self.count <= BAD_ROWS_SHOWN:
+        if self.count <= SKIPPED_ROWS_SHOWN:
             click.echo(f"skipped: {error.message}", err=True)
 
 
 class Progress:
-    """Reports done, on the terminal twice a second, in a log twice a minute."""
+    """Progress line: twice per second on a terminal, twice per minute in a log."""
 
     def __init__(self) -> None:
-        self.started = self._shown = time.monotonic()
+        self.started = self._last_line = time.monotonic()
         self._terminal = sys.stderr.isatty()
-        self._every = 0.5 if self._terminal else 30.0
+        self._interval = 0.5 if self._terminal else 30.0
         self._open_line = False
         self.done = 0
 
     @property
     def speed(self) -> float:
-        """Reports a second, of this run."""
+        """Reports per second, of this run alone."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     def __call__(self, tally: Tally) -> None:
         self.done = tally.reports - tally.resumed
         now = time.monotonic()
-        if now - self._shown >= self._every:
-            self._shown = now
+        if now - self._last_line >= self._interval:
+            self._last_line = now
             line = f"{tally.reports} reports, {self.speed:.0f}/s"
             click.echo(f"\r{line:40}" if self._terminal else line, nl=not self._terminal, err=True)
             self._open_line = self._terminal
@@ -260,7 +269,7 @@ class Progress:
 
 
 def _summarise(
-    out: Path, tally: Tally, bad: BadRows, progress: Progress, distiller: str,
+    out: Path, tally: Tally, bad_rows: BadRowHandler, progress: Progress, distiller: str,
     counts: dict[str, int], form: str,
 ) -> None:  # fmt: skip
     summary: dict[str, Any] = {
@@ -270,7 +279,7 @@ def _summarise(
         "statements": tally.polarities,
         "dropped": tally.dropped,
         "errors": tally.errors,
-        "bad_rows": bad.count,
+        "bad_rows": bad_rows.count,
         "reports_per_second": round(progress.speed, 1),
         "distiller": distiller,
         "counts": counts,
@@ -278,14 +287,15 @@ def _summarise(
     if form == "json":
         click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
         return
-    resumed = f", {tally.resumed} of them from the run before" if tally.resumed else ""
+    resumed = f", {tally.resumed} of them from an earlier run" if tally.resumed else ""
     click.echo(f"{tally.reports} reports{resumed}: {out}")
     lines = {
         "statements": _counted(tally.polarities), "dropped": _counted(tally.dropped),
-        "errors": _counted(tally.errors), "bad rows": bad.count, "counts": _counted(counts),
+        "errors": _counted(tally.errors), "bad rows": bad_rows.count, "counts": _counted(counts),
     }  # fmt: skip
-    for name, shown in lines.items():
-        click.echo(f"{name:12} {shown}") if shown else None
+    for name, value in lines.items():
+        if value:
+            click.echo(f"{name:12} {value}")
     click.echo(f"{'speed':12} {progress.speed:.0f} reports/s")
     click.echo(f"{'distiller':12} {distiller}")
 

@@ -28,7 +28,7 @@ PAGE_DRAWS = 4
 
 @click.group()
 def text() -> None:
-    """Reports: what is masked, tokenizers, lexicons."""
+    """Explain the masking of reports, train tokenizers, list lexicons."""
 
 
 @text.command()
@@ -36,21 +36,29 @@ def text() -> None:
 @click.option("--file", "file", type=click.Path(path_type=Path), help="read the report from a file")
 @click.option("--lexicon", default="chest", show_default=True, help="chest, fundus, or a YAML file")
 @click.option("--tokenizer", type=click.Path(path_type=Path),
-              help="tokenizer.json; without one, learnt from the phantom's reports")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--step", type=click.IntRange(min=0), default=0, show_default=True)
+              help="tokenizer.json; without it, one is trained on the phantom's reports")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="seed of the draw")  # fmt: skip
+@click.option("--step", type=click.IntRange(min=0), default=0, show_default=True,
+              help="training step of the draw")  # fmt: skip
 @click.option("--max-length", type=click.IntRange(min=2), default=256, show_default=True,
-              help="tokens of the window")  # fmt: skip
-@click.option("--fidelity", type=click.Choice(["paper"]), default="paper", help="masking rules")
-@click.option("-f", "--format", "form", type=click.Choice(["ansi", "json"]), default="ansi")
-@click.option("--color/--no-color", default=None, help="default: on a terminal")
+              help="length of the window in tokens")  # fmt: skip
+@click.option(
+    "--fidelity",
+    type=click.Choice(["paper"]),
+    default="paper",
+    help="masking rules: those of the paper",
+)
+@click.option("-f", "--format", "form", type=click.Choice(["ansi", "json"]), default="ansi",
+              help="ansi: for the terminal")  # fmt: skip
+@click.option("--color/--no-color", default=None, help="colours; default: only on a terminal")
 @click.option("--html", type=click.Path(path_type=Path),
-              help=f"also write a page with {PAGE_DRAWS} draws")  # fmt: skip
+              help=f"also write an HTML page with {PAGE_DRAWS} draws")  # fmt: skip
 def explain(
     report: str | None, file: Path | None, lexicon: str, tokenizer: Path | None, seed: int,
     step: int, max_length: int, fidelity: str, form: str, color: bool | None, html: Path | None,
 ) -> None:  # fmt: skip
-    """Show which words of REPORT (or - for standard input) are masked, and what they weigh."""
+    """Show which words of REPORT (- for standard input) are masked, and their loss weights."""
     from ecamp.report.explain import render_explanation
     from ecamp.storage.files import write_bytes
     from ecamp.text.explain import explain as explain_report
@@ -58,18 +66,18 @@ def explain(
 
     words = _read_report(report, file)
     policy = MaskingPolicy(lexicon=lexicon)
-    learnt = _tokenizer(tokenizer, lexicon, words)
-    told = explain_report(words, learnt, policy, (seed,), step, max_length)
+    vocabulary = _tokenizer(tokenizer, lexicon, words)
+    explanation = explain_report(words, vocabulary, policy, (seed,), step, max_length)
     if form == "json":
-        click.echo(json.dumps(_as_json(told, fidelity), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(explanation, fidelity), indent=2, ensure_ascii=False))
     else:
-        for line in _lines(told):
+        for line in _lines(explanation):
             click.echo(line, color=color)
     if html:
         seeds = tuple(range(seed, seed + PAGE_DRAWS))
-        page = explain_report(words, learnt, policy, seeds, step, max_length)
+        page = explain_report(words, vocabulary, policy, seeds, step, max_length)
         name = (
-            f"tokenizer {tokenizer.name}" if tokenizer else "tokenizer learnt from phantom reports"
+            f"tokenizer {tokenizer.name}" if tokenizer else "tokenizer trained on phantom reports"
         )
         write_bytes(html, render_explanation(page, name).encode())
         click.echo(f"page: {html}", err=True)
@@ -80,7 +88,9 @@ def _read_report(report: str | None, file: Path | None) -> str:
     from ecamp.text.reports import decode
 
     if (report is None) == (file is None):
-        raise UsageError("Give one report: as an argument, with --file, or - for standard input.")
+        raise UsageError(
+            "Give one report: as an argument, with --file, or as - for standard input."
+        )
     if file is not None:
         if not file.is_file():
             raise MissingError(f"{file}: no such file.")
@@ -96,83 +106,86 @@ def _read_report(report: str | None, file: Path | None) -> str:
 
 
 def _tokenizer(path: Path | None, lexicon: str, words: str) -> Tokenizer:
-    """The user's, or one that knows the lexicon, the phantom's reports and every letter of this."""
+    """Load the user's tokenizer, or train one on the phantom, the lexicon and this report's letters."""
     from ecamp.datasets.phantom.study import describe_study
-    from ecamp.text.lexicon import load_lexicon
+    from ecamp.text.lexicon import Lexicon
     from ecamp.text.tokenizer import load_tokenizer, train_tokenizer
 
     if path:
         return load_tokenizer(path)
-    known = load_lexicon(lexicon)
-    forms = [form for group in known.entities.values() for form in group]
+    entities = Lexicon.load(lexicon)
+    forms = [form for group in entities.entities.values() for form in group]
     reports = [describe_study(0, i).report for i in range(1000)]
     letters = " ".join(sorted(set(words)))
-    return train_tokenizer([*reports, *forms, *known.templates, letters], 3000)
+    return train_tokenizer([*reports, *forms, *entities.templates, letters], 3000)
 
 
-def _lines(told: Explanation) -> list[str]:
-    """The report with its roles; below each masked word its weight, below the others nothing."""
+def _lines(explanation: Explanation) -> list[str]:
+    """Format the report with its roles, and below each masked word its weight."""
     import shutil
 
-    (draw,) = told.draws
+    (draw,) = explanation.draws
     width = max(40, min(100, shutil.get_terminal_size().columns))
     rows: list[tuple[str, str]] = [("", "")]
     used = 0
-    for word, masked, weight in zip(told.words, draw.masked, draw.weights, strict=True):
+    for word, masked, weight in zip(explanation.words, draw.masked, draw.weights, strict=True):
         mark = MARKS.get(word.role, "")
-        shown = f"{mark}{word.text}{mark}"
+        marked = f"{mark}{word.text}{mark}"
         below = f"{weight:.2f}" if masked else ""
-        cell = max(len(shown), len(below)) + 1
+        cell = max(len(marked), len(below)) + 1
         if used + cell > width and used:
             rows.append(("", ""))
             used = 0
-        styled = click.style(shown, **STYLES[word.role], reverse=masked)
+        styled = click.style(marked, **STYLES[word.role], reverse=masked)
         top, bottom = rows[-1]
-        rows[-1] = (top + styled + " " * (cell - len(shown)), bottom + below.ljust(cell))
+        rows[-1] = (top + styled + " " * (cell - len(marked)), bottom + below.ljust(cell))
         used += cell
     lines = [line.rstrip() for row in rows for line in row if line.strip()]
-    return [*lines, "", *_legend(told)]
+    return [*lines, "", *_legend(explanation)]
 
 
-def _legend(told: Explanation) -> list[str]:
-    (draw,) = told.draws
+def _legend(explanation: Explanation) -> list[str]:
+    (draw,) = explanation.draws
     lines = []
-    shown = [*STYLES][:4] + [word.role for word in told.words]
-    for role in dict.fromkeys(shown):
-        at = [i for i, word in enumerate(told.words) if word.role == role]
-        hidden = [i for i in at if draw.masked[i]]
-        weight = f", weight {draw.weights[hidden[0]]:.2f} a token" if hidden else ""
+    roles = [*STYLES][:4] + [word.role for word in explanation.words]
+    for role in dict.fromkeys(roles):
+        indices = [i for i, word in enumerate(explanation.words) if word.role == role]
+        hidden = [i for i in indices if draw.masked[i]]
+        weight = f", weight {draw.weights[hidden[0]]:.2f} per token" if hidden else ""
         mark = MARKS.get(role, "")
         name = click.style(f"{mark}{role}{mark}", **STYLES[role])
         pad = " " * (14 - len(role) - 2 * len(mark))
         lines.append(
-            f"{name}{pad} p {told.chance(role):<5g} {len(hidden)} of {len(at)} words masked{weight}"
+            f"{name}{pad} p {explanation.chance(role):<5g} "
+            f"{len(hidden)} of {len(indices)} words masked{weight}"
         )
     lines.append(
-        f"seed {draw.seed}, step {draw.step}: {draw.tokens_masked} of {told.tokens} tokens masked, "
-        f"weights sum to {draw.weight_sum:.2f}. A number stands below each masked word: its weight."
+        f"seed {draw.seed}, step {draw.step}: {draw.tokens_masked} of {explanation.tokens} tokens "
+        f"masked, weights sum to {draw.weight_sum:.2f}. The number below a masked word is its weight."
     )
     return lines
 
 
-def _as_json(told: Explanation, fidelity: str) -> dict[str, object]:
-    (draw,) = told.draws
+def _as_json(explanation: Explanation, fidelity: str) -> dict[str, object]:
+    (draw,) = explanation.draws
     words = [
         {
             "text": word.text, "start": word.start, "end": word.end, "role": word.role,
             "tokens": word.pieces, "masked": masked, "weight": weight,
         }
-        for word, masked, weight in zip(told.words, draw.masked, draw.weights, strict=True)
+        for word, masked, weight in zip(
+            explanation.words, draw.masked, draw.weights, strict=True
+        )
     ]  # fmt: skip
     return {
         "fidelity": fidelity,
-        "lexicon": told.policy.lexicon,
+        "lexicon": explanation.policy.lexicon,
         "seed": draw.seed,
         "step": draw.step,
         "probabilities": {
-            role: told.chance(role) for role in ("entity", "descriptor", "template", "other")
+            role: explanation.chance(role) for role in ("entity", "descriptor", "template", "other")
         },
-        "tokens": told.tokens,
+        "tokens": explanation.tokens,
         "tokens_masked": draw.tokens_masked,
         "weight_sum": draw.weight_sum,
         "words": words,
@@ -181,58 +194,67 @@ def _as_json(told: Explanation, fidelity: str) -> dict[str, object]:
 
 @text.command("train-tokenizer")
 @click.argument("reports", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="tokenizer.json")
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True,
+              help="tokenizer.json to write")  # fmt: skip
 @click.option("--vocab-size", type=click.IntRange(min=64), default=30000, show_default=True,
-              help="upper bound")  # fmt: skip
+              help="maximum size of the vocabulary")  # fmt: skip
 @click.option("--column", "columns", multiple=True, help="column or JSON key; may be repeated")
-@click.option("--lexicon", default="chest", show_default=True, help="to measure its coverage")
+@click.option(
+    "--lexicon", default="chest", show_default=True, help="lexicon whose coverage is measured"
+)
 def train_tokenizer_command(
     reports: Path, out: Path, vocab_size: int, columns: tuple[str, ...], lexicon: str
 ) -> None:
-    """Learn a WordPiece vocabulary from REPORTS: .csv, .tsv, .jsonl, a folder of .txt, or text with
-    one report a line. The same reports give the same bytes.
+    """Train a WordPiece tokenizer on REPORTS.
+
+    REPORTS: .csv, .tsv, .jsonl, a folder of .txt, or a text file with one report per line. The same
+    reports give the same bytes.
     """
     from ecamp.storage.files import write_bytes
     from ecamp.text.coverage import measure_coverage
-    from ecamp.text.lexicon import load_lexicon
+    from ecamp.text.lexicon import Lexicon
     from ecamp.text.reports import read_reports
     from ecamp.text.tokenizer import train_tokenizer
 
-    words = load_lexicon(lexicon)
+    words = Lexicon.load(lexicon)
     texts = read_reports(reports, columns)
     tokenizer = train_tokenizer(texts, vocab_size)
     write_bytes(out, tokenizer.to_str(pretty=True).encode())
     count = sum(len(e.ids) for e in tokenizer.encode_batch(texts, add_special_tokens=False))
-    found = measure_coverage(words, tokenizer)
+    coverage = measure_coverage(words, tokenizer)
     click.echo(f"{len(texts)} reports, {tokenizer.get_vocab_size()} pieces, "
-               f"{count / len(texts):.1f} tokens a report: {out}")  # fmt: skip
-    lost = found.lost_forms
-    click.echo(f"lexicon {words.name}: {found.total - len(lost)} of {found.total} forms can match")
+               f"{count / len(texts):.1f} tokens per report: {out}")  # fmt: skip
+    lost = coverage.lost_forms
+    total = coverage.total
+    click.echo(f"lexicon {words.name}: {total - len(lost)} of {total} forms can match")
     if lost:
         click.echo(f"  need [UNK]: {', '.join(lost)}")
-    if found.lost_entities:
-        click.echo(f"  without any form: {', '.join(found.lost_entities)}")
+    if coverage.lost_entities:
+        click.echo(f"  entities without a form: {', '.join(coverage.lost_entities)}")
 
 
 @text.command()
 @click.argument("name")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="say which forms can match")
+@click.option(
+    "--tokenizer", type=click.Path(path_type=Path), help="also show which forms can match"
+)
 def lexicon(name: str, tokenizer: Path | None) -> None:
     """List the entities of a lexicon (chest, fundus, or a YAML file) with their forms."""
     from ecamp.text.coverage import TEMPLATES, measure_coverage
-    from ecamp.text.lexicon import load_lexicon
+    from ecamp.text.lexicon import Lexicon
     from ecamp.text.tokenizer import load_tokenizer
 
-    words = load_lexicon(name)
+    words = Lexicon.load(name)
     forms = sum(map(len, words.entities.values()))
     click.echo(f"{words.name}, version {words.version}: {len(words.entities)} entities, "
                f"{forms} forms, {len(words.templates)} templates")  # fmt: skip
-    found = measure_coverage(words, load_tokenizer(tokenizer)) if tokenizer else None
+    coverage = measure_coverage(words, load_tokenizer(tokenizer)) if tokenizer else None
     for entity, group in {**words.entities, TEMPLATES: words.templates}.items():
-        shown = [f"{form} (never)" if found and form in found.lost[entity] else form
+        names = [f"{form} (never)" if coverage and form in coverage.lost[entity] else form
                  for form in group]  # fmt: skip
-        part = f"{len(found.usable[entity])}/{len(group)}" if found else str(len(group))
-        click.echo(f"{entity:20} {part:>6}  {', '.join(shown)}")
-    if found:
-        lost = len(found.lost_forms)
-        click.echo(f"{found.total - lost} of {found.total} forms can match; (never): needs [UNK]")
+        count = f"{len(coverage.usable[entity])}/{len(group)}" if coverage else str(len(group))
+        click.echo(f"{entity:20} {count:>6}  {', '.join(names)}")
+    if coverage:
+        total = coverage.total
+        matching = total - len(coverage.lost_forms)
+        click.echo(f"{matching} of {total} forms can match; (never): needs [UNK]")

@@ -1,1 +1,1 @@
-"""Distillation: entity-centred statements from reports (METHOD section 1)."""
+"""Distillation: entity-centred statements from reports (arXiv 2312.13316, section 3.1)."""

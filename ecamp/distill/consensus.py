@@ -1,4 +1,4 @@
-"""The `consensus` distiller: two distillers on the same reports, and what becomes of differences."""
+"""The `consensus` distiller: combines the answers of two distillers to the same reports."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ DIFFERS, ONLY_FIRST, ONLY_SECOND = "polarity differs", "only first", "only secon
 
 
 class ConsensusConfig(PluginConfig):
-    """The two, and what is kept."""
+    """Options: the two distillers, and which statements are kept."""
 
-    first: str = Field(description="a distiller: rules, or published?path=FILE")
-    second: str = Field(description="another one; an & in it needs --with-option")
+    first: str = Field(description="first distiller: rules, or published?path=FILE")
+    second: str = Field(
+        description="second distiller; one with & in its options needs --with-option"
+    )
     policy: Literal["agree", "first", "union"] = Field(
         default="agree",
-        description="agree: entities with one polarity in both; first: all of the first; "
-        "union: of the first, and entities that only the second names",
+        description="agree: entities with the same polarity in both; first: all of the first; "
+        "union: all of the first, and entities that only the second names",
     )
 
 
 class Consensus(Distiller[ConsensusConfig]):
-    """Compares by report and entity: the polarity that decides the inserted text.
+    """Distiller that compares two others by report and entity, on the strongest polarity.
 
-    A model's evidence seldom has the very span of another's, so that spans are not compared; a
-    statement keeps the span, and the descriptors, of the distiller that it is taken from.
+    Two models seldom quote exactly the same span as evidence, so spans are not compared; a
+    statement keeps the span and the descriptors of the distiller that it is taken from.
     """
 
-    summary: ClassVar[str] = "what two distillers agree on; counts where they differ"
+    summary: ClassVar[str] = "statements on which two distillers agree; counts their differences"
     licence: ClassVar[str] = "Apache-2.0"
     citation: ClassVar[str] = "this project, docs/distillation.md"
 
@@ -46,7 +48,7 @@ class Consensus(Distiller[ConsensusConfig]):
         self._counts: Counter[str] = Counter()
 
     @cached_property
-    def _both(self) -> tuple[Distiller, Distiller]:
+    def _distillers(self) -> tuple[Distiller, Distiller]:
         first, second = (
             make_plugin("ecamp.distillers", PluginRef.parse(text))
             for text in (self.config.first, self.config.second)
@@ -54,61 +56,66 @@ class Consensus(Distiller[ConsensusConfig]):
         return first, second
 
     def identity_fields(self) -> dict[str, Any]:
-        """Policy, and what decides each of the two."""
+        """Return the policy and the identities of both distillers."""
         names = (self.config.first, self.config.second)
         pairs = [
-            [PluginRef.parse(name).name, one.identity_fields()]
-            for name, one in zip(names, self._both, strict=True)
+            [PluginRef.parse(name).name, distiller.identity_fields()]
+            for name, distiller in zip(names, self._distillers, strict=True)
         ]
         return {"policy": self.config.policy, "distillers": pairs}
 
     def counts(self) -> Mapping[str, int]:
-        """Entities of reports, by agreement; then the counts of the two."""
+        """Return the number of entities by agreement, then the counts of both distillers."""
         inner = {
             f"{name}: {key}": value
-            for name, one in zip(("first", "second"), self._both, strict=True)
-            for key, value in one.counts().items()
+            for name, distiller in zip(("first", "second"), self._distillers, strict=True)
+            for key, value in distiller.counts().items()
         }
         return {**self._counts, **inner}
 
     def distill(self, reports: Iterable[Report]) -> Iterator[Distilled]:
-        """One result a report; what is left out is counted as dropped, with the reason."""
-        ours, theirs = tee(reports)  # holds only what one of the two has read ahead
-        first, second = self._both
-        for one, two in zip(first.distill(ours), second.distill(theirs), strict=True):
+        """Yield one result per report; omitted entities are counted as dropped, with the reason."""
+        first_reports, second_reports = tee(reports)  # keeps only reports that one has read ahead
+        first, second = self._distillers
+        for one, two in zip(
+            first.distill(first_reports), second.distill(second_reports), strict=True
+        ):
             yield self._join(one, two)
 
-    def _join(self, one: Distilled, two: Distilled) -> Distilled:
-        if one.error or two.error:
-            return self._with_error(one, two)
-        mine, yours = (
-            strongest_polarity((s.entity, s.polarity) for s in each.statements)
-            for each in (one, two)
+    def _join(self, first: Distilled, second: Distilled) -> Distilled:
+        if first.error or second.error:
+            return self._with_error(first, second)
+        polarities, others = (
+            strongest_polarity((s.entity, s.polarity) for s in result.statements)
+            for result in (first, second)
         )
-        verdicts = {entity: _verdict(entity, mine, yours) for entity in {**mine, **yours}}
-        self._counts.update(verdict or "agree" for verdict in verdicts.values())
+        differences = {
+            entity: _difference(entity, polarities, others) for entity in {**polarities, **others}
+        }
+        self._counts.update(difference or "agree" for difference in differences.values())
         policy = self.config.policy
-        kept = [s for s in one.statements if policy != "agree" or not verdicts[s.entity]]
+        kept = [s for s in first.statements if policy != "agree" or not differences[s.entity]]
         if policy == "union":
-            kept += [s for s in two.statements if verdicts[s.entity] == ONLY_SECOND]
+            kept += [s for s in second.statements if differences[s.entity] == ONLY_SECOND]
         named = {s.entity for s in kept}
-        lost = Counter(v for entity, v in verdicts.items() if v and entity not in named)
+        omitted = Counter(d for entity, d in differences.items() if d and entity not in named)
         kept.sort(key=lambda s: (s.start, s.end))
-        return Distilled(one.id, tuple(kept), sum_counts([one.dropped, two.dropped, lost]))
+        dropped = sum_counts([first.dropped, second.dropped, omitted])
+        return Distilled(first.id, tuple(kept), dropped)
 
-    def _with_error(self, one: Distilled, two: Distilled) -> Distilled:
+    def _with_error(self, first: Distilled, second: Distilled) -> Distilled:
         self._counts["one without answer"] += 1
-        if self.config.policy != "agree" and not one.error:
-            return one
-        if self.config.policy == "union" and not two.error:
-            return two
-        return Distilled(one.id, error=one.error or two.error)
+        if self.config.policy != "agree" and not first.error:
+            return first
+        if self.config.policy == "union" and not second.error:
+            return second
+        return Distilled(first.id, error=first.error or second.error)
 
 
-def _verdict(entity: str, mine: Mapping[str, str], yours: Mapping[str, str]) -> str:
-    """How the two differ on an entity; empty where they agree."""
-    if entity not in yours:
+def _difference(entity: str, first: Mapping[str, str], second: Mapping[str, str]) -> str:
+    """Describe how two sets of polarities differ on an entity; empty where they agree."""
+    if entity not in second:
         return ONLY_FIRST
-    if entity not in mine:
+    if entity not in first:
         return ONLY_SECOND
-    return "" if mine[entity] == yours[entity] else DIFFERS
+    return "" if first[entity] == second[entity] else DIFFERS

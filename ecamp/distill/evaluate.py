@@ -1,7 +1,7 @@
-"""How good a distiller is: against labelled sentences, against another one, and where they differ.
+"""Evaluates distillers on labelled sentences: scores, agreement of two, and their differences.
 
-What is compared: (sentence, entity, polarity). Spans decide only in which sentence a statement
-stands; statements outside the labelled sentences are not judged.
+Triples (sentence, entity, polarity) are compared. Spans only assign statements to sentences;
+statements outside the labelled sentences are not scored.
 """
 
 from __future__ import annotations
@@ -24,30 +24,37 @@ Key = tuple[int, str, str]  # sentence, entity, polarity
 
 @dataclass(frozen=True)
 class Score:
-    """Found against wanted.
+    """Precision, recall and F1 of statements against labels.
+
+    The three metrics come with a bootstrap over reports; they are undefined where there is nothing
+    to count.
 
     Attributes:
-        wanted, found, right: Labels, statements, and statements that are labels.
-        precision, recall, f1: With a bootstrap over reports; undefined where nothing is counted.
+        labels: Number of labels.
+        statements: Number of statements.
+        correct: Number of statements that are labels.
+        precision: Correct statements of all statements.
+        recall: Correct statements of all labels.
+        f1: Harmonic mean of both.
     """
 
-    wanted: int
-    found: int
-    right: int
+    labels: int
+    statements: int
+    correct: int
     precision: Metric
     recall: Metric
     f1: Metric
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of F1; None where resampling cannot tell: all of it right, or wrong."""
+        """95 % interval of F1; None where resampling gives none: all correct, or all wrong."""
         low, high = self.f1.interval()
         return None if low is None or high is None or low == high else (low, high)
 
     def as_json(self) -> dict[str, Any]:
-        """Numbers, null where undefined."""
+        """Return plain numbers, null where undefined."""
         return {
-            "wanted": self.wanted, "found": self.found, "right": self.right,
+            "wanted": self.labels, "found": self.statements, "right": self.correct,
             "precision": self.precision.value, "recall": self.recall.value, "f1": self.f1.value,
             "f1_interval": self.interval and list(self.interval),
         }  # fmt: skip
@@ -55,122 +62,128 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One distiller on the labelled sentences.
+    """Scores of one distiller on the labelled sentences.
 
     Attributes:
         all: Micro average over everything.
-        commonest: Micro average over the entities that are labelled most.
-        by_polarity: Micro averages.
-        by_entity: Most labelled first; entities that only the distiller names last.
-        by_both: (entity, polarity) -> score.
-        errors: Report -> why it has no answer.
-        statements: Statements by labelled sentence.
+        commonest: Micro average over the most frequently labelled entities.
+        by_polarity: Polarity -> micro average.
+        by_entity: Entity -> score; most labels first, entities that only the distiller names last.
+        by_pair: (entity, polarity) -> score.
+        errors: Report id -> reason why it has no answer.
+        statements: Statements of each labelled sentence.
     """
 
     all: Score
     commonest: Score
     by_polarity: dict[str, Score]
     by_entity: dict[str, Score]
-    by_both: dict[tuple[str, str], Score]
+    by_pair: dict[tuple[str, str], Score]
     errors: dict[str, str]
     statements: tuple[tuple[Statement, ...], ...]
 
 
 def commonest(sentences: Sequence[PlacedSentence], count: int = COMMONEST) -> list[str]:
-    """The entities that are labelled most; of equals the first by name."""
+    """List the most frequently labelled entities; ties are broken by name."""
     total = Counter(label.entity for sentence in sentences for label in sentence.labels)
     return [name for name, _ in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:count]]
 
 
 def evaluate(sentences: Sequence[PlacedSentence], distiller: Distiller) -> Evaluation:
-    """Distil the reports of the sentences, whole, and compare.
+    """Distil the complete reports of the sentences and score the result.
 
     Args:
-        sentences: Of `gold.place_gold`.
+        sentences: Labelled sentences, see `gold.place_gold`.
+        distiller: The distiller.
+
+    Raises:
+        DataError: The distiller has no result for a report.
     """
     reports = list({s.report.id: s.report for s in sentences}.values())
-    results = {one.id: one for one in distiller.distill(reports)}
-    if lost := [report.id for report in reports if report.id not in results]:
-        raise DataError(f"The distiller has no result for report '{lost[0]}'.")
-    said = tuple(_within(sentence, results[sentence.report.id]) for sentence in sentences)
-    wanted = _keys([sentence.labels for sentence in sentences])
+    results = {result.id: result for result in distiller.distill(reports)}
+    if missing := [report.id for report in reports if report.id not in results]:
+        raise DataError(f"The distiller has no result for report '{missing[0]}'.")
     return _compare(
-        wanted,
-        said,
+        _keys([sentence.labels for sentence in sentences]),
+        tuple(_within(sentence, results[sentence.report.id]) for sentence in sentences),
         [sentence.report.id for sentence in sentences],
         commonest(sentences),
-        {one.id: one.error for one in results.values() if one.error},
+        {result.id: result.error for result in results.values() if result.error},
     )
 
 
 def _within(sentence: PlacedSentence, result: Distilled) -> tuple[Statement, ...]:
-    """Statements that overlap a sentence."""
-    return tuple(
-        one for one in result.statements if one.start < sentence.end and sentence.start < one.end
-    )
+    """Select the statements that overlap a sentence."""
+    return tuple(s for s in result.statements if s.start < sentence.end and sentence.start < s.end)
 
 
 def _keys(statements: Sequence[Sequence[Statement]]) -> set[Key]:
-    return {(at, s.entity, s.polarity) for at, group in enumerate(statements) for s in group}
+    return {(index, s.entity, s.polarity) for index, group in enumerate(statements) for s in group}
 
 
 def _compare(
-    wanted: set[Key],
-    said: tuple[tuple[Statement, ...], ...],
+    labels: set[Key],
+    statements: tuple[tuple[Statement, ...], ...],
     reports: Sequence[str],
     common: Sequence[str],
     errors: dict[str, str],
 ) -> Evaluation:
-    found = _keys(said)
+    stated = _keys(statements)
     counts = resample_counts(reports, RESAMPLES)
-    ranked = Counter(entity for _, entity, _ in wanted)
-    names = sorted({key[1] for key in wanted | found}, key=lambda name: (-ranked[name], name))
+    label_counts = Counter(entity for _, entity, _ in labels)
+    names = sorted(
+        {key[1] for key in labels | stated}, key=lambda name: (-label_counts[name], name)
+    )
 
     def part(entities: Iterable[str], polarities: Iterable[str] = POLARITIES) -> Score:
-        inside, kinds = set(entities), set(polarities)
-        kept = [
-            {key for key in keys if key[1] in inside and key[2] in kinds}
-            for keys in (wanted, found)
+        entity_set, polarity_set = set(entities), set(polarities)
+        selected = [
+            {key for key in keys if key[1] in entity_set and key[2] in polarity_set}
+            for keys in (labels, stated)
         ]
-        return score(kept[0], kept[1], counts)
+        return score(selected[0], selected[1], counts)
 
-    pairs = sorted({(key[1], key[2]) for key in wanted | found})
+    pairs = sorted({(key[1], key[2]) for key in labels | stated})
     return Evaluation(
         all=part(names),
         commonest=part(common),
         by_polarity={polarity: part(names, [polarity]) for polarity in POLARITIES},
         by_entity={name: part([name]) for name in names},
-        by_both={(name, polarity): part([name], [polarity]) for name, polarity in pairs},
+        by_pair={(name, polarity): part([name], [polarity]) for name, polarity in pairs},
         errors=errors,
-        statements=said,
+        statements=statements,
     )
 
 
-def score(wanted: set[Key], found: set[Key], counts: np.ndarray) -> Score:
-    """Precision, recall and F1 of two sets.
+def score(labels: set[Key], stated: set[Key], counts: np.ndarray) -> Score:
+    """Compute precision, recall and F1 of stated triples.
 
     Args:
-        counts: float (resamples, sentences), how often each sentence stands in each resample, of
+        labels: Triples that are labelled.
+        stated: Triples that the distiller states.
+        counts: float (resamples, sentences), how often each sentence occurs in each resample, see
             `metrics.stats.resample_counts`.
     """
-    right = wanted & found
-    each = [_per_sentence(keys, counts.shape[1]) for keys in (wanted, found, right)]
-    many_wanted, many_found, many_right = (counts @ one for one in each)
+    correct = labels & stated
+    per_sentence = [_per_sentence(keys, counts.shape[1]) for keys in (labels, stated, correct)]
+    many_labels, many_stated, many_correct = (counts @ totals for totals in per_sentence)
     return Score(
-        len(wanted),
-        len(found),
-        len(right),
-        _ratio(len(right), len(found), many_right, many_found, "nothing is found"),
-        _ratio(len(right), len(wanted), many_right, many_wanted, "nothing is labelled"),
+        len(labels),
+        len(stated),
+        len(correct),
+        _ratio(len(correct), len(stated), many_correct, many_stated, "nothing is found"),
+        _ratio(len(correct), len(labels), many_correct, many_labels, "nothing is labelled"),
         _ratio(
-            2 * len(right), len(wanted) + len(found), 2 * many_right, many_wanted + many_found,
-            "nothing is labelled or found",
+            2 * len(correct), len(labels) + len(stated), 2 * many_correct,
+            many_labels + many_stated, "nothing is labelled or found",
         ),
     )  # fmt: skip
 
 
 def _per_sentence(keys: set[Key], sentences: int) -> np.ndarray:
-    return np.bincount([at for at, _, _ in keys], minlength=sentences).astype(np.float64)
+    return np.bincount([sentence for sentence, _, _ in keys], minlength=sentences).astype(
+        np.float64
+    )
 
 
 def _ratio(part: float, whole: float, parts: np.ndarray, wholes: np.ndarray, reason: str) -> Metric:
@@ -184,36 +197,39 @@ def _ratio(part: float, whole: float, parts: np.ndarray, wholes: np.ndarray, rea
 
 
 def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> Metric:
-    """Agreement of two raters beyond chance (Cohen, 1960).
+    """Compute the agreement of two raters beyond chance (Cohen, 1960).
 
     Args:
-        first, second: One category an item.
+        first: Category of each item by the first rater.
+        second: Category of each item by the second rater.
     """
-    kinds = sorted({*first, *second})
-    if not kinds:
+    categories = sorted({*first, *second})
+    if not categories:
         return Metric.undefined("nothing is rated")
-    table = np.zeros((len(kinds), len(kinds)))
-    for one, two in zip(first, second, strict=True):
-        table[kinds.index(one), kinds.index(two)] += 1
+    table = np.zeros((len(categories), len(categories)))
+    for row, column in zip(first, second, strict=True):
+        table[categories.index(row), categories.index(column)] += 1
     table /= table.sum()
     chance = float(table.sum(0) @ table.sum(1))
     if chance >= 1:
-        return Metric.undefined("both raters know one category only")
+        return Metric.undefined("both raters use a single category")
     return Metric.of((float(np.trace(table)) - chance) / (1 - chance))
 
 
 def agreement(first: Evaluation, second: Evaluation) -> dict[str, Metric]:
-    """Kappa of two distillers on the labelled sentences, `all` and by entity.
+    """Compute kappa of two distillers on the labelled sentences, `all` and by entity.
 
     An item is a sentence with an entity that one of them names anywhere; its category is the
-    polarity (the strongest_polarity, where a sentence has several), or `none`.
+    polarity (the strongest one, where a sentence has several), or `none`.
     """
-    told = [[_strongest(group) for group in one.statements] for one in (first, second)]
-    names = sorted({name for one in told for group in one for name in group})
-    rated = {name: [[group.get(name, "none") for group in one] for one in told] for name in names}
-    pooled = [[kind for name in names for kind in rated[name][rater]] for rater in (0, 1)]
+    raters = [[_strongest(group) for group in rater.statements] for rater in (first, second)]
+    names = sorted({name for rater in raters for group in rater for name in group})
+    ratings = {
+        name: [[group.get(name, "none") for group in rater] for rater in raters] for name in names
+    }
+    pooled = [[rating for name in names for rating in ratings[name][rater]] for rater in (0, 1)]
     kappas = {"all": cohen_kappa(*pooled)}
-    return {**kappas, **{name: cohen_kappa(*rated[name]) for name in names}}
+    return {**kappas, **{name: cohen_kappa(*ratings[name]) for name in names}}
 
 
 def _strongest(statements: Sequence[Statement]) -> dict[str, str]:
@@ -222,28 +238,29 @@ def _strongest(statements: Sequence[Statement]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A sentence on which labels and distillers are not all of one mind.
+    """A sentence on which labels and distillers differ.
 
     Attributes:
-        said: Who (`gold`, or a distiller's name) -> statements in the sentence.
-        differ: (entity, polarity) pairs that not all of them say.
+        sentence: The sentence.
+        statements: Source (`gold`, or a distiller's name) -> its statements in the sentence.
+        differing: (entity, polarity) pairs that not all sources state.
     """
 
     sentence: PlacedSentence
-    said: dict[str, tuple[Statement, ...]]
-    differ: frozenset[tuple[str, str]]
+    statements: dict[str, tuple[Statement, ...]]
+    differing: frozenset[tuple[str, str]]
 
 
 def disagreements(
     sentences: Sequence[PlacedSentence], evaluations: Mapping[str, Evaluation]
 ) -> list[Disagreement]:
-    """All sentences where somebody differs, in the order of the gold file."""
-    found = []
-    for at, sentence in enumerate(sentences):
-        said = {"gold": sentence.labels}
-        said |= {name: one.statements[at] for name, one in evaluations.items()}
-        pairs = [frozenset((s.entity, s.polarity) for s in group) for group in said.values()]
-        differ = frozenset[tuple[str, str]]().union(*pairs) - pairs[0].intersection(*pairs)
-        if differ:
-            found.append(Disagreement(sentence, said, differ))
-    return found
+    """List all sentences with a disagreement, in the order of the gold file."""
+    result = []
+    for index, sentence in enumerate(sentences):
+        sources = {"gold": sentence.labels}
+        sources |= {name: scores.statements[index] for name, scores in evaluations.items()}
+        pairs = [frozenset((s.entity, s.polarity) for s in group) for group in sources.values()]
+        differing = frozenset[tuple[str, str]]().union(*pairs) - pairs[0].intersection(*pairs)
+        if differing:
+            result.append(Disagreement(sentence, sources, differing))
+    return result

@@ -1,4 +1,4 @@
-"""Sentences with labels, by reference: a gold file holds ids, offsets and labels, and no text."""
+"""Labelled sentences by reference: a gold file contains ids, offsets and labels, but no text."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class GoldSentence:
 
     Attributes:
         report: Id of the report.
-        section: Column or heading in which `start .. end` count; empty = the whole text.
-        start, end: Characters of the section.
-        digest: Of the sentence, by `sentence_digest`; empty where it is not known.
-        labels: Spans count as those of the sentence.
-        row: Where it stands, for messages.
+        section: Column or heading that offsets refer to; empty: the whole text.
+        start: First character, counted in the section.
+        end: End of the sentence, counted in the section.
+        digest: `sentence_digest` of the sentence; empty where unknown.
+        labels: Statements of the sentence; their spans are counted in the section.
+        row: Location in the gold file, for messages.
     """
 
     report: str
@@ -39,7 +40,14 @@ class GoldSentence:
 
 @dataclass(frozen=True)
 class PlacedSentence:
-    """A labelled sentence found in its report; all spans count characters of the report's text."""
+    """A labelled sentence located in its report.
+
+    Attributes:
+        report: The report.
+        start: First character, counted in the report's text.
+        end: End of the sentence, counted in the report's text.
+        labels: Statements of the sentence; their spans are counted in the report's text.
+    """
 
     report: Report
     start: int
@@ -48,12 +56,12 @@ class PlacedSentence:
 
     @property
     def text(self) -> str:
-        """Its words."""
+        """The words of the sentence."""
         return self.report.text[self.start : self.end]
 
 
 def sentence_digest(sentence: str) -> str:
-    """Short hash by which a changed source is noticed."""
+    """Hash a sentence, so that a changed source is noticed."""
     return hashlib.sha256(sentence.encode()).hexdigest()[:_DIGITS]
 
 
@@ -61,7 +69,8 @@ def read_gold(path: Path) -> list[GoldSentence]:
     """Read a gold file: JSON lines with id, section, start, end, sha256, labels.
 
     Raises:
-        MissingError: No such file. DataError: Names line and field.
+        MissingError: There is no such file.
+        DataError: A line is not a labelled sentence (names line and field), or there is none.
     """
     if not path.is_file():
         raise MissingError(f"{path}: no such file.")
@@ -73,11 +82,11 @@ def read_gold(path: Path) -> list[GoldSentence]:
                 sentences.append(_sentence(json.loads(line), row))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"{path} line {number}: no labelled sentence: {type(error).__name__}: {error}.",
+                    f"{path} line {number}: not a labelled sentence: {type(error).__name__}: {error}.",
                     "It needs id, section, start, end, and labels with entity, polarity, start, end.",
                 ) from error
     if not sentences:
-        raise DataError(f"{path}: no sentence.")
+        raise DataError(f"{path}: contains no labelled sentence.")
     return sentences
 
 
@@ -87,7 +96,7 @@ def _sentence(value: Any, row: str) -> GoldSentence:
     for label in value["labels"]:
         polarity = label["polarity"]
         if polarity not in POLARITIES:
-            raise ValueError(f"polarity '{polarity}' is none of {', '.join(POLARITIES)}")
+            raise ValueError(f"polarity '{polarity}' is not one of {', '.join(POLARITIES)}")
         first, last = int(label["start"]), int(label["end"])
         if not start <= first < last <= end:
             raise ValueError(f"label {first}..{last} lies outside its sentence {start}..{end}")
@@ -97,27 +106,28 @@ def _sentence(value: Any, row: str) -> GoldSentence:
 
 
 def place_gold(gold: Iterable[GoldSentence], reports: Iterable[Report]) -> list[PlacedSentence]:
-    """Find the sentences in their reports, in the order of the gold file.
+    """Locate labelled sentences in their reports, in the order of the gold file.
 
     Args:
-        reports: Streamed; those without a labelled sentence are let go.
+        gold: Labelled sentences.
+        reports: Streamed; those without a labelled sentence are not kept.
 
     Raises:
-        DataError: A report or section is missing, or the sentence has other words than when it was
-            labelled; names the line of the gold file.
+        DataError: A report or section is missing, or the words of a sentence differ from those that
+            were labelled; names the line of the gold file.
     """
     gold = list(gold)
-    wanted = {sentence.report for sentence in gold}
-    known = {report.id: report for report in reports if report.id in wanted}
-    return [_placed(sentence, known) for sentence in gold]
+    labelled = {sentence.report for sentence in gold}
+    reports_by_id = {report.id: report for report in reports if report.id in labelled}
+    return [_placed(sentence, reports_by_id) for sentence in gold]
 
 
-def _placed(sentence: GoldSentence, known: dict[str, Report]) -> PlacedSentence:
-    report = known.get(sentence.report)
+def _placed(sentence: GoldSentence, reports: dict[str, Report]) -> PlacedSentence:
+    report = reports.get(sentence.report)
     if report is None:
         raise DataError(
             f"{sentence.row}: no report '{sentence.report}'.",
-            "Are these the reports that were labelled? --id-column names another column of ids.",
+            "Are these the reports that were labelled? --id-column selects another column of ids.",
         )
     base = 0
     if sentence.section:
@@ -132,11 +142,11 @@ def _placed(sentence: GoldSentence, known: dict[str, Report]) -> PlacedSentence:
     if sentence.digest and sentence_digest(report.text[start:end]) != sentence.digest:
         raise DataError(
             f"{sentence.row}: report '{report.id}', {sentence.section} {sentence.start}.."
-            f"{sentence.end} has other words than when it was labelled.",
-            "The reports are of another edition; labels would be misjudged.",
+            f"{sentence.end}: the words differ from those that were labelled.",
+            "Use the edition of the reports that was labelled; with another one, scores would be wrong.",
         )
     labels = tuple(
-        Statement(one.entity, one.polarity, base + one.start, base + one.end, one.section)
-        for one in sentence.labels
+        Statement(label.entity, label.polarity, base + label.start, base + label.end, label.section)
+        for label in sentence.labels
     )
     return PlacedSentence(report, start, end, labels)

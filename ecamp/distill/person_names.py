@@ -1,7 +1,7 @@
-"""Names of people in a report, by what announces them: a title, a label, a phrase, a degree.
+"""Finds names of people in a report by their context: a title, a label, a phrase, a degree.
 
-Capitals alone say too little in a report (Kerley, Swan-Ganz, Hodgkin), so no name is guessed from them. A
-name once announced is known wherever it stands again in the text.
+Capitals alone are not enough evidence in a report (Kerley, Swan-Ganz, Hodgkin), so no name is guessed
+from them. A name that was announced once is found wherever it occurs again in the text.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _TITLE = re.compile(
     r"\b(?:(?:Dr|Drs|Mr|Mrs|Ms|Prof)\b\.?|(?:DR|DRS|MR|MRS|MS|PROF)\.|Miss\b|[Dd]octor\b|[Pp]rofessor\b"
     r"|[Nn]urse\b)(?:[ \t]+and)?[ \t]*"
 )
-_DOER = (
+_ACTION = (
     r"(?:dictated|signed|transcribed|interpreted|reviewed|read|approved|verified|performed)\s+by"
 )
 _LABEL = re.compile(
     r"\b(?:(?:patient(?:'s)?[ \t]+)?name|patient|(?:referring|ordering|attending|requesting)(?:[ \t]+\w+)?"
-    rf"|physician|provider|radiologist|resident|technologist|{_DOER})[ \t]*:[ \t]*",
+    rf"|physician|provider|radiologist|resident|technologist|{_ACTION})[ \t]*:[ \t]*",
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
-    rf"\b(?:patient(?:[ \t]+named)?|{_DOER}|(?:discussed|communicated|reviewed|spoke|spoken)[ \t]+(?:with|to)"
+    rf"\b(?:patient(?:[ \t]+named)?|{_ACTION}|(?:discussed|communicated|reviewed|spoke|spoken)[ \t]+(?:with|to)"
     r"|(?:reported|conveyed|relayed|called|telephoned|paged)[ \t]+to|notified|informed|paged)[ \t]+",
     re.IGNORECASE,
 )
@@ -35,39 +35,39 @@ def _words(text: str) -> frozenset[str]:
 
 
 _PARTICLES = _words("al bin da de del den der di du el ibn la le van von")
-# Capitalised words that follow an announcement and are no names.
-_NO_NAMES = _words(
+# Capitalised words that follow an announcement and are not names.
+_NOT_NAMES = _words(
     "a an and are at by chest department ed emergency er examination exam findings for has heart he"
     " his her history icu id impression in is it left lung lungs mrn name no not nurse of on or patient"
     " position positioned radiology right rotated rotation she stable status supine the there this to team"
     " unit upright was were with"
     " doctor dr drs miss mr mrs ms prof professor"
 )
-_MOST_WORDS, _BACK = 4, 80
-# What may stand between the words of a name; behind a label also "DOE, JOHN".
+_MAX_WORDS, _LOOK_BACK = 4, 80  # words of a name; characters before a degree
+# Separators between the words of a name; after a label also "DOE, JOHN".
 _GAP, _GAP_INITIAL, _GAP_LABEL = (re.compile(p) for p in (r"[ \t]+", r"\.?[ \t]*", r"[.,]?[ \t]+"))
 
 
 def name_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of names; they can overlap and come in no order."""
-    found = list(_announced(text))
-    yield from found
-    words = list(_WORD.finditer(text)) if found else []
-    # "Dr. White": white is a word of this report, and "White matter" no person.
+    """Yield the spans of names, in characters; they may overlap and are not in order."""
+    announced = list(_announced(text))
+    yield from announced
+    words = list(_WORD.finditer(text)) if announced else []
+    # After "Dr. White", "White matter" is not a person if the report also contains "white".
     common = {word[0] for word in words if word[0].islower()}
-    known = {
+    names = {
         _stem(word[0]).casefold()
-        for start, end in found
+        for start, end in announced
         for word in _WORD.finditer(text[start:end])
         if len(word[0]) > 2 and word[0][0].isupper() and word[0].lower() not in common
     }
     for word in words:
-        if word[0][0].isupper() and _stem(word[0]).casefold() in known:
+        if word[0][0].isupper() and _stem(word[0]).casefold() in names:
             yield word.start(), word.start() + len(_stem(word[0]))
 
 
 def _stem(word: str) -> str:
-    """A word without the genitive's ending."""
+    """Strip the genitive ending of a word."""
     return re.sub(r"['\u2019][sS]?\Z", "", word)
 
 
@@ -84,26 +84,26 @@ def _announced(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_name(text: str, word: re.Match[str], capitals: bool) -> bool:
-    said = word[0]
-    if len(said) == 1 and text.startswith(".", word.end()):
-        return said.isupper()  # an initial
+    letters = word[0]
+    if len(letters) == 1 and text.startswith(".", word.end()):
+        return letters.isupper()  # an initial
     return (
-        said[0].isupper()
-        and (capitals or not said.isupper())
-        and said.casefold() not in _NO_NAMES
-        and not (len(said) > 1 and set(said) == {"X"})  # hidden before it came to us
+        letters[0].isupper()
+        and (capitals or not letters.isupper())
+        and letters.casefold() not in _NOT_NAMES
+        and not (len(letters) > 1 and set(letters) == {"X"})  # de-identified in the source
     )
 
 
-def _name_end(text: str, at: int, capitals: bool, commas: bool) -> int:
-    """Where the name that begins at `at` ends; `at` when there is none."""
-    end = at
-    for _ in range(_MOST_WORDS):
-        word = _WORD.match(text, at)
+def _name_end(text: str, start: int, capitals: bool, commas: bool) -> int:
+    """Return the end of the name that begins at `start`; `start` when there is none."""
+    end = position = start
+    for _ in range(_MAX_WORDS):
+        word = _WORD.match(text, position)
         if word is None:
             break
         if word[0].casefold() in _PARTICLES and not word[0].isupper():
-            at = word.end() + 1
+            position = word.end() + 1
             if not text.startswith((" ", "\t"), word.end()):
                 break
             continue
@@ -114,19 +114,19 @@ def _name_end(text: str, at: int, capitals: bool, commas: bool) -> int:
         following = gap.match(text, end)
         if following is None:
             break
-        at = following.end()
+        position = following.end()
     return end
 
 
 def _name_start(text: str, end: int) -> int:
-    """Where the name that ends at `end` starts; `end` when there is none."""
-    base = max(0, end - _BACK)
+    """Return the start of the name that ends at `end`; `end` when there is none."""
+    base = max(0, end - _LOOK_BACK)
     start = end
-    for word in reversed(list(_WORD.finditer(text, base, end))[-_MOST_WORDS:]):
+    for word in reversed(list(_WORD.finditer(text, base, end))[-_MAX_WORDS:]):
         gap = text[word.end() : start]
         if gap not in ("", " ", ". ") or not _is_name(text, word, True):
             break
-        if gap == ". " and len(word[0]) > 1:  # a stop behind a whole word ends a sentence
+        if gap == ". " and len(word[0]) > 1:  # a stop after a whole word ends a sentence
             break
         start = word.start()
     return start

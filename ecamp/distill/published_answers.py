@@ -1,8 +1,8 @@
-"""The `published` distiller: the answers that the authors released, read from their file.
+"""The `published` distiller: looks up the answers that the authors published.
 
 Two layouts: JSON that maps study ids to texts, and the table of their pre-training code with
-`img_path, report, llm_output` (the study stands in the path: `.../s50414267/...jpg`). A text holds
-template sentences, `There is X. There may be Y. There is no Z.` (METHOD section 1).
+`img_path, report, llm_output` (the path contains the study: `.../s50414267/...jpg`). A text consists
+of template sentences, `There is X. There may be Y. There is no Z.` (arXiv 2312.13316, section 3.1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ecamp.api.distiller import Distilled, Distiller, Report, Section, Statement
 from ecamp.api.plugin import PluginConfig
 from ecamp.errors import DataError, MissingError
 from ecamp.storage.files import content_hash
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 from ecamp.text.reports import cell, column_names, read_rows
 from ecamp.text.sentences import split_sentences
 
@@ -37,35 +37,37 @@ NO_TEMPLATE, NO_ENTITY = "no template sentence", "no entity of the lexicon"
 NO_ANSWER = "no published answer"
 
 
-class PublishedConfig(PluginConfig):
-    """Which file, read with which words."""
+class PublishedAnswersConfig(PluginConfig):
+    """Options: the file, and the lexicon it is read with."""
 
-    path: str = Field(description="JSON of study id -> text, or CSV with img_path, llm_output")
-    lexicon: str = Field(default="chest", description="chest, fundus, or a YAML file")
+    path: str = Field(
+        description="file with the answers: JSON of study id -> text, or CSV with img_path, llm_output"
+    )
+    lexicon: str = Field(default="chest", description="entities: chest, fundus, or a YAML file")
 
 
-class Published(Distiller[PublishedConfig]):
-    """Looks up each report's answer by its id, and places its statements in the report."""
+class PublishedAnswers(Distiller[PublishedAnswersConfig]):
+    """Distiller that looks up each report's answer by id and locates its entities in the report."""
 
-    summary: ClassVar[str] = "the authors' released answers, from their file"
-    licence: ClassVar[str] = "as the file's (derived from MIMIC-CXR: credentialed)"
+    summary: ClassVar[str] = "the authors' published answers, from their file"
+    licence: ClassVar[str] = "that of the file (derived from MIMIC-CXR: credentialed)"
     citation: ClassVar[str] = "Wang et al., ECAMP, Medical Image Analysis 105:103690, 2025"
 
     def identity_fields(self) -> dict[str, Any]:
-        """The content of the file and of the lexicon."""
+        """Return the hashes of the file and of the lexicon."""
         return {
             "file": content_hash(Path(self.config.path).expanduser()),
-            "lexicon": load_lexicon(self.config.lexicon).digest(),
+            "lexicon": Lexicon.load(self.config.lexicon).digest(),
         }
 
     @cached_property
     def _answers(self) -> dict[str, str]:
-        return read_published(Path(self.config.path).expanduser())
+        return read_answers(Path(self.config.path).expanduser())
 
     @cached_property
     def _entities(self) -> dict[str, str]:
-        """Form -> entity."""
-        entities = load_lexicon(self.config.lexicon).entities
+        """Surface form -> entity."""
+        entities = Lexicon.load(self.config.lexicon).entities
         return {form: name for name, forms in entities.items() for form in (name, *forms)}
 
     @cached_property
@@ -74,7 +76,7 @@ class Published(Distiller[PublishedConfig]):
         return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)", re.IGNORECASE)
 
     def distill(self, reports: Iterable[Report]) -> Iterator[Distilled]:
-        """One result a report; one that the file does not know gives an error."""
+        """Yield one result per report; a report that is not in the file gives an error."""
         for report in reports:
             answer = self._answers.get(report.id.removeprefix("s"))
             if answer is None:
@@ -83,45 +85,50 @@ class Published(Distiller[PublishedConfig]):
                 yield self._read(report, answer)
 
     def _read(self, report: Report, answer: str) -> Distilled:
-        places = self._places(report)
+        mentions = self._first_mentions(report)
         statements, drops = [], []
         for start, end in split_sentences(answer):
             match = _SENTENCE.fullmatch(answer, start, end)
-            named = self._forms.findall(match[2]) if match else []
+            forms = self._forms.findall(match[2]) if match else []
             if match is None:
                 drops.append({NO_TEMPLATE: 1})
-            elif not named:
+            elif not forms:
                 drops.append({NO_ENTITY: 1})
             else:
                 polarity = _POLARITY[" ".join(match[1].lower().split())]
-                for entity in dict.fromkeys(self._entities[form.lower()] for form in named):
-                    at, until, section = places.get(entity, (0, 0, ""))
-                    statements.append(Statement(entity, polarity, at, until, section))
-        # Stable: entities that the report does not name keep their order, before the others.
-        return Distilled(
-            report.id, tuple(sorted(statements, key=lambda one: one.start)), sum_counts(drops)
-        )
+                for entity in dict.fromkeys(self._entities[form.lower()] for form in forms):
+                    first, last, section = mentions.get(entity, (0, 0, ""))
+                    statements.append(Statement(entity, polarity, first, last, section))
+        # A stable sort: entities that the report does not name keep their order, before the others.
+        statements.sort(key=lambda statement: statement.start)
+        return Distilled(report.id, tuple(statements), sum_counts(drops))
 
-    def _places(self, report: Report) -> Mapping[str, tuple[int, int, str]]:
-        """Where the report first names each entity. The file holds no evidence, so that this is a
-        guess; an entity under other words than the lexicon's has an empty span at 0.
+    def _first_mentions(self, report: Report) -> Mapping[str, tuple[int, int, str]]:
+        """Find where the report first names each entity: (start, end, section).
+
+        The file contains no evidence, so this is a guess; an entity in words that the lexicon does
+        not list is not found, and its statement gets an empty span at 0.
         """
-        found: dict[str, tuple[int, int, str]] = {}
+        mentions: dict[str, tuple[int, int, str]] = {}
         for part in report.sections or (Section("", 0, len(report.text)),):
             for match in self._forms.finditer(report.text, part.start, part.end):
-                place = (match.start(), match.end(), part.name)
-                found.setdefault(self._entities[match[0].lower()], place)
-        return found
+                mention = (match.start(), match.end(), part.name)
+                mentions.setdefault(self._entities[match[0].lower()], mention)
+        return mentions
 
 
-def read_published(path: Path) -> dict[str, str]:
-    """Study number (without `s`) -> text.
+def read_answers(path: Path) -> dict[str, str]:
+    """Read the published answers.
+
+    Returns:
+        Study number (without `s`) -> text.
 
     Raises:
-        MissingError: No such file. DataError: Neither layout; names the line.
+        MissingError: There is no such file.
+        DataError: The file has neither of the two layouts; names the line.
     """
     if not path.is_file():
-        raise MissingError(f"{path}: no such file.", "The authors' repository says where it is.")
+        raise MissingError(f"{path}: no such file.", "The authors' repository links to it.")
     if path.suffix != ".json":
         return _read_table(path)
     try:
@@ -129,7 +136,7 @@ def read_published(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}.") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path}: must map study ids to texts.")
+        raise DataError(f"{path}: must be a JSON object that maps study ids to texts.")
     return {str(key).removeprefix("s"): str(text) for key, text in value.items()}
 
 
@@ -138,14 +145,15 @@ def _read_table(path: Path) -> dict[str, str]:
     for name in ("img_path", "llm_output"):
         if name not in names:
             raise DataError(
-                f"{path}: no column '{name}'.", f"It has: {', '.join(names) or 'none'}."
+                f"{path}: no column '{name}'.", f"The file has: {', '.join(names) or 'none'}."
             )
     texts: dict[str, str] = {}
     for row in read_rows(path):
         study = _STUDY.fullmatch(cell(row, "img_path", path).strip())
         if study is None:
             raise DataError(
-                f"{path} line {row.number}: no study in 'img_path'.", "It holds .../s<number>/..."
+                f"{path} line {row.number}: no study in 'img_path'.",
+                "The path must contain /s<number>/.",
             )
         texts[study[1]] = cell(row, "llm_output", path)
     return texts

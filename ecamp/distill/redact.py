@@ -1,8 +1,9 @@
 """Redaction of report text before it leaves the machine; only the standard library.
 
-Names, dates, times, ids, phone and network addresses and ages over 89 become marks of a known kind
-(`[DATE]`), after the identifiers that HIPAA's safe harbour lists (45 CFR 164.514(b)(2)). Measurements
-stay. By rules, so a name that nothing announces ("Smith agrees") is missed: see docs/distillation.md.
+Names, dates, times, ids, phone numbers, network addresses and ages over 89 are replaced by marks that
+name their kind (`[DATE]`), following the identifiers listed by HIPAA's safe harbour (45 CFR
+164.514(b)(2)). Measurements are kept. Redaction works by rules, so a name that nothing announces
+("Smith agrees") is missed: see docs/distillation.md.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from dataclasses import dataclass
 
 from ecamp.distill.person_names import name_spans
 
-# Where two kinds overlap, the first of these names the mark.
+# Where spans of two kinds overlap, the mark names the kind that comes first here.
 KINDS = ("EMAIL", "URL", "PHONE", "DATE", "TIME", "ID", "NAME", "AGE")
 
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
 _MONTH = r"(?:0?[1-9]|1[0-2])"
 _YEAR = r"(?:19|20)\d\d"
-# "may" and "MAY" are words of every report: alone they are a month only when capitalised.
+# "may" and "MAY" occur in every report: alone they are a month only when capitalised.
 _NAMED = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|(?-i:May)|june?|july?|aug(?:ust)?"
     r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b\.?"
 )
 _NTH = rf"{_DAY}(?:st|nd|rd|th)?\b"
-# What stands behind a number that measures.
+# Not followed by a unit: the number is not a measurement.
 _FREE = (
     r"(?!\s*(?:(?:mm|cm|m|ml|cc|mg|mgy|kg|hu|kv|kvp|mas|suv|x|degrees?|percent|weeks?|days?|months?)\b"
     r"|[%\u00d7\u00b0]))"
@@ -77,33 +78,34 @@ _PATTERNS = [
 
 @dataclass(frozen=True)
 class Mark:
-    """One mark, and the words that it stands for.
+    """One mark, and the span that it replaces.
 
     Attributes:
         kind: One of `KINDS`.
-        start, end: Characters of the original text.
-        at: Where the mark begins in the redacted text.
+        start: First character of the span in the original text.
+        end: End of the span in the original text.
+        mark_start: First character of the mark in the redacted text.
     """
 
     kind: str
     start: int
     end: int
-    at: int
+    mark_start: int
 
     @property
-    def after(self) -> int:
-        """Where the mark ends in the redacted text."""
-        return self.at + len(self.kind) + 2
+    def mark_end(self) -> int:
+        """End of the mark in the redacted text."""
+        return self.mark_start + len(self.kind) + 2
 
 
 @dataclass(frozen=True)
 class Redacted:
-    """A text, or a part of one, with marks in it, and the way back.
+    """A redacted text, or a part of one, that maps spans back to the original.
 
     Attributes:
-        text: As it may leave the machine.
-        marks: In text order.
-        start: Where the part begins in the original text.
+        text: Redacted text, which may leave the machine.
+        marks: Marks in text order.
+        start: First character of the part in the original text.
     """
 
     text: str
@@ -116,73 +118,80 @@ class Redacted:
         return dict(Counter(mark.kind for mark in self.marks))
 
     def original_span(self, start: int, end: int) -> tuple[int, int] | None:
-        """Characters of the original text behind a span of the redacted one.
+        """Map a span of the redacted text to the original text.
 
-        A span may hold whole marks, which stand for the words that they hide; one that cuts a mark has
-        no original: None.
+        A span may contain whole marks, which map to the words that they hide; a span that cuts a mark
+        has no original: None.
         """
-        first, last = self._behind(start), self._behind(end)
+        first, last = self._original(start), self._original(end)
         if first[0] != first[1] or last[0] != last[1]:
             return None
         return first[0], last[0]
 
     def widened_span(self, start: int, end: int) -> tuple[int, int]:
-        """As `original_span`, but a mark that is cut counts as a whole one."""
-        return self._behind(start)[0], self._behind(end)[1]
+        """Map a span as `original_span` does, but widen it to whole marks where it cuts one."""
+        return self._original(start)[0], self._original(end)[1]
 
-    def _behind(self, position: int) -> tuple[int, int]:
-        """Where a position stands in the original; within a mark the ends of what it hides."""
-        number = bisect_right(self.marks, position, key=lambda mark: mark.at) - 1
-        if number < 0:
+    def _original(self, position: int) -> tuple[int, int]:
+        """Map a position to the original text; within a mark, to both ends of the hidden span."""
+        index = bisect_right(self.marks, position, key=lambda mark: mark.mark_start) - 1
+        if index < 0:
             return (self.start + position,) * 2
-        mark = self.marks[number]
-        if mark.at < position < mark.after:
+        mark = self.marks[index]
+        if mark.mark_start < position < mark.mark_end:
             return mark.start, mark.end
-        return (mark.start if position == mark.at else mark.end + position - mark.after,) * 2
+        if position == mark.mark_start:
+            return mark.start, mark.start
+        return (mark.end + position - mark.mark_end,) * 2
 
 
 Span = tuple[int, int, str]  # start, end, kind
 
 
 def redact(text: str) -> Redacted:
-    """Put marks in the place of what could tell who the patient is."""
+    """Replace everything that could identify the patient by marks."""
     return cover(text, private_spans(text))
 
 
 def cover(text: str, spans: Sequence[Span], start: int = 0, end: int | None = None) -> Redacted:
-    """Put marks over spans of a text, and take the part `start .. end` of it.
+    """Replace spans of a text by marks, and take the part `start .. end` of it.
 
     Args:
-        spans: Of `private_spans`, whole text; those that reach out of the part are cut.
+        text: The whole text.
+        spans: Result of `private_spans` on the whole text; spans that reach out of the part are cut.
+        start: First character of the part.
+        end: End of the part; None: end of the text.
     """
     end = len(text) if end is None else end
-    pieces, marks, at, done = [], [], 0, start
+    pieces, marks, length, covered = [], [], 0, start  # length: of the redacted text so far
     for first, last, kind in spans:
         first, last = max(first, start), min(last, end)
         if first >= last:
             continue
-        at += first - done
-        pieces += [text[done:first], f"[{kind}]"]
-        marks.append(Mark(kind, first, last, at))
-        at, done = marks[-1].after, last
-    return Redacted("".join([*pieces, text[done:end]]), tuple(marks), start)
+        length += first - covered
+        pieces += [text[covered:first], f"[{kind}]"]
+        marks.append(Mark(kind, first, last, length))
+        length, covered = marks[-1].mark_end, last
+    return Redacted("".join([*pieces, text[covered:end]]), tuple(marks), start)
 
 
 def private_spans(text: str) -> list[Span]:
-    """What must not leave the machine: spans of a text in order, none within another.
+    """Find the spans of a text that must not leave the machine, in order and without overlap.
 
-    Looks again at its own result until nothing more is found: a mark changes what stands beside it. Names
-    come last, when the rest is hidden: an address may hold one as if it were a common word.
+    The redacted text is searched again until nothing more is found, since a mark changes the context
+    of its neighbours. Names come last, when the rest is hidden: an address may contain one in lower
+    case, which would then count as a common word.
     """
     spans: list[Span] = []
     while True:
-        seen = cover(text, spans)
-        found = list(_matches(seen.text)) or [(*s, "NAME") for s in name_spans(seen.text)]
-        places = [(*seen.widened_span(start, end), kind) for start, end, kind in found]
-        more = _merged([*spans, *places])
-        if more == spans:
+        redacted = cover(text, spans)
+        matches = list(_matches(redacted.text))
+        matches = matches or [(*span, "NAME") for span in name_spans(redacted.text)]
+        originals = [(*redacted.widened_span(start, end), kind) for start, end, kind in matches]
+        merged = _merged([*spans, *originals])
+        if merged == spans:
             return spans
-        spans = more
+        spans = merged
 
 
 def _matches(text: str) -> Iterator[Span]:

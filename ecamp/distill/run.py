@@ -1,8 +1,8 @@
-"""One distillation: reports through a distiller into a file, resumable at every row.
+"""Runs a distiller on reports and writes its results to a file, resumable after every row.
 
-A run appends to `OUT.partial.jsonl`: a first line that says which distiller and which input, then
-one row a report. The same command goes on behind its last whole row. When all reports are done, the
-rows become `OUT` in its own format, at once, and the partial file goes.
+A run appends to `OUT.partial.jsonl`: a first line that identifies distiller and input, then one row
+per report. The same command continues after its last complete row. When all reports are done, the
+rows are written to `OUT` in its own format, atomically, and the partial file is removed.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _VERSION = 1  # of the partial file
 
 @dataclass
 class Tally:
-    """What a run did; rows of an earlier, interrupted run included.
+    """Counts of a run, rows of an earlier, interrupted run included.
 
     Attributes:
         reports: Rows written.
-        resumed: Rows that were there before.
-        polarities: Polarity -> statements.
-        dropped: Reason -> answers that were refused.
-        errors: Reason -> reports without an answer.
+        resumed: Rows of them that an earlier run wrote.
+        polarities: Polarity -> number of statements.
+        dropped: Reason -> number of rejected statements.
+        errors: Reason -> number of reports without an answer.
     """
 
     reports: int = 0
@@ -58,7 +58,7 @@ class Tally:
 
 
 def distiller_identity(ref: PluginRef, distiller: Distiller) -> str:
-    """Hash of what decides a distiller's answers; it stands in every row that it makes."""
+    """Hash everything that determines a distiller's answers; every row of its files contains it."""
     return identity([ref.name, ref.variant, distiller.identity_fields()])
 
 
@@ -66,32 +66,36 @@ def write_distilled(
     path: Path,
     distiller: Distiller,
     reports: Iterable[Report],
-    same: Mapping[str, str],
+    run_fields: Mapping[str, str],
     progress: Callable[[Tally], None] = lambda _: None,
 ) -> Tally:
-    """Distil reports into a file; go on where an earlier run of the same stopped.
+    """Distil reports into a file; continue where an earlier run of the same command stopped.
 
     Args:
-        path: Ends in one of `sinks.FORMATS`.
-        reports: All of them, also those that were done before.
-        same: What must be equal to go on: name -> value. `distiller` of it, the identity, stands in
-            every row.
+        path: File to write; its suffix is one of `sinks.FORMATS`.
+        distiller: The distiller.
+        reports: All reports, including those that an earlier run has done.
+        run_fields: Name -> value of everything that must be equal to resume a run; must contain
+            `distiller`, the identity, which is written to every row.
         progress: Called after each row.
 
+    Returns:
+        Counts of the whole file.
+
     Raises:
-        UsageError: Unknown format; a partial file of another distiller or input.
-        MissingError: Parquet without pyarrow.
-        EcampError: It cannot be written; the distiller leaves its protocol.
+        UsageError: The format is unknown, or the partial file is of another distiller or input.
+        MissingError: Parquet is requested, and pyarrow is not installed.
+        EcampError: The file cannot be written, or the distiller breaks its contract.
     """
     write = make_writer(path)
     partial = path.with_name(path.name + ".partial.jsonl")
-    with _held(partial) as file:
-        tally = _resume(file, partial, {"ecamp_distill": _VERSION, **same})
+    with _locked(partial) as file:
+        tally = _resume(file, partial, {"ecamp_distill": _VERSION, **run_fields})
         tally.resumed = tally.reports
         rest = islice(iter(reports), tally.reports, None)
         with contextlib.closing(_paired(distiller, rest)) as results:
             for report, distilled in results:
-                row = {**distilled.as_json(report), "distiller": same["distiller"]}
+                row = {**distilled.as_json(report), "distiller": run_fields["distiller"]}
                 _append(file, partial, row)
                 tally.add(row)
                 progress(tally)
@@ -104,39 +108,40 @@ def write_distilled(
 def _paired(
     distiller: Distiller, reports: Iterator[Report]
 ) -> Generator[tuple[Report, Distilled], None, None]:
-    """Each report with its result; only reports that the distiller holds are kept."""
-    held: deque[Report] = deque()
+    """Yield each report with its result; only reports without a result yet are kept in memory."""
+    pending: deque[Report] = deque()
 
-    def handed() -> Iterator[Report]:
+    def source() -> Iterator[Report]:
         for report in reports:
-            held.append(report)
+            pending.append(report)
             yield report
 
-    results = distiller.distill(handed())
+    results = distiller.distill(source())
     try:
         for distilled in results:
-            wanted = held.popleft() if held else None
-            if wanted is None or wanted.id != distilled.id:
+            report = pending.popleft() if pending else None
+            if report is None or report.id != distilled.id:
                 raise EcampError(
-                    f"The distiller answers '{distilled.id}' where "
-                    f"'{wanted.id if wanted else 'nothing'}' is next.",
-                    "Results must come one a report, in order; tell its author.",
+                    f"The distiller returned a result for '{distilled.id}', expected "
+                    f"'{report.id if report else 'nothing'}'.",
+                    "It must give one result per report, in order. Report this to its author.",
                 )
-            yield wanted, distilled
-        if held:
-            raise EcampError(f"The distiller has no result for report '{held[0].id}'.")
+            yield report, distilled
+        if pending:
+            raise EcampError(f"The distiller has no result for report '{pending[0].id}'.")
     finally:
         if isinstance(results, Generator):
-            results.close()  # now: it may hold connections, or work that costs
+            results.close()  # at once: it may hold connections, or requests that cost money
 
 
 # --- the partial file ---------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _held(partial: Path) -> Iterator[FileIO]:
-    """The partial file, open to append, held by this process alone. Unbuffered: a killed process
-    loses no row that it has written.
+def _locked(partial: Path) -> Iterator[FileIO]:
+    """Open the partial file to append, locked against other processes.
+
+    It is unbuffered, so that a killed process loses no row that it has written.
     """
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +155,8 @@ def _held(partial: Path) -> Iterator[FileIO]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise EcampError(
-                f"{partial}: another run is writing it.", "Wait for it, or choose another file."
+                f"{partial}: another run is writing this file.",
+                "Wait until it has finished, or choose another file.",
             ) from error
         yield file
 
@@ -163,16 +169,17 @@ def _append(file: FileIO, partial: Path, value: Mapping[str, Any]) -> None:
     except OSError as error:
         raise EcampError(
             f"{partial}: cannot be written: {error.strerror}.",
-            "Make room, then run the same command again: it goes on behind the last whole row.",
+            "Free some space, then run the same command again: it continues after the last"
+            " complete row.",
         ) from error
 
 
 def _resume(file: FileIO, partial: Path, head: Mapping[str, Any]) -> Tally:
-    """Count the rows that are there and cut off half a row; begin an empty file."""
+    """Count the rows of the file and cut off an incomplete one; write the first line if empty."""
     tally = Tally()
-    whole = 0
-    with partial.open("rb") as before:
-        for number, line in enumerate(before, 1):
+    complete_bytes = 0
+    with partial.open("rb") as written:
+        for number, line in enumerate(written, 1):
             if not line.endswith(b"\n"):
                 break
             value = _loads(line, partial, number)
@@ -180,9 +187,9 @@ def _resume(file: FileIO, partial: Path, head: Mapping[str, Any]) -> Tally:
                 _check_head(partial, value, head)
             else:
                 tally.add(value)
-            whole += len(line)
-    file.truncate(whole)
-    if not whole:
+            complete_bytes += len(line)
+    file.truncate(complete_bytes)
+    if not complete_bytes:
         _append(file, partial, head)
     return tally
 
@@ -195,7 +202,7 @@ def _check_head(partial: Path, before: Mapping[str, Any], now: Mapping[str, Any]
     ]
     if differs:
         raise UsageError(
-            f"{partial}: an unfinished run with another {', '.join(differs)}.",
+            f"{partial}: belongs to an unfinished run with another {', '.join(differs)}.",
             "Run that command again to finish it, choose another file, or delete this one.",
         )
 
@@ -211,7 +218,7 @@ def _loads(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
         if not isinstance(value, dict) or (number > 1 and "statements" not in value):
-            raise ValueError("no row")
+            raise ValueError("not a row of a distilled file")
     except ValueError as error:
         raise CorruptFileError(
             f"{path} line {number}: damaged: {error}.", "Delete it, and run the command again."

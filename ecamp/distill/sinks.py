@@ -1,7 +1,8 @@
-"""Distilled files: one row a report as JSON lines, CSV or Parquet; written here, and read back.
+"""Writes and reads distilled files: one row per report, as JSON lines, CSV or Parquet.
 
-A row: `id`, `text` (what the method inserts), `statements`, `dropped` (reason -> count), `error`,
-`distiller` (its identity). In CSV, statements and dropped counts are JSON within their field.
+Fields of a row: `id`, `text` (the text that the method inserts), `statements`, `dropped` (reason ->
+count), `error`, `distiller` (its identity). In CSV, statements and dropped counts are JSON within
+their field.
 """
 
 from __future__ import annotations
@@ -24,21 +25,25 @@ Writer = Callable[[Iterator[dict[str, Any]], Path], None]
 
 
 def make_writer(path: Path) -> Writer:
-    """What writes rows in the format of a path; it streams.
+    """Return the function that streams rows to a file in the format of its suffix.
+
+    Args:
+        path: File to write; its suffix is one of `FORMATS`.
 
     Raises:
-        UsageError: Unknown format. MissingError: Parquet without pyarrow.
+        UsageError: The format is unknown.
+        MissingError: Parquet is requested, and pyarrow is not installed.
     """
     writers: dict[str, Writer] = {
         ".jsonl": _write_jsonl, ".csv": _write_csv, ".parquet": _write_parquet,
     }  # fmt: skip
     if path.suffix not in writers:
         raise UsageError(
-            f"{path}: a distilled file ends in {', '.join(FORMATS)}.",
+            f"{path}: unknown format; a distilled file ends in {', '.join(FORMATS)}.",
             did_you_mean(path.suffix, FORMATS),
         )
     if path.suffix == ".parquet":
-        _pyarrow()  # say so before the work, not behind it
+        _pyarrow()  # fails now rather than after the work
     return writers[path.suffix]
 
 
@@ -96,17 +101,20 @@ def _arrow_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_distilled(path: Path) -> dict[str, str]:
-    """The text of each report by its id; reports that failed are left out.
+    """Read the distilled text of each report; reports without an answer are left out.
 
     Args:
         path: A file of `ecamp distill`, or a JSON file that maps ids to texts.
 
+    Returns:
+        Id of the report -> distilled text.
+
     Raises:
-        MissingError: It is not there, or Parquet without pyarrow.
-        DataError: Not such a file; one id with two texts.
+        MissingError: There is no such file; or it is Parquet, and pyarrow is not installed.
+        DataError: It is not such a file, or has two texts under one id.
     """
     if not path.is_file():
-        raise MissingError(f"{path}: no such file.", "ecamp distill REPORTS -o FILE makes one.")
+        raise MissingError(f"{path}: no such file.", "Make one: ecamp distill REPORTS -o FILE")
     if path.suffix == ".json":
         pairs = _json_pairs(path)
     elif path.suffix == ".parquet":
@@ -119,8 +127,8 @@ def read_distilled(path: Path) -> dict[str, str]:
     for identifier, text in pairs:
         if texts.setdefault(identifier, text) != text:
             raise DataError(
-                f"{path}: id '{identifier}' has two texts.",
-                "Distil with an id column that is unique.",
+                f"{path}: duplicate id '{identifier}' with two different texts.",
+                "Distil with a column of unique ids: --id-column NAME.",
             )
     return texts
 
@@ -128,7 +136,7 @@ def read_distilled(path: Path) -> dict[str, str]:
 def _table_pairs(path: Path) -> Iterator[tuple[str, str]]:
     for name in ("id", "text"):
         if name not in column_names(path) and path.stat().st_size:
-            raise DataError(f"{path}: no distilled file: no '{name}'.")
+            raise DataError(f"{path}: not a distilled file: it has no '{name}'.")
     for row in read_rows(path):
         if not cell(row, "error", path):
             yield cell(row, "id", path), cell(row, "text", path)
@@ -140,7 +148,7 @@ def _json_pairs(path: Path) -> Iterator[tuple[str, str]]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}.") from error
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise DataError(f"{path}: must map ids to texts.")
+        raise DataError(f"{path}: must be a JSON object that maps ids to texts.")
     yield from value.items()
 
 
@@ -153,4 +161,4 @@ def _parquet_pairs(path: Path) -> Iterator[tuple[str, str]]:
                     if not row["error"]:
                         yield row["id"], row["text"]
     except (OSError, KeyError, arrow.ArrowException) as error:
-        raise DataError(f"{path}: no distilled file: {error}.") from error
+        raise DataError(f"{path}: not a distilled file: {error}.") from error

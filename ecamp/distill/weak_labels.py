@@ -1,4 +1,4 @@
-"""A weak second truth: terms that an indexer gave to whole reports (Open-i, column `Problems`)."""
+"""Weak labels: report-level terms assigned by an indexer (Open-i, column `Problems`)."""
 
 from __future__ import annotations
 
@@ -19,26 +19,38 @@ COLUMN, NORMAL = "Problems", "normal"
 
 @dataclass(frozen=True)
 class WeakLabelRecall:
-    """Reports with a term, and how many of them the distiller answers accordingly."""
+    """Agreement of a distiller with one term.
+
+    Attributes:
+        reports: Number of reports with the term.
+        agreeing: Number of those for which the distiller agrees.
+    """
 
     reports: int
     agreeing: int
 
     @property
-    def share(self) -> float:
-        """Of the reports with the term."""
+    def fraction(self) -> float:
+        """Fraction of the reports with the term for which the distiller agrees."""
         return self.agreeing / self.reports
 
 
 def load_mapping() -> dict[str, str]:
-    """Term -> entity."""
+    """Read the shipped mapping of terms to entities."""
     source = resources.files("ecamp.distill") / "iu_problems.yaml"
     mapping: dict[str, str] = yaml.safe_load(source.read_text(encoding="utf-8"))
     return mapping
 
 
 def read_terms(path: Path, id_column: str) -> dict[str, tuple[str, ...]]:
-    """Report id -> terms, of a table with a column `Problems` (terms apart by `;`).
+    """Read the terms of each report from a table with a column `Problems` (separated by `;`).
+
+    Args:
+        path: The table.
+        id_column: Column with the report's id.
+
+    Returns:
+        Report id -> terms.
 
     Raises:
         DataError: A column is missing.
@@ -61,24 +73,26 @@ def weak_recall(
     reports: Iterable[Report],
     distiller: Distiller,
 ) -> dict[str, WeakLabelRecall]:
-    """In how many reports the distiller states (present or possible) what an indexer found.
+    """Count the reports in which the distiller states (present or possible) an indexer's terms.
 
     Args:
         terms: Report id -> terms; other reports are left out.
         mapping: Term -> entity; other terms are left out.
+        reports: Streamed.
+        distiller: The distiller.
 
     Returns:
-        By entity, most reports first. `normal`: reports that are indexed so, and agreement where
-        none of the mapped entities is stated.
+        By entity, most reports first. `normal`: reports indexed as normal, for which the distiller
+        agrees if it states none of the mapped entities.
     """
-    wanted, agreeing = Counter[str](), Counter[str]()
+    indexed, agreeing = Counter[str](), Counter[str]()
     for result in distiller.distill(report for report in reports if report.id in terms):
         polarities = strongest_polarity((s.entity, s.polarity) for s in result.statements)
         stated = {entity for entity, polarity in polarities.items() if polarity != "absent"}
         expected = {mapping[term] for term in terms[result.id] if term in mapping}
-        wanted.update(expected)
+        indexed.update(expected)
         agreeing.update(expected & stated)
         if list(terms[result.id]) == [NORMAL]:
-            wanted[NORMAL] += 1
+            indexed[NORMAL] += 1
             agreeing[NORMAL] += not stated & set(mapping.values())
-    return {name: WeakLabelRecall(count, agreeing[name]) for name, count in wanted.most_common()}
+    return {name: WeakLabelRecall(count, agreeing[name]) for name, count in indexed.most_common()}

@@ -1,4 +1,4 @@
-"""What `ecamp distill eval` found: as JSON, as a table, and as one page of disagreements."""
+"""Reports the results of `ecamp distill eval`: as JSON, as a table, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ FREQUENT = 14  # kinds of disagreement that the page counts
 
 @dataclass(frozen=True)
 class DistillReport:
-    """All that an evaluation says.
+    """Results of an evaluation.
 
     Attributes:
-        gold, reports: Names of the two files.
-        sentences, labels: How many are labelled, and with how many labels.
-        commonest: The entities that are labelled most.
-        evaluations: By name of the distiller.
-        kappa: Of the first two distillers: `all` and by entity; empty for one.
-        weak: By name of the distiller; empty where it was not asked for.
-        disagreements: In the order of the gold file.
+        gold: Name of the gold file.
+        reports: Name of the file of reports.
+        sentences: Number of labelled sentences.
+        labels: Number of their labels.
+        commonest: The most frequently labelled entities.
+        evaluations: Name of the distiller -> its scores.
+        disagreements: Sentences with a difference, in the order of the gold file.
+        kappa: Agreement of two distillers, `all` and by entity; empty for one.
+        weak: Name of the distiller -> recall of an indexer's terms; empty if not requested.
     """
 
     gold: str
@@ -42,85 +44,90 @@ class DistillReport:
     weak: Mapping[str, Mapping[str, WeakLabelRecall]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; null where a number is undefined."""
+        """Return plain values, null where a number is undefined."""
         return {
             "gold": self.gold,
             "reports": self.reports,
             "sentences": self.sentences,
             "labels": self.labels,
             "commonest": list(self.commonest),
-            "distillers": {name: _as_json(one) for name, one in self.evaluations.items()},
+            "distillers": {name: _as_json(scores) for name, scores in self.evaluations.items()},
             "kappa": {name: kappa.value for name, kappa in self.kappa.items()},
             "weak": {
                 name: {
-                    entity: {"reports": one.reports, "agreeing": one.agreeing}
-                    for entity, one in found.items()
+                    entity: {"reports": recall.reports, "agreeing": recall.agreeing}
+                    for entity, recall in recalls.items()
                 }
-                for name, found in self.weak.items()
+                for name, recalls in self.weak.items()
             },
             "disagreements": [
                 {
-                    "id": one.sentence.report.id,
-                    "start": one.sentence.start,
-                    "end": one.sentence.end,
+                    "id": case.sentence.report.id,
+                    "start": case.sentence.start,
+                    "end": case.sentence.end,
                     "said": {
-                        who: sorted({f"{s.entity} {s.polarity}" for s in statements})
-                        for who, statements in one.said.items()
+                        source: sorted({f"{s.entity} {s.polarity}" for s in statements})
+                        for source, statements in case.statements.items()
                     },
                 }
-                for one in self.disagreements
+                for case in self.disagreements
             ],
         }
 
     def as_lines(self) -> list[str]:
-        """A table for the terminal."""
+        """Format a table for the terminal."""
         lines = [
             f"{self.gold}: {self.sentences} sentences, {self.labels} labels; "
             f"{len(self.disagreements)} sentences with a difference"
         ]
-        for name, one in self.evaluations.items():
+        for name, scores in self.evaluations.items():
             lines += ["", f"{name:24} {'labels':>7} {'found':>7} {'precision':>9} {'recall':>7} "
                           f"{'F1':>7}  95 % interval"]  # fmt: skip
-            lines += [_line(what, score) for what, score in _rows(one, self.commonest)]
-            lines += [f"{len(one.errors)} reports without an answer"] if one.errors else []
+            lines += [_line(label, score) for label, score in _rows(scores, self.commonest)]
+            if scores.errors:
+                lines.append(f"{len(scores.errors)} reports without an answer")
         if self.kappa:
             first, second = list(self.evaluations)[:2]
             parts = [f"{n} {_number(self.kappa[n])}" for n in self.commonest if n in self.kappa]
             lines += ["", f"kappa of {first} and {second}: {_number(self.kappa['all'])} "
                           f"({', '.join(parts)})"]  # fmt: skip
         if self.weak:
-            lines += ["", f"{'reports that an indexer gave the term':24}   {', '.join(self.weak)}"]
+            lines += ["", f"{'reports with an indexed term':24}   {', '.join(self.weak)}"]
             for entity, indexed in next(iter(self.weak.values())).items():
-                shares = "  ".join(f"{found[entity].share:.3f}" for found in self.weak.values())
-                lines.append(f"{entity:24} {indexed.reports:>11}   {shares}")
+                fractions = "  ".join(
+                    f"{recalls[entity].fraction:.3f}" for recalls in self.weak.values()
+                )
+                lines.append(f"{entity:24} {indexed.reports:>11}   {fractions}")
         return lines
 
 
-def _as_json(one: Evaluation) -> dict[str, Any]:
+def _as_json(scores: Evaluation) -> dict[str, Any]:
     return {
-        "all": one.all.as_json(),
-        "commonest": one.commonest.as_json(),
-        "by_polarity": {name: score.as_json() for name, score in one.by_polarity.items()},
-        "by_entity": {name: score.as_json() for name, score in one.by_entity.items()},
-        "by_both": {f"{e} {p}": score.as_json() for (e, p), score in one.by_both.items()},
-        "errors": one.errors,
+        "all": scores.all.as_json(),
+        "commonest": scores.commonest.as_json(),
+        "by_polarity": {name: score.as_json() for name, score in scores.by_polarity.items()},
+        "by_entity": {name: score.as_json() for name, score in scores.by_entity.items()},
+        "by_both": {f"{e} {p}": score.as_json() for (e, p), score in scores.by_pair.items()},
+        "errors": scores.errors,
     }
 
 
-def _rows(one: Evaluation, commonest: Sequence[str]) -> list[tuple[str, Score]]:
-    rest = [(f"  {name}", score) for name, score in one.by_entity.items() if name not in commonest]
+def _rows(scores: Evaluation, commonest: Sequence[str]) -> list[tuple[str, Score]]:
+    rest = [
+        (f"  {name}", score) for name, score in scores.by_entity.items() if name not in commonest
+    ]
     return [
-        ("all", one.all),
-        (f"{len(commonest)} commonest entities", one.commonest),
-        *one.by_polarity.items(),
-        *((f"  {name}", one.by_entity[name]) for name in commonest),
+        ("all", scores.all),
+        (f"{len(commonest)} commonest entities", scores.commonest),
+        *scores.by_polarity.items(),
+        *((f"  {name}", scores.by_entity[name]) for name in commonest),
         *rest,
     ]
 
 
-def _line(what: str, score: Score) -> str:
+def _line(label: str, score: Score) -> str:
     return (
-        f"{what:24} {score.wanted:>7} {score.found:>7} {_number(score.precision):>9} "
+        f"{label:24} {score.labels:>7} {score.statements:>7} {_number(score.precision):>9} "
         f"{_number(score.recall):>7} {_number(score.f1):>7}  {_interval(score)}"
     ).rstrip()
 
@@ -136,8 +143,8 @@ def _number(metric: Metric) -> str:
 # --- the page -----------------------------------------------------------------------------------
 
 
-def render_disagreements(told: DistillReport) -> str:
-    """The page as HTML text; no script, nothing loaded from elsewhere. It holds report text."""
+def render_disagreements(report: DistillReport) -> str:
+    """Render the page as HTML; it has no script and loads nothing. It contains report text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     template = Environment(
@@ -145,24 +152,24 @@ def render_disagreements(told: DistillReport) -> str:
         trim_blocks=True, lstrip_blocks=True,
     ).get_template("distill.html.j2")  # fmt: skip
     return template.render(
-        told=told,
-        scores={name: _scores(one, told) for name, one in told.evaluations.items()},
-        entities=[_entity(name, told) for name in told.commonest],
-        kappa=_number(told.kappa["all"]) if told.kappa else "",
-        frequent=_frequent(told),
-        cards=[_card(one) for one in told.disagreements],
+        report=report,
+        scores={name: _scores(scores, report) for name, scores in report.evaluations.items()},
+        entities=[_entity(name, report) for name in report.commonest],
+        kappa=_number(report.kappa["all"]) if report.kappa else "",
+        frequent=_frequent(report),
+        cards=[_card(case) for case in report.disagreements],
     )
 
 
-def _scores(one: Evaluation, told: DistillReport) -> list[dict[str, Any]]:
-    rows = _rows(one, told.commonest)[:5]
-    return [{"what": what, **_shown(score)} for what, score in rows]
+def _scores(scores: Evaluation, report: DistillReport) -> list[dict[str, Any]]:
+    rows = _rows(scores, report.commonest)[:5]
+    return [{"label": label, **_formatted(score)} for label, score in rows]
 
 
-def _shown(score: Score) -> dict[str, Any]:
+def _formatted(score: Score) -> dict[str, Any]:
     return {
-        "labels": score.wanted,
-        "found": score.found,
+        "labels": score.labels,
+        "found": score.statements,
         "precision": _number(score.precision),
         "recall": _number(score.recall),
         "f1": _number(score.f1),
@@ -171,78 +178,79 @@ def _shown(score: Score) -> dict[str, Any]:
     }
 
 
-def _entity(name: str, told: DistillReport) -> dict[str, Any]:
-    found = [_shown(one.by_entity[name]) for one in told.evaluations.values()]
-    return {"name": name, "labels": found[0]["labels"], "scores": found}
+def _entity(name: str, report: DistillReport) -> dict[str, Any]:
+    scores = [_formatted(evaluation.by_entity[name]) for evaluation in report.evaluations.values()]
+    return {"name": name, "labels": scores[0]["labels"], "scores": scores}
 
 
-def _frequent(told: DistillReport) -> list[dict[str, Any]]:
-    """Entities with a polarity that are missed, or said without a label; most sentences first."""
-    counted: dict[tuple[str, str], Counter[str]] = {}
-    for one in told.disagreements:
-        gold = {(s.entity, s.polarity) for s in one.said["gold"]}
-        for who in told.evaluations:
-            said = {(s.entity, s.polarity) for s in one.said[who]}
-            for how, pairs in (("missed", gold - said), ("not labelled", said - gold)):
+def _frequent(report: DistillReport) -> list[dict[str, Any]]:
+    """Count the pairs that are missed, or stated without a label; most sentences first."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for case in report.disagreements:
+        labelled = {(s.entity, s.polarity) for s in case.statements["gold"]}
+        for name in report.evaluations:
+            stated = {(s.entity, s.polarity) for s in case.statements[name]}
+            kinds = {"missed": labelled - stated, "not labelled": stated - labelled}
+            for kind, pairs in kinds.items():
                 for pair in pairs:
-                    counted.setdefault((" ".join(pair), how), Counter())[who] += 1
-    ranked = sorted(counted.items(), key=lambda item: (-max(item[1].values()), item[0]))
+                    counts.setdefault((" ".join(pair), kind), Counter())[name] += 1
+    ranked = sorted(counts.items(), key=lambda item: (-max(item[1].values()), item[0]))
     return [
-        {"what": what, "how": how, "counts": [count[who] for who in told.evaluations]}
-        for (what, how), count in ranked[:FREQUENT]
+        {"pair": pair, "kind": kind, "counts": [count[name] for name in report.evaluations]}
+        for (pair, kind), count in ranked[:FREQUENT]
     ]
 
 
-def _card(one: Disagreement) -> dict[str, Any]:
+def _card(case: Disagreement) -> dict[str, Any]:
     return {
-        "id": one.sentence.report.id,
-        "row": one.sentence.report.row,
-        "section": _section(one),
+        "id": case.sentence.report.id,
+        "row": case.sentence.report.row,
+        "section": _section(case),
         "lines": [
             {
-                "who": who,
-                "parts": _parts(one, statements),
+                "source": source,
+                "parts": _parts(case, statements),
                 "chips": [
                     {
                         "words": f"{entity} {polarity}",
                         "polarity": polarity,
-                        "differs": (entity, polarity) in one.differ,
+                        "differs": (entity, polarity) in case.differing,
                     }
                     for entity, polarity in dict.fromkeys(
                         (s.entity, s.polarity) for s in statements
                     )
                 ],
             }
-            for who, statements in one.said.items()
+            for source, statements in case.statements.items()
         ],
     }
 
 
-def _section(one: Disagreement) -> str:
-    inside = [
+def _section(case: Disagreement) -> str:
+    names = [
         part.name
-        for part in one.sentence.report.sections
-        if part.start <= one.sentence.start < part.end
+        for part in case.sentence.report.sections
+        if part.start <= case.sentence.start < part.end
     ]
-    return inside[0] if inside else ""
+    return names[0] if names else ""
 
 
-def _parts(one: Disagreement, statements: Sequence[Statement]) -> list[dict[str, Any]]:
-    """The sentence cut where marks begin and end; each part with the statements that cover it."""
-    start, end = one.sentence.start, one.sentence.end
-    inside = [(max(s.start, start), min(s.end, end), s) for s in statements]
-    cuts = sorted({start, end, *(at for first, last, _ in inside for at in (first, last))})
+def _parts(case: Disagreement, statements: Sequence[Statement]) -> list[dict[str, Any]]:
+    """Cut the sentence where spans begin and end; each part lists the statements that cover it."""
+    start, end = case.sentence.start, case.sentence.end
+    spans = [(max(s.start, start), min(s.end, end), s) for s in statements]
+    cuts = sorted({start, end, *(edge for first, last, _ in spans for edge in (first, last))})
     parts = []
     for first, last in pairwise(cuts):
-        over = [s for a, b, s in inside if a <= first and last <= b]
-        differing = [s for s in over if (s.entity, s.polarity) in one.differ]
-        chief = next(iter(differing or over), None)
+        covering = [s for low, high, s in spans if low <= first and last <= high]
+        differing = [s for s in covering if (s.entity, s.polarity) in case.differing]
+        shown = next(iter(differing or covering), None)
         parts.append(
             {
-                "text": one.sentence.report.text[first:last],
-                "polarity": chief.polarity if chief else "",
+                "text": case.sentence.report.text[first:last],
+                "polarity": shown.polarity if shown else "",
                 "differs": bool(differing),
-                "title": ", ".join(f"{s.entity} {s.polarity}" for s in over),
+                "title": ", ".join(f"{s.entity} {s.polarity}" for s in covering),
             }
         )
     return parts

@@ -1,4 +1,4 @@
-"""How much of a lexicon a tokenizer can ever match, and how long its reports become."""
+"""Coverage of a lexicon by a tokenizer: which forms it can ever match."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ecamp.text.lexicon import Lexicon, form_tokens
 
 @dataclass(frozen=True)
 class Coverage:
-    """Forms by entity (templates under their own name), in the lexicon's order.
+    """Surface forms by entity, in the lexicon's order; templates under `TEMPLATES`.
 
     Attributes:
-        usable: Name -> forms that the tokenizer can write.
+        usable: Name -> forms that the tokenizer can encode.
         lost: Name -> forms that need [UNK] and never match.
     """
 
@@ -28,8 +28,8 @@ class Coverage:
 
     @property
     def lost_entities(self) -> list[str]:
-        """Entities of which no form can match."""
-        return [n for n, forms in self.usable.items() if not forms and n != TEMPLATES]
+        """Entities without any form that can match."""
+        return [name for name, forms in self.usable.items() if not forms and name != TEMPLATES]
 
     @property
     def total(self) -> int:
@@ -43,10 +43,10 @@ TEMPLATES = "(templates)"
 def measure_coverage(lexicon: Lexicon, tokenizer: Tokenizer) -> Coverage:
     """Try every form of a lexicon, templates included, under a tokenizer."""
     groups = {**lexicon.entities, TEMPLATES: lexicon.templates}
-    known = {
+    matches = {
         form: bool(form_tokens(tokenizer, form)) for forms in groups.values() for form in forms
     }
     return Coverage(
-        {name: [form for form in forms if known[form]] for name, forms in groups.items()},
-        {name: [form for form in forms if not known[form]] for name, forms in groups.items()},
+        {name: [form for form in forms if matches[form]] for name, forms in groups.items()},
+        {name: [form for form in forms if not matches[form]] for name, forms in groups.items()},
     )

@@ -1,7 +1,7 @@
-"""What masking does to one report, in words: roles, what a draw hides, what a hidden word weighs.
+"""Explains the masking of one report: roles of its words, hidden words and their loss weights.
 
-Nothing is decided here: the draws are those of `mask_tokens`, as in training; this only groups
-tokens back into the words of the text.
+The draws are those of `mask_tokens`, as in training; this module only groups tokens back into the
+words of the text.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROLES = {
     OTHER: "other",
     NO_ROLE: "unknown",  # [UNK]: never masked
 }
-CUT = "cut"  # behind the last token that fits
+CUT = "cut"  # after the last token that fits
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,11 @@ class Word:
     """A word of the report: a head token and its `##` pieces.
 
     Attributes:
-        start, end: Characters of the report.
-        role: One of `ROLES`, or `CUT`.
-        pieces: Tokens it has within the window.
+        start: Index of its first character in the report.
+        end: Index after its last character.
+        text: The word itself.
+        role: One of the values of `ROLES`, or `CUT`.
+        pieces: Number of its tokens within the window.
     """
 
     start: int
@@ -57,10 +59,12 @@ class Draw:
     """One draw of the masking.
 
     Attributes:
-        masked: One a word.
-        weights: Loss weight of each token of a word; 0 where it is not masked. One a word.
-        tokens_masked: Tokens to predict.
-        weight_sum: Over all tokens; equals `tokens_masked`.
+        seed: Seed of the draw.
+        step: Training step of the draw.
+        masked: Per word, whether it is hidden.
+        weights: Per word, the loss weight of each of its tokens; 0 where it is not masked.
+        tokens_masked: Number of tokens to predict.
+        weight_sum: Sum of the weights of all tokens; equals `tokens_masked`.
     """
 
     seed: int
@@ -73,10 +77,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A report with its words and some draws.
+    """A report with its words and some draws of the masking.
 
     Attributes:
-        tokens: Tokens with [CLS], within the window.
+        text: The report.
+        policy: The masking policy.
+        words: Words of the report, in order.
+        draws: One per seed.
+        tokens: Number of tokens within the window, [CLS] included.
     """
 
     text: str
@@ -87,11 +95,11 @@ class Explanation:
 
     @property
     def has_entity(self) -> bool:
-        """Whether the text holds an entity; the other words are masked less often then."""
+        """Whether the text contains an entity; the other words are then masked less often."""
         return any(word.role == "entity" for word in self.words)
 
     def chance(self, role: str) -> float:
-        """Probability that a word of a role is masked in this text."""
+        """Return the probability that a word of a role is masked in this text."""
         rest = self.policy.p_other if self.has_entity else self.policy.p_plain
         fixed = {"entity": self.policy.p_entity, "descriptor": 1.0, "unknown": 0.0, CUT: 0.0}
         return fixed.get(role, rest)
@@ -105,22 +113,26 @@ def explain(
     step: int = 0,
     max_length: int = 256,
 ) -> Explanation:
-    """Mask one report as training would, as sample 0, once a seed.
+    """Mask one report as training would, as sample 0, once per seed.
 
     Args:
+        text: The report.
+        tokenizer: WordPiece tokenizer with the tokens that masking needs.
+        policy: Masking policy.
         seeds: At least one.
-        max_length: Tokens of the window with [CLS]; at least 2.
+        step: Training step.
+        max_length: Length of the window in tokens, [CLS] included; at least 2.
 
     Raises:
         MissingError, UsageError: The policy's lexicon cannot be read.
     """
     tables = compile_policy(policy, tokenizer)
     encoding = tokenizer.encode(text, add_special_tokens=False)
-    # A word starts at each token that is no `##` piece, and its tokens share one fate.
+    # A word starts at each token that is not a `##` piece; all its tokens are masked, or none.
     heads = [
-        at
-        for at, token in enumerate(encoding.ids)
-        if at == 0 or not int(tables.flags[token]) & CONTINUATION
+        index
+        for index, token in enumerate(encoding.ids)
+        if index == 0 or not int(tables.flags[token]) & CONTINUATION
     ]
     ids, lengths = encode_reports(tokenizer, [text], max_length)
     inputs = (torch.from_numpy(ids), torch.from_numpy(lengths), torch.zeros(1, dtype=torch.int64))
@@ -143,8 +155,8 @@ def _draw(seed: int, step: int, masked: MaskedTokens, heads: list[int], max_leng
     return Draw(
         seed,
         step,
-        tuple(fits and mask[at] for at, fits in zip(heads, inside, strict=True)),
-        tuple(weights[at] if fits else 0.0 for at, fits in zip(heads, inside, strict=True)),
+        tuple(fits and mask[head] for head, fits in zip(heads, inside, strict=True)),
+        tuple(weights[head] if fits else 0.0 for head, fits in zip(heads, inside, strict=True)),
         sum(mask),
         float(sum(weights)),
     )

@@ -1,8 +1,8 @@
-"""Insertion of distilled text into reports while training (METHOD section 1).
+"""Insertion of distilled text into reports while training (arXiv 2312.13316, section 3.1).
 
-With a probability the distilled text of a report is put, as one block, at a sentence boundary drawn
-uniformly; otherwise the report stays as it is. Everything is encoded once; a step only gathers
-(`ecamp.ops.insert_text`).
+With a given probability the distilled text of a report is inserted, as one block, at a sentence
+boundary drawn uniformly; otherwise the report is left unchanged. Everything is encoded once; a
+step only gathers (`ecamp.ops.insert_text`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ecamp.text.tokenizer import token_id
 
 
 class DistilledInserter:
-    """Reports with their distilled texts, encoded once and put together anew each step.
+    """Reports with their distilled texts, encoded once and assembled anew each step.
 
     Args:
-        tokenizer: Needs [CLS].
-        reports: Report texts; position in the sequence = sample id.
-        distilled: One text a report; empty where there is none.
-        max_length: Tokens of a text with [CLS]; the rest is cut.
-        probability: Chance of the insertion where there is a distilled text.
+        tokenizer: Must have the token [CLS].
+        reports: Report texts; the position in the sequence is the sample id.
+        distilled: One text per report; empty where there is none.
+        max_length: Maximum number of tokens of a text, [CLS] included; the rest is cut.
+        probability: Probability of inserting a distilled text that is not empty.
 
     Raises:
-        ValueError: Numbers of texts differ; a probability or length makes no sense.
-        DataError: A token is missing.
+        ValueError: The numbers of texts differ, or a length or probability is out of range.
+        DataError: The tokenizer has no [CLS].
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class DistilledInserter:
             )
         self.max_length, self.probability = max_length, probability
         self._cls = token_id(tokenizer, "[CLS]")
-        room = max_length - 1
-        whole = tokenizer.encode_batch(list(reports), add_special_tokens=False)
+        max_tokens = max_length - 1
+        encodings = tokenizer.encode_batch(list(reports), add_special_tokens=False)
         blocks = tokenizer.encode_batch(list(distilled), add_special_tokens=False)
         edges = [
-            _sentence_edges(text, encoding, room)
-            for text, encoding in zip(reports, whole, strict=True)
+            _sentence_edges(text, encoding, max_tokens)
+            for text, encoding in zip(reports, encodings, strict=True)
         ]
-        report = [encoding.ids[:room] for encoding in whole]
-        block = [encoding.ids[:room] for encoding in blocks]
-        texts = [*report, *block]
+        report_ids = [encoding.ids[:max_tokens] for encoding in encodings]
+        block_ids = [encoding.ids[:max_tokens] for encoding in blocks]
+        texts = [*report_ids, *block_ids]
         starts, lengths = _starts(texts), _lengths(texts)
-        n = len(report)
+        n = len(report_ids)
         self.pool = TextPool(
             torch.from_numpy(np.fromiter((t for part in texts for t in part), np.int32)),
             starts[:n], lengths[:n], starts[n:-1], lengths[n:],
@@ -77,35 +77,36 @@ class DistilledInserter:
         return len(self.pool.report_length)
 
     def assemble(self, index: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor]:
-        """The texts of one step.
+        """Assemble the texts of one step.
 
         Args:
             index: int64 (batch,), sample ids.
-            step, seed: Non-negative.
+            step: Training step; not negative.
+            seed: Seed of the run; not negative.
 
         Returns:
             ids int64 (sum of lengths,), `[CLS] tokens ...` one text after another, without padding;
             lengths int64 (batch,), at most `max_length`.
 
         Raises:
-            ValueError, RuntimeError: An index lies outside the reports.
+            ValueError, RuntimeError: A sample id lies outside the reports.
         """
         limit = threshold(self.probability)
         return insert_text(index, self.pool, step, seed, limit, self.max_length, self._cls)
 
 
-def _sentence_edges(text: str, encoding: Encoding, room: int) -> list[int]:
-    """Tokens before each sentence boundary 0 .. n, at most `room`.
+def _sentence_edges(text: str, encoding: Encoding, max_tokens: int) -> list[int]:
+    """Count the tokens before each sentence boundary 0 .. n, at most `max_tokens`.
 
-    The whole text is encoded and its encoding cut by offsets: encoded sentence by sentence, a
-    tokenizer could give other tokens than for the text.
+    The whole text is encoded and its encoding cut by offsets: encoded sentence by sentence, the
+    tokens could differ from those of the whole text.
     """
     ends = np.maximum.accumulate(np.array([end for _, end in encoding.offsets], np.int64))
     starts = [start for start, _ in split_sentences(text)]
     edges = np.searchsorted(ends, np.array(starts, np.int64), side="right")
     if len(edges):
         edges[0] = 0
-    return [*np.minimum(edges, room).tolist(), min(len(ends), room)]
+    return [*np.minimum(edges, max_tokens).tolist(), min(len(ends), max_tokens)]
 
 
 def _lengths(parts: Sequence[Sequence[int]]) -> Tensor:
@@ -113,5 +114,5 @@ def _lengths(parts: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _starts(parts: Sequence[Sequence[int]]) -> Tensor:
-    """Where each part starts when all are joined, and where the last ends."""
+    """Return the start of each part when all are joined, and the end of the last one."""
     return torch.cat([torch.zeros(1, dtype=torch.int64), _lengths(parts).cumsum(0)])

@@ -1,4 +1,4 @@
-"""Masking policy as data: lexicon + templates + probabilities, compiled against a tokenizer."""
+"""Masking policy as data: lexicon, templates and probabilities, compiled for a tokenizer."""
 
 from __future__ import annotations
 
@@ -9,32 +9,47 @@ from tokenizers import Tokenizer
 
 from ecamp.api.plugin import PluginConfig
 from ecamp.ops.mask_tokens import BOUNDARY, CONTINUATION, ENTITY, SPECIAL, TEMPLATE, MaskTables
-from ecamp.text.lexicon import form_tokens, load_lexicon
+from ecamp.text.lexicon import Lexicon, form_tokens
 from ecamp.text.tokenizer import SPECIALS, token_id
 
-# Marks that end a clause: a descriptor never reaches across a token that holds one (`.`, but also `).`
-# or `..` where a tokenizer keeps runs of punctuation together).
+# Marks that end a clause: no descriptor lies across a token that contains one (`.`, but also `).` or
+# `..` where a tokenizer keeps runs of punctuation together).
 BOUNDARIES = frozenset(".,;:?!()")
 
 
 class MaskingPolicy(PluginConfig):
-    """Probabilities of the paper's entity-aware masking (METHOD section 2)."""
+    """Probabilities of the paper's entity-aware masking (arXiv 2312.13316, section 3.2)."""
 
-    lexicon: str = Field(default="chest", description="a shipped lexicon's name or a YAML file")
-    p_entity: float = Field(default=0.75, ge=0, le=1, description="mask an entity word")
-    p_other: float = Field(default=0.70, ge=0, le=1, description="mask another word")
-    p_plain: float = Field(default=0.75, ge=0, le=1, description="mask a word, no entity in text")
-    descriptor_words: int = Field(default=2, ge=0, le=8, description="always masked left of entity")
-    template_weight: float = Field(default=0.05, ge=0, le=1, description="loss weight of templates")
+    lexicon: str = Field(default="chest", description="name of a shipped lexicon, or a YAML file")
+    p_entity: float = Field(
+        default=0.75, ge=0, le=1, description="probability of masking an entity word"
+    )
+    p_other: float = Field(
+        default=0.70, ge=0, le=1, description="probability of masking another word"
+    )
+    p_plain: float = Field(
+        default=0.75, ge=0, le=1,
+        description="probability of masking a word of a report without any entity",
+    )  # fmt: skip
+    descriptor_words: int = Field(
+        default=2, ge=0, le=8, description="words left of an entity that are always masked"
+    )
+    template_weight: float = Field(
+        default=0.05, ge=0, le=1, description="loss weight of template words"
+    )
 
 
 def compile_policy(policy: MaskingPolicy, tokenizer: Tokenizer) -> MaskTables:
-    """Turn the policy into the flat tables that `mask_tokens` reads.
+    """Turn a policy into the flat tables that `mask_tokens` reads.
 
-    Each surface form becomes the token sequence that the tokenizer makes of it; forms with an
-    unknown token can never match and are left out.
+    Each surface form becomes its token sequence under the tokenizer; forms with an unknown token
+    can never match and are left out.
+
+    Raises:
+        MissingError, UsageError: The lexicon cannot be read.
+        DataError: The tokenizer has no [MASK].
     """
-    lexicon = load_lexicon(policy.lexicon)
+    lexicon = Lexicon.load(policy.lexicon)
     size = tokenizer.get_vocab_size()
     flags = np.zeros(size, np.uint8)
     for token, index in tokenizer.get_vocab().items():
@@ -47,10 +62,10 @@ def compile_policy(policy: MaskingPolicy, tokenizer: Tokenizer) -> MaskTables:
     forms = {(TEMPLATE, text) for text in lexicon.templates}
     forms |= {(ENTITY, form) for group in lexicon.entities.values() for form in group}
     patterns: set[tuple[int, ...]] = set()
-    for kind, text in forms:
+    for role, text in forms:
         tokens = form_tokens(tokenizer, text)
         if tokens:
-            patterns.add((kind, *tokens))
+            patterns.add((role, *tokens))
     # By first token, then the longest first: the first match found is the longest.
     ordered = sorted(patterns, key=lambda p: (p[1], -len(p), p))
     longest = max((len(p) for p in ordered), default=1)

@@ -1,6 +1,6 @@
-"""Report texts from a table, JSON lines, a text file, or a folder of text files.
+"""Reads report texts from tables, JSON lines, text files and folders of text files.
 
-Tables and JSON lines are streamed: one row is held at a time, however long the file is.
+Tables and JSON lines are streamed: one row is in memory at a time, however long the file is.
 """
 
 from __future__ import annotations
@@ -16,48 +16,53 @@ from typing import Any, NoReturn
 
 from ecamp.errors import DataError, MissingError, UsageError, did_you_mean
 
-# Columns looked for when none is named; the first group with a member wins.
-USUAL = (("findings", "impression"), ("report",), ("text",))
+# Columns that are read when none is named; the first group with a member present wins.
+DEFAULT_COLUMNS = (("findings", "impression"), ("report",), ("text",))
 TABLES = (".csv", ".tsv", ".jsonl")
+OnBadRow = Callable[[DataError], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table, or one line of JSON.
 
     Attributes:
-        number: Line at which it starts; the first line is 1.
-        values: By column or key.
+        number: Line on which it starts; the first line is 1.
+        values: Values by column or key.
     """
 
     number: int
     values: Mapping[str, Any]
 
 
-def refuse(error: DataError) -> NoReturn:
-    """What is done with a bad row when nothing else is said: stop."""
+def raise_error(error: DataError) -> NoReturn:
+    """Raise the error of a bad row; the default of `on_bad_row`."""
     raise error
 
 
 def read_reports(path: Path, columns: Sequence[str] = ()) -> list[str]:
-    """Read reports by what the path is: .csv, .tsv, .jsonl, a folder of .txt, else one a line.
+    """Read reports from .csv, .tsv, .jsonl, a folder of .txt, or a text file with one per line.
 
     Args:
-        columns: Columns (or JSON keys) joined to one text, in this order; empty = the usual ones.
+        path: File or folder; its kind and suffix decide how it is read.
+        columns: Columns (or JSON keys) joined to one text, in this order; empty: the first group of
+            `DEFAULT_COLUMNS` that is present.
 
     Returns:
         The texts that are not empty, in file order.
 
     Raises:
-        MissingError: No such file or folder.
-        UsageError: Columns named for plain text.
-        DataError: Names file, line and column; nothing to read.
+        MissingError: There is no such file or folder.
+        UsageError: A column is named for plain text.
+        DataError: A row cannot be read (names file, line and column), or there is no text at all.
     """
     if not path.exists():
         raise MissingError(f"{path}: no such file or folder.")
     table = path.suffix in TABLES and path.is_file()
     if columns and not table:
-        raise UsageError(f"{path} is plain text and has no column '{columns[0]}'.")
+        raise UsageError(
+            f"{path} is plain text and has no column '{columns[0]}'.", "Leave out --column."
+        )
     if path.is_dir():
         texts = [decode(file.read_bytes(), str(file)) for file in sorted(path.glob("*.txt"))]
     elif table:
@@ -66,42 +71,57 @@ def read_reports(path: Path, columns: Sequence[str] = ()) -> list[str]:
         texts = decode(path.read_bytes(), str(path)).splitlines()
     texts = [text.strip() for text in texts if text.strip()]
     if not texts:
-        what = "no .txt file with text" if path.is_dir() else "no report text"
-        raise DataError(f"{path}: {what}.", "Check that this is the right file.")
+        problem = "no .txt file with text" if path.is_dir() else "no report text"
+        raise DataError(f"{path}: {problem}.", "Check that this is the right path.")
     return texts
 
 
-def decode(data: bytes, where: str) -> str:
-    """UTF-8 with or without byte order mark; a `DataError` names the line that is not."""
+def decode(data: bytes, source: str) -> str:
+    """Decode UTF-8 with or without byte order mark.
+
+    Args:
+        data: The bytes.
+        source: Name of the source, for messages.
+
+    Raises:
+        DataError: They are not UTF-8; names the line.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{where} line {line}: not UTF-8.", "Save it as UTF-8.") from error
+        raise DataError(f"{source} line {line}: not UTF-8.", "Save it as UTF-8.") from error
 
 
-def read_rows(path: Path, bad: Callable[[DataError], None] = refuse) -> Iterator[Row]:
-    """The rows of a .csv, .tsv or .jsonl file, one at a time; empty lines are left out.
+def read_rows(path: Path, on_bad_row: OnBadRow = raise_error) -> Iterator[TableRow]:
+    """Yield the rows of a .csv, .tsv or .jsonl file, one at a time; empty lines are left out.
 
     Args:
-        bad: Called for a row that cannot be read; where it returns, the next row is read.
+        path: The file.
+        on_bad_row: Called with the error of a row that cannot be read; if it returns, the next row
+            is read.
 
     Raises:
-        MissingError: It cannot be opened.
-        DataError: Through `bad`; names file and line.
+        MissingError: The file cannot be opened.
+        DataError: Raised by `on_bad_row`; names file and line.
     """
     try:
         with path.open("rb") as file:
             if path.suffix == ".jsonl":
-                yield from _json_rows(file, path, bad)
+                yield from _json_rows(file, path, on_bad_row)
             else:
-                yield from _table_rows(file, path, bad)
+                yield from _table_rows(file, path, on_bad_row)
     except OSError as error:
         raise MissingError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def column_names(path: Path) -> list[str]:
-    """Columns of a table, or keys of the first JSON object; empty for an empty file."""
+    """List the columns of a table, or the keys of the first JSON object; empty for an empty file.
+
+    Raises:
+        MissingError: The file cannot be opened.
+        DataError: Its first line is not valid CSV.
+    """
     if path.suffix == ".jsonl":
         return list(next((row.values for row in read_rows(path, lambda _: None)), {}))
     try:
@@ -111,51 +131,55 @@ def column_names(path: Path) -> list[str]:
         raise MissingError(f"{path}: cannot be read: {error.strerror}.") from error
     except csv.Error as error:
         raise DataError(
-            f"{path} line 1: no valid CSV: {error}.", "Check the quotes there."
+            f"{path} line 1: not valid CSV: {error}.", "Check the quotes in this line."
         ) from error
 
 
-def choose_columns(path: Path, asked: Sequence[str]) -> list[str]:
-    """The columns (or keys) that hold the report, in order; empty for an empty JSON file.
+def choose_columns(path: Path, requested: Sequence[str]) -> list[str]:
+    """Choose the columns (or keys) with the report, in order; empty for an empty JSON file.
+
+    Args:
+        path: A .csv, .tsv or .jsonl file.
+        requested: Columns named by the user; empty: `DEFAULT_COLUMNS`.
 
     Raises:
-        DataError: One that was asked for is missing, or none of the usual ones is there.
+        DataError: A requested column is missing, or none of the default ones is present.
     """
     names = column_names(path)
     if path.suffix == ".jsonl" and not names:
         return []
-    for name in asked:
+    for name in requested:
         if name not in names:
             raise DataError(f"{path}: no column '{name}'.", did_you_mean(name, names))
-    group = next((group for group in USUAL if any(name in names for name in group)), ())
+    group = next((group for group in DEFAULT_COLUMNS if any(name in names for name in group)), ())
     # Not every JSON object has every key.
-    usual = [name for name in group if name in names or path.suffix == ".jsonl"]
-    if not asked and not usual:
+    defaults = [name for name in group if name in names or path.suffix == ".jsonl"]
+    if not requested and not defaults:
         raise DataError(
             f"{path}: no column findings, impression, report or text.",
-            f"Name one with --column. It has: {', '.join(names) or 'none'}.",
+            f"Name one with --column. The file has: {', '.join(names) or 'none'}.",
         )
-    return list(asked) or usual
+    return list(requested) or defaults
 
 
-def cell(row: Row, name: str, path: Path) -> str:
-    """A text of a row as it stands; empty where there is none.
+def cell(row: TableRow, name: str, path: Path) -> str:
+    """Return the text of a row's cell unchanged; empty where there is none.
 
     Raises:
-        DataError: It is no text; names file, line and column.
+        DataError: The value is not text; names file, line and column.
     """
     value = row.values.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{path} line {row.number}: '{name}' is no text.")
+        raise DataError(f"{path} line {row.number}: '{name}' is not text.")
     if not is_unicode(value):
         raise DataError(f"{path} line {row.number}: '{name}' is not UTF-8.", "Save it as UTF-8.")
     return value
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: it holds no lone surrogate."""
+    """Decide whether a text can be written as UTF-8: it contains no lone surrogate."""
     if text.isascii():
         return True
     try:
@@ -166,9 +190,9 @@ def is_unicode(text: str) -> bool:
 
 
 def _texts(path: Path, columns: Sequence[str]) -> Iterator[str]:
-    chosen = choose_columns(path, columns)
+    names = choose_columns(path, columns)
     for row in read_rows(path):
-        yield " ".join(filter(None, (cell(row, name, path).strip() for name in chosen)))
+        yield " ".join(filter(None, (cell(row, name, path).strip() for name in names)))
 
 
 def _reader(file: Any, path: Path) -> Any:
@@ -177,53 +201,54 @@ def _reader(file: Any, path: Path) -> Any:
     return csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
 
 
-def _table_rows(file: Any, path: Path, bad: Callable[[DataError], None]) -> Iterator[Row]:
-    # Bytes that are not UTF-8 become lone surrogates, so that only the row that is read for them
-    # is lost (`cell`).
+def _table_rows(file: Any, path: Path, on_bad_row: OnBadRow) -> Iterator[TableRow]:
+    # Bytes that are not UTF-8 become lone surrogates, which `cell` refuses: only rows whose cells
+    # are read are lost.
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     reader = _reader(text, path)
     header: list[str] | None = None
     while True:
         number = reader.line_num + 1
-        where = f"{path} line {number}"
+        location = f"{path} line {number}"
         try:
             values = next(reader, None)
         except csv.Error as error:
-            problem = DataError(f"{where}: no valid CSV: {error}.", "Check the quotes there.")
+            problem = DataError(
+                f"{location}: not valid CSV: {error}.", "Check the quotes in this line."
+            )
             problem.__cause__ = error
-            bad(problem)
+            on_bad_row(problem)
             continue
         if values is None:
             return
         if header is None:
             header = [name.strip() for name in values]
         elif len(values) == len(header):
-            yield Row(number, dict(zip(header, values, strict=True)))
+            yield TableRow(number, dict(zip(header, values, strict=True)))
         elif values:
-            message = f"{where}: {len(values)} fields, the header has {len(header)}."
-            bad(DataError(message, "Quote fields that hold commas."))
+            message = f"{location}: {len(values)} fields, the header has {len(header)}."
+            on_bad_row(DataError(message, "Quote fields that contain commas."))
 
 
-def _json_rows(file: Any, path: Path, bad: Callable[[DataError], None]) -> Iterator[Row]:
+def _json_rows(file: Any, path: Path, on_bad_row: OnBadRow) -> Iterator[TableRow]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
-        where = f"{path} line {number}"
         try:
-            yield Row(number, _json_object(line, where))
+            yield TableRow(number, _json_object(line, f"{path} line {number}"))
         except DataError as error:
-            bad(error)
+            on_bad_row(error)
 
 
-def _json_object(line: bytes, where: str) -> dict[str, Any]:
+def _json_object(line: bytes, location: str) -> dict[str, Any]:
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8.", "Save it as UTF-8.") from error
+        raise DataError(f"{location}: not UTF-8.", "Save it as UTF-8.") from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: no JSON: {error}.") from error
+        raise DataError(f"{location}: not JSON: {error}.") from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}: not an object.", 'One {"report": "..."} a line.')
+        raise DataError(f"{location}: not a JSON object.", 'Write one {"report": "..."} per line.')
     return value

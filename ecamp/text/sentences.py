@@ -1,8 +1,8 @@
 """Sentence boundaries of clinical reports, by rules; only the standard library.
 
-A full stop is a guess; the rules below say when it ends a sentence. What labels a sentence stays
-with it: the number of a list item, a bullet, a section heading. Spans hold no outer white space,
-and splitting the text of a span again gives that span alone.
+A full stop is only a candidate; the rules below decide whether it ends a sentence. Labels stay with
+their sentence: the number of a list item, a bullet, a section heading. Spans have no outer white
+space, and splitting the text of a span again gives that one span.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 
 # Where a sentence might end: a run of stops with closing quotes or brackets, an item number that
 # ends in a bracket, a colon (of a heading), a line break.
-# The leading set lets the engine skip; what stood before it is asked afterwards. Group 1 is the
-# common case, which needs no look at the word before: a stop behind six letters that end no
-# abbreviation, one space, a capital.
+# The leading set lets the regex engine skip quickly; the text before it is checked afterwards. Group
+# 1 is the common case, which needs no check of the word before: a stop after six letters that are
+# not the end of an abbreviation, one space, a capital.
 _CANDIDATE = re.compile(
     r"""[.?!\u2026:)\r\n](?:
         ((?<=[a-z]{6}\.)(?<!approx\.)[ ](?=[A-Z]))
@@ -43,7 +43,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Abbreviations whose stop ends no sentence, whatever follows.
+# Abbreviations whose stop never ends a sentence, whatever follows.
 _NEVER_LAST = _words("dr drs mr mrs ms prof st vs approx fig figs cf viz incl dept e.g i.e")
 # ... when a number follows: "No. 3", "Jan. 5".
 _BEFORE_NUMBER = _words("no nos vol pp p jan feb mar apr jun jul aug sep sept oct nov dec")
@@ -52,16 +52,16 @@ _SELDOM_LAST = _words(
     "etc al jr sr cm mm ml kg lt rt bilat lat sup inf ant post med ext int pt pts hx hr hrs min"
     " sec wk wks mo mos yr yrs max temp avg est dx tx sx rx"
 )
-# A capital behind one of these is a name ("type B."), not an initial ("J. Smith").
+# A capital after one of these belongs to a name ("type B."); it is not an initial ("J. Smith").
 _BEFORE_LETTER = _words(
     "type grade stage class group hepatitis vitamin segment zone series image part level"
 )
-# A number behind one of these belongs to the sentence, and starts no list item.
+# A number after one of these belongs to the sentence and does not start a list item.
 _BEFORE_COUNT = _BEFORE_LETTER | _words(
     "rib ribs lobe vertebra number of and or to than by about approximately at in is was the no"
     " measures measuring least only"
 )
-# Words that end no sentence: a line break behind one is only a break.
+# Words that never end a sentence: a line break after one is only a line break.
 _JOINING = _words(
     "a an the of and or with without to in for from by at on than as is are was were no"
 )
@@ -71,24 +71,26 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     """Find the sentences of a report.
 
     Args:
-        text: Any text; line breaks may stand within sentences or between them.
+        text: Any text; line breaks may occur within sentences or between them.
 
     Returns:
-        (start, end) character spans in order, without overlap; between them is only white space.
+        (start, end) spans in characters, in order and without overlap; only white space lies
+        between them.
     """
     spans: list[tuple[int, int]] = []
     start = _after_space(text, 0)
-    next_item = 0  # number of the list item that would come next; 0 outside a list
+    next_item = 0  # number of the next list item; 0 outside a list
     for match in _CANDIDATE.finditer(text):
-        at = match.start()
-        if at <= start:
+        position = match.start()
+        if position <= start:
             continue
         if match.lastindex:
-            spans.append((start, at + 1))
-            start = at + 2
+            spans.append((start, position + 1))
+            start = position + 2
             continue
-        mark = text[at]
-        number = _item_number(text, start, at) if mark in ".)" and text[at - 1].isdigit() else None
+        mark = text[position]
+        numbered = mark in ".)" and text[position - 1].isdigit()
+        number = _item_number(text, start, position) if numbered else None
         if number and _is_labelled(text, start, number.start()):
             next_item = int(number[0]) + 1
             continue
@@ -96,11 +98,12 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
             next_item += 1
             end = number.start()
         elif mark in "\r\n":
-            end = at if _line_ends(text, start, at, match.end()) else start
+            end = position if _line_ends(text, start, position, match.end()) else start
         elif mark == ":":
-            end = _heading_start(text, start, at)
+            end = _heading_start(text, start, position)
         else:
-            end = match.end() if mark != ")" and _stops(text, start, at, match.end()) else start
+            stops = mark != ")" and _stops(text, start, position, match.end())
+            end = match.end() if stops else start
         if end > start:
             spans.append((start, start + len(text[start:end].rstrip())))
             start = _after_space(text, end)
@@ -109,47 +112,46 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+def _after_space(text: str, position: int) -> int:
+    """Return the position after the white space that starts at `position`."""
+    space = _SPACE.match(text, position)
+    assert space is not None
+    return space.end()
 
 
-def _last_word(text: str, start: int, at: int) -> str:
-    """The word before a position; empty at the start of the span. Long words are cut."""
-    words = text[max(start, at - _WORD_LENGTH) : at].split()
+def _last_word(text: str, start: int, position: int) -> str:
+    """Return the word before a position; empty at the start of the span. Long words are cut."""
+    words = text[max(start, position - _WORD_LENGTH) : position].split()
     return words[-1].lstrip(_OPENING) if words else ""
 
 
-def _stops(text: str, start: int, at: int, end: int) -> bool:
-    """Whether the run of stops at `at .. end` ends a sentence that began at `start`."""
+def _stops(text: str, start: int, stop: int, end: int) -> bool:
+    """Decide whether the run of stops `stop .. end` ends a sentence that began at `start`."""
     following = _after_space(text, end)
     if following == len(text):
         return False
-    word = _last_word(text, start, at)
+    word = _last_word(text, start, stop)
     if following == end:
         return (
-            text[max(start, at - 2) : at].isalpha()
+            text[max(start, stop - 2) : stop].isalpha()
             and word.lower() not in _NEVER_LAST
             and _CAPITALISED.match(text, end) is not None
         )
     first = text[following]
     if first in _OPENING and following + 1 < len(text):
         first = text[following + 1]
-    if text[at] in "?!":  # "? pneumonia" asks for it, and ends nothing
-        return not (text[at - 1].isspace() and first.islower())
-    if text[at] == "\u2026" or text.startswith("...", at):
+    if text[stop] in "?!":  # in "? pneumonia" the mark is a question, not an end
+        return not (text[stop - 1].isspace() and first.islower())
+    if text[stop] == "\u2026" or text.startswith("...", stop):
         return not first.islower()
     if len(word) >= _WORD_LENGTH or not word:
         return True
     capital = first.isupper() and not text.startswith("XXX", following)
-    return _ends_after(word, text, start, at, capital, following)
+    return _ends_after(word, text, start, stop, capital, following)
 
 
-def _ends_after(
-    word: str, text: str, start: int, at: int, capital: bool, following: int
-) -> bool:  # fmt: skip
-    """Whether a full stop behind `word` ends the sentence: not behind an abbreviation."""
+def _ends_after(word: str, text: str, start: int, stop: int, capital: bool, following: int) -> bool:
+    """Decide whether a full stop after `word` ends the sentence: not after an abbreviation."""
     key = word.lower()
     if key in _NEVER_LAST:
         return False
@@ -158,7 +160,7 @@ def _ends_after(
     if key in _SELDOM_LAST or _DOTTED.fullmatch(key):
         return capital or _ITEM.match(text, following) is not None
     if len(word) == 1 and word.isupper():  # an initial, unless it closes a name ("type B.")
-        before = _last_word(text, start, at - 1)
+        before = _last_word(text, start, stop - 1)
         if not before:
             return False
         is_name = before[0].isupper() or before[-1] == "." or before.lower() == "by"
@@ -166,14 +168,14 @@ def _ends_after(
     return True
 
 
-def _line_ends(text: str, start: int, at: int, following: int) -> bool:
-    """Whether the line break at `at` ends a sentence; a wrapped line goes on."""
+def _line_ends(text: str, start: int, position: int, following: int) -> bool:
+    """Decide whether the line break at `position` ends a sentence; a wrapped line continues."""
     if following == len(text):
         return False
-    word = _last_word(text, start, at)
-    if word.endswith(":") or _LABEL.fullmatch(text[start : min(at, start + 8)].rstrip()):
+    word = _last_word(text, start, position)
+    if word.endswith(":") or _LABEL.fullmatch(text[start : min(position, start + 8)].rstrip()):
         return False
-    gap = text[at:following]
+    gap = text[position:following]
     if (gap.count("\n") or gap.count("\r")) > 1 or _BULLET.match(text, following):
         return True
     if word.endswith((",", "-", "/")):
@@ -184,20 +186,20 @@ def _line_ends(text: str, start: int, at: int, following: int) -> bool:
 
 
 def _heading_start(text: str, start: int, colon: int) -> int:
-    """Where the heading in capitals that ends at `colon` starts; `start` when there is none."""
-    found = _HEADING.search(text, max(start, colon - _HEADING_LENGTH), colon)
-    if found is None or not _HEADING_WORD.search(found[0]):
+    """Return the start of the heading in capitals that ends at `colon`; `start` without one."""
+    heading = _HEADING.search(text, max(start, colon - _HEADING_LENGTH), colon)
+    if heading is None or not _HEADING_WORD.search(heading[0]):
         return start
-    label = text[start : min(found.start(), start + 8)].rstrip()
-    return start if _LABEL.fullmatch(label) else found.start()
+    label = text[start : min(heading.start(), start + 8)].rstrip()
+    return start if _LABEL.fullmatch(label) else heading.start()
 
 
-def _item_number(text: str, start: int, at: int) -> re.Match[str] | None:
-    return _ITEM_NUMBER.search(text, max(start, at - 2), at)
+def _item_number(text: str, start: int, position: int) -> re.Match[str] | None:
+    return _ITEM_NUMBER.search(text, max(start, position - 2), position)
 
 
 def _is_labelled(text: str, start: int, number: int) -> bool:
-    """Whether a number stands first in its sentence, or behind a heading or bullet."""
+    """Decide whether a number comes first in its sentence, or after a heading or bullet."""
     before = text[max(start, number - _WORD_LENGTH) : number].rstrip()
     return number == start or before.endswith(":") or _BULLET_ONLY.fullmatch(before) is not None
 

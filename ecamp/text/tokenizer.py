@@ -1,4 +1,4 @@
-"""WordPiece tokenizers: train on reports, load any tokenizers JSON, encode to padded ids."""
+"""WordPiece tokenizers: training on reports, loading of tokenizer.json files, encoding to ids."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from ecamp.errors import DataError, MissingError
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[MASK]", "[SEP]")
-NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")  # by encoding and masking; [SEP] is never used
+REQUIRED = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")  # by encoding and masking; [SEP] is never used
 
-# Marks the start of a word while pieces are learnt; WordPiece marks the rest of it ("##") instead.
+# Marks the start of a word while pieces are learnt; WordPiece marks continuations ("##") instead.
 _START = "\u2581"
 
 
 def train_tokenizer(reports: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn a lower-case WordPiece vocabulary; the same reports give the same bytes anywhere.
+    """Train a lower-case WordPiece vocabulary; the same reports give the same bytes anywhere.
 
-    The merges come from the BPE trainer, whose ties are broken by piece number. The library's
-    WordPiece trainer numbers pieces in the order of a randomly seeded hash map and gives another
-    vocabulary in every process.
+    The merges come from the BPE trainer, which breaks ties by piece number. The library's
+    WordPiece trainer numbers pieces in the order of a randomly seeded hash map, so that every
+    process gets a different vocabulary.
 
     Args:
-        vocab_size: Upper bound, though single characters always have a place; small corpora give
-            fewer pieces.
+        reports: Texts; their order and repetitions do not matter.
+        vocab_size: Upper bound, except that all single characters are always included; small
+            corpora give fewer pieces.
+
+    Returns:
+        A tokenizer with the tokens `SPECIALS`.
     """
     normalizer = normalizers.BertNormalizer(lowercase=True)
     words = pre_tokenizers.BertPreTokenizer()
-    learner = Tokenizer(models.BPE())
-    learner.normalizer = normalizer
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizer
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [words, pre_tokenizers.Metaspace(replacement=_START, prepend_scheme="always")]
     )
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False)
-    learner.train_from_iterator(sorted(set(reports)), trainer)
-    learnt = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    bpe.train_from_iterator(sorted(set(reports)), trainer)
+    learnt = sorted(bpe.get_vocab().items(), key=lambda item: item[1])
     letters = [piece for piece, _ in learnt if len(piece) == 1 and piece != _START]
     pieces = [*SPECIALS, *letters, *("##" + letter for letter in letters)]
     pieces += [_word_piece(piece) for piece, _ in learnt if len(piece) > 1]
@@ -58,46 +62,54 @@ def _word_piece(piece: str) -> str:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a tokenizer in the JSON form of the `tokenizers` library, ours or another's.
+    """Read a tokenizer.json of the `tokenizers` library, made here or elsewhere.
+
+    Truncation and padding stored in the file are switched off.
 
     Raises:
-        MissingError: No such file.
-        DataError: Damaged, or without a token that masking needs; names it.
+        MissingError: There is no such file.
+        DataError: The file is damaged, or lacks a token that masking needs; names it.
     """
     if not path.is_file():
         raise MissingError(
-            f"{path}: no such tokenizer.", "Make one: ecamp text train-tokenizer REPORTS -o FILE"
+            f"{path}: no such tokenizer file.",
+            "Train one: ecamp text train-tokenizer REPORTS -o FILE",
         )
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
         raise DataError(
-            f"{path}: no tokenizer: {error}.", "It must be a tokenizer.json of `tokenizers`."
+            f"{path}: not a tokenizer: {error}.",
+            "It must be a tokenizer.json of the library `tokenizers`.",
         ) from error
-    missing = [token for token in NEEDED if tokenizer.token_to_id(token) is None]
+    missing = [token for token in REQUIRED if tokenizer.token_to_id(token) is None]
     if missing:
         raise DataError(
             f"{path}: the tokenizer lacks {', '.join(missing)}.",
-            "Masked reports need them; train one: ecamp text train-tokenizer REPORTS -o FILE",
+            "Masking needs them; train one: ecamp text train-tokenizer REPORTS -o FILE",
         )
-    # How long a text may be is the caller's business; a stored rule would cut or pad it before.
+    # The caller decides on lengths; a rule stored in the file would cut or pad texts first.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of a token the tokenizer must have; a `DataError` where it has not."""
-    found = tokenizer.token_to_id(token)
-    if found is None:
+    """Look up the id of a token.
+
+    Raises:
+        DataError: The tokenizer lacks it.
+    """
+    index = tokenizer.token_to_id(token)
+    if index is None:
         raise DataError(f"The tokenizer has no {token} token.", "Train or choose another one.")
-    return int(found)
+    return int(index)
 
 
 def encode_reports(
     tokenizer: Tokenizer, reports: Sequence[str], max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encode to `[CLS] tokens...`, no [SEP], cut and padded to `max_length`.
+    """Encode reports to `[CLS] tokens...` without [SEP], cut and padded to `max_length` tokens.
 
     Returns:
         ids int64 (n, max_length); lengths int64 (n,), at least 1.

@@ -13,7 +13,7 @@ from ecamp.cli import run
 from ecamp.distill.gold import sentence_digest
 from ecamp.distill.sinks import read_distilled
 
-TESTS = Path(__file__).parents[1] / "text" / "distill"
+TESTS = Path(__file__).parents[1] / "distill"
 CSV = """uid,Problems,findings,impression
 1,Pleural Effusion,There is an effusion. No nodule.,Effusion.
 2,normal,No effusion.,There may be pneumonia.
@@ -111,7 +111,7 @@ def test_an_interrupt_keeps_what_is_done(capsys, monkeypatch) -> None:
     assert code == 130
     assert "the same command resumes" in err.lower()
     _, out, _ = _go(capsys, "r.csv", "-o", "d.jsonl", "--with", "toy")
-    assert "3 reports, 2 of them from the run before" in out
+    assert "3 reports, 2 of them from an earlier run" in out
 
 
 def test_another_input_is_not_mixed_in(capsys, monkeypatch) -> None:
@@ -249,4 +249,4 @@ def test_eval_refuses_another_edition_of_the_reports(capsys, gold: str) -> None:
     code, _, err = _go(capsys, "eval", "--gold", gold, "--reports", "r.csv", "--with", "toy")
     assert code == 1
     assert "gold.jsonl line 1" in err
-    assert "other words" in err
+    assert "the words differ" in err

@@ -107,8 +107,8 @@ def test_train_tokenizer_gives_the_same_bytes_and_says_what_is_lost(
     assert code == 0, err
     assert "2 reports" in said
     assert "need [UNK]: " in said
-    assert "without any form: " in said
-    assert "tuberculosis" in said.split("without any form")[1]
+    assert "entities without a form: " in said
+    assert "tuberculosis" in said.split("without a form")[1]
     tokenizer = load_tokenizer(out)
     assert (
         tokenizer.get_vocab()
@@ -154,7 +154,7 @@ def test_lexicon_lists_forms_and_those_that_never_match(
         ({"r.txt": b"a\nb\xff"}, ["explain", "--file", "r.txt"], 1, "r.txt line 2: not UTF-8"),
         ({}, ["explain", "a", "--lexicon", "chets"], 4, "Did you mean 'chest'"),
         ({}, ["explain", "a", "--tokenizer", "no.json"], 4, "no.json"),
-        ({"t.json": b"{"}, ["explain", "a", "--tokenizer", "t.json"], 1, "t.json: no tokenizer"),
+        ({"t.json": b"{"}, ["explain", "a", "--tokenizer", "t.json"], 1, "t.json: not a tokenizer"),
         ({"l.yaml": b"\xff\xfe\x00"}, ["lexicon", "l.yaml"], 2, "l.yaml"),
         ({}, ["train-tokenizer", "no.csv", "-o", "o"], 4, "no.csv"),
         ({"r.csv": b"a,b\n1,2\n"}, ["train-tokenizer", "r.csv", "-o", "o"], 1, "--column"),
@@ -166,8 +166,8 @@ def test_lexicon_lists_forms_and_those_that_never_match(
         ({"r.csv": b"findings\nx\n"},
          ["train-tokenizer", "r.csv", "-o", "o", "--column", "finding"], 1, "mean 'findings'"),
         ({"r.txt": b"x\n"}, ["train-tokenizer", "r.txt", "-o", "o", "--column", "a"], 2, "plain"),
-        ({"r.jsonl": b"{\n"}, ["train-tokenizer", "r.jsonl", "-o", "o"], 1, "line 1: no JSON"),
-        ({"r.jsonl": b"[]\n"}, ["train-tokenizer", "r.jsonl", "-o", "o"], 1, "line 1: not an"),
+        ({"r.jsonl": b"{\n"}, ["train-tokenizer", "r.jsonl", "-o", "o"], 1, "line 1: not JSON"),
+        ({"r.jsonl": b"[]\n"}, ["train-tokenizer", "r.jsonl", "-o", "o"], 1, "line 1: not a JSON object"),
         ({"r.jsonl": b'{"report": 1}\n'}, ["train-tokenizer", "r.jsonl", "-o", "o"], 1, "'report'"),
     ],
 )  # fmt: skip

@@ -11,11 +11,11 @@ from ecamp.api.distiller import POLARITIES, Statement
 from ecamp.datasets.phantom.heldout import KINDS, held_out_report
 from ecamp.datasets.phantom.marked_text import parse_marked_report, set_polarity
 from ecamp.datasets.phantom.study import ENTITY, Description, describe_study, oracle_text
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 
 # Changes whenever a word of a report changes: then GENERATOR_VERSION must change too.
 REPORTS = "85e323fbf93b54a4"
-LEXICON = load_lexicon("chest").entities
+LEXICON = Lexicon.load("chest").entities
 # Named in words that are no form of the lexicon.
 OTHERS = {("cardiomegaly", word) for word in ("heart", "heart size", "cardiac silhouette")} | {
     ("abnormality", "acute findings"),

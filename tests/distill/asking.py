@@ -41,12 +41,12 @@ def always(turn: Turn) -> Script:
 
 
 def first(turn: Turn) -> Script:
-    """A turn for the first request of each report."""
+    """Script a turn for the first request of each report."""
     return lambda report, time: turn if time == 1 else Turn()
 
 
 def where(mark: str, turn: Turn) -> Script:
-    """A turn for the reports that hold a mark."""
+    """Script a turn for the reports that contain a mark."""
     return lambda report, time: turn if mark in report else Turn()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 
 def install(folder: Path) -> Path:
-    """What pip leaves behind for a package with the toy distiller."""
+    """Write the files that pip installs for a package with the toy distiller."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path(__file__).with_name("toy_distiller.py"), folder)
     info = folder / "toy_distiller-1.0.dist-info"
@@ -21,7 +21,7 @@ def install(folder: Path) -> Path:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of the installed package; this process finds it."""
+    """Return the folder of the installed package, which is on the path of this process."""
     folder = install(tmp_path / "site")
     monkeypatch.syspath_prepend(str(folder))
     return folder
@@ -29,7 +29,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def toy(site: Path):
-    """Makes the distiller with options."""
+    """Return a function that makes the distiller with options."""
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.plugin.host import make_plugin
 

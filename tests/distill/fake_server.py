@@ -44,7 +44,7 @@ Script = Callable[[str, int], Turn]  # (report, how often it was asked, from 1)
 
 
 def no_statements(report: str) -> str:
-    """The answer of a model that finds nothing."""
+    """Return the answer of a model that finds nothing."""
     return '{"statements": []}'
 
 

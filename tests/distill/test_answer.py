@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecamp.api.distiller import POLARITIES, Report, Section, Statement
-from ecamp.distill.llm.answer import AnswerReader, UnreadableAnswer, _Said, answer_schema
-from ecamp.distill.llm.prompt import load_prompt
-from ecamp.distill.llm.prompt_text import passages, prompt_of
+from ecamp.distill.llm.answer import AnswerReader, UnreadableAnswer, _AnswerStatement, answer_schema
+from ecamp.distill.llm.prompt import Prompt
+from ecamp.distill.llm.prompt_text import passages, prompt_text
 from ecamp.distill.llm.quote_match import NormalizedText, find_quote
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 
-CHEST = load_lexicon("chest")
+CHEST = Lexicon.load("chest")
 TEXT = "FINDINGS: The heart is Mildly  Enlarged.\nSmall left pleural effusion. IMPRESSION: No pneumothorax."
 
 
@@ -128,11 +128,11 @@ def test_json_among_words(answer: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "cut", "words"),
     [
-        ("", False, "no JSON"),
-        ("I cannot help.", False, "no JSON"),
+        ("", False, "not JSON"),
+        ("I cannot help.", False, "not JSON"),
         ('{"statements": [', True, "raise max_tokens"),
-        ("[" * 100_000, False, "no JSON"),
-        ('{"a": ' + "[" * 100_000 + "}", False, "no JSON"),
+        ("[" * 100_000, False, "not JSON"),
+        ('{"a": ' + "[" * 100_000 + "}", False, "not JSON"),
         ('{"statements": 3}', False, "statements"),
         ('{"findings": []}', False, "statements"),
     ],
@@ -145,10 +145,10 @@ def test_unreadable_answers_say_why(answer: str, cut: bool, words: str) -> None:
 def test_the_schema_says_what_is_validated() -> None:
     """The schema is written by hand; its required keys and enums are those of the model."""
     item = answer_schema(CHEST)["properties"]["statements"]["items"]
-    assert item["required"] == list(_Said.model_fields)
+    assert item["required"] == list(_AnswerStatement.model_fields)
     assert item["properties"]["polarity"]["enum"] == list(POLARITIES)
     assert item["properties"]["entity"]["enum"] == list(CHEST.entities)
-    reference = _Said.model_json_schema()["$defs"]["_SaidDescriptor"]["properties"]
+    reference = _AnswerStatement.model_json_schema()["$defs"]["_AnswerDescriptor"]["properties"]
     ours = item["properties"]["descriptors"]["items"]["properties"]
     assert ours["kind"]["enum"] == reference["kind"]["enum"]
     assert list(ours) == list(reference)
@@ -211,7 +211,7 @@ def test_spans_are_of_the_original_when_redacted() -> None:
     )
     report = make(text)
     parts = passages(report, True)
-    assert prompt_of(parts) == (
+    assert prompt_text(parts) == (
         "FINDINGS: Since [DATE] (Dr. [NAME]) small pleural effusion. \nIMPRESSION: [NAME] agrees."
     )
     found, dropped = read(
@@ -234,7 +234,7 @@ def test_spans_are_of_the_original_when_redacted() -> None:
 def test_only_told_sections_are_sent_and_no_other_heading() -> None:
     text = "JOHN DOE: Clear. FINDINGS: Opacity."
     report = Report("1", text, (Section("john doe", 10, 16), Section("findings", 27, 35)))
-    assert prompt_of(passages(report, False)) == "Clear.\nFINDINGS: Opacity."
+    assert prompt_text(passages(report, False)) == "Clear.\nFINDINGS: Opacity."
 
 
 @given(st.text(max_size=60), st.data())
@@ -281,6 +281,6 @@ def test_template_answers_never_leave_the_report(answer: str, cut: bool) -> None
 
 def test_prompts_are_filled_once() -> None:
     for name in ("statements-1", "template-1"):
-        system, user = load_prompt(name).messages("Odd {entities} and {report}.", CHEST)
+        system, user = Prompt.load(name).messages("Odd {entities} and {report}.", CHEST)
         assert "atelectasis, bronchiectasis" in system["content"]
         assert user["content"] == "Report:\nOdd {entities} and {report}."

@@ -40,7 +40,7 @@ def test_polarities_that_differ(site, policy: str, text: str, dropped: dict) -> 
 
 @pytest.fixture
 def answers(site, tmp_path):
-    """A published file that knows report 1 only, and an entity that the toy does not."""
+    """Write published answers for report 1 alone, with an entity that the toy does not know."""
     path = tmp_path / "answers.json"
     path.write_text('{"1": "There is no nodule. There is edema."}')
     return f"published?path={path}"

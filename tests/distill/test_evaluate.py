@@ -24,7 +24,7 @@ from ecamp.distill.gold import place_gold, read_gold, sentence_digest
 from ecamp.distill.sources import as_report, stream_reports
 from ecamp.distill.weak_labels import load_mapping, read_terms, weak_recall
 from ecamp.errors import DataError, MissingError
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 
 GOLD = Path(__file__).parent / "gold" / "iu_sentences.jsonl"
 REPORTS = {
@@ -74,17 +74,17 @@ def test_scores_by_hand(placed, toy) -> None:
     # Labels: effusion present, nodule absent, mass absent, pneumonia present, nodule absent,
     # pneumonia absent. Said: the first two, pneumonia possible, the last two; "No effusion" of the
     # impression is no labelled sentence and not judged.
-    assert (told.all.wanted, told.all.found, told.all.right) == (6, 5, 4)
+    assert (told.all.labels, told.all.statements, told.all.correct) == (6, 5, 4)
     assert told.all.precision.value == pytest.approx(4 / 5)
     assert told.all.recall.value == pytest.approx(4 / 6)
     assert told.all.f1.value == pytest.approx(8 / 11)
     possible = told.by_polarity["possible"]
-    assert (possible.wanted, possible.found, possible.right) == (0, 1, 0)
+    assert (possible.labels, possible.statements, possible.correct) == (0, 1, 0)
     assert possible.recall.value is None
     assert possible.recall.reason == "nothing is labelled"
     assert told.by_entity["mass"].as_json()["precision"] is None
     assert told.by_entity["mass"].recall.value == 0
-    assert told.by_both[("nodule", "absent")].right == 2
+    assert told.by_pair[("nodule", "absent")].correct == 2
     assert list(told.by_entity)[:2] == ["nodule", "pneumonia"], "most labelled first"
     assert not told.errors
 
@@ -96,7 +96,7 @@ def test_the_commonest_entities_by_number_then_name(placed) -> None:
 def test_a_report_without_answer_counts_as_missed(placed, toy) -> None:
     told = evaluate(placed, toy(fails="b"))
     assert told.errors == {"b": "no answer"}
-    assert (told.all.found, told.all.right) == (2, 2)
+    assert (told.all.statements, told.all.correct) == (2, 2)
 
 
 def test_bootstrap_interval_holds_the_value(placed, toy) -> None:
@@ -160,9 +160,9 @@ def test_disagreements_name_who_says_what(placed, toy) -> None:
     first, second = evaluate(placed, toy()), evaluate(placed, toy(hedge=False))
     found = disagreements(placed, {"one": first, "two": second})
     assert [one.sentence.text for one in found] == ["No nodule.", "There may be pneumonia."]
-    assert found[0].differ == {("mass", "absent")}
-    assert found[1].differ == {("pneumonia", "possible"), ("pneumonia", "present")}
-    assert list(found[1].said) == ["gold", "one", "two"]
+    assert found[0].differing == {("mass", "absent")}
+    assert found[1].differing == {("pneumonia", "possible"), ("pneumonia", "present")}
+    assert list(found[1].statements) == ["gold", "one", "two"]
     assert not disagreements(placed[:1], {"one": evaluate(placed[:1], toy())})
 
 
@@ -174,9 +174,9 @@ def test_disagreements_name_who_says_what(placed, toy) -> None:
             lambda row: row.update(section="technique"),
             "no section 'technique'.*findings, impression",
         ),
-        (lambda row: row.update(sha256="0" * 12), "other words than when it was labelled"),
-        (lambda row: row.pop("labels"), "line 1: no labelled sentence: KeyError: 'labels'"),
-        (lambda row: row["labels"][0].update(polarity="maybe"), "'maybe' is none of present"),
+        (lambda row: row.update(sha256="0" * 12), "the words differ from those that were labelled"),
+        (lambda row: row.pop("labels"), "line 1: not a labelled sentence: KeyError: 'labels'"),
+        (lambda row: row["labels"][0].update(polarity="maybe"), "'maybe' is not one of present"),
         (lambda row: row["labels"][0].update(end=999), "lies outside its sentence"),
         (lambda row: row.update(start="x"), "ValueError"),
     ],
@@ -194,7 +194,7 @@ def test_no_gold_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError):
         read_gold(tmp_path / "no.jsonl")
     (tmp_path / "g.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="no sentence"):
+    with pytest.raises(DataError, match="no labelled sentence"):
         read_gold(tmp_path / "g.jsonl")
 
 
@@ -203,7 +203,7 @@ def test_no_gold_is_named(tmp_path: Path) -> None:
 
 def test_the_gold_set_is_what_its_guideline_says() -> None:
     gold = read_gold(GOLD)
-    known = load_lexicon("chest").entities
+    known = Lexicon.load("chest").entities
     labels = [label for sentence in gold for label in sentence.labels]
     assert len(gold) == 330
     assert all(int(sentence.report) % 2 == 0 for sentence in gold)
@@ -243,13 +243,13 @@ def test_problems_are_a_weak_truth(shared_data: Path, toy) -> None:
     assert found["effusion"].reports == sum(
         bool({"Pleural Effusion", "Pericardial Effusion"} & set(t)) for t in terms.values()
     )
-    assert found["effusion"].share > 0.5
+    assert found["effusion"].fraction > 0.5
     assert found["cardiomegaly"].agreeing == 0, "the toy does not know the word"
     assert found["normal"].reports == 901
 
 
 def test_the_mapping_names_entities_of_the_lexicon() -> None:
-    assert set(load_mapping().values()) <= set(load_lexicon("chest").entities)
+    assert set(load_mapping().values()) <= set(Lexicon.load("chest").entities)
 
 
 def test_weak_recall_by_hand(toy) -> None:

@@ -53,11 +53,11 @@ def test_a_passing_fault_costs_one_more_request(fault: Turn, tmp_path: Path) -> 
     [
         (Turn(status=429), "status 429", "status 429"),
         (Turn(status=500), "status 500", "status 500"),
-        (Turn(fault="hang"), "timeout", "no whole answer within 0.3 s"),
-        (Turn(fault="drip"), "timeout", "no whole answer within 0.3 s"),
-        (Turn(fault="half"), "connection", "broke off"),
-        (Turn(fault="reset"), "connection", "broke off"),
-        (Turn(body=b"{"), "bad response", "no chat completion"),
+        (Turn(fault="hang"), "timeout", "no complete answer within 0.3 s"),
+        (Turn(fault="drip"), "timeout", "no complete answer within 0.3 s"),
+        (Turn(fault="half"), "connection", "connection lost"),
+        (Turn(fault="reset"), "connection", "connection lost"),
+        (Turn(body=b"{"), "bad response", "not a chat completion"),
     ],
 )
 def test_a_lasting_fault_is_a_row_that_says_so(
@@ -126,7 +126,7 @@ def test_a_refused_key_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_missing_key_stops_the_run(tmp_path: Path) -> None:
     with FakeServer(good, always(Turn(status=401))) as server:
-        with pytest.raises(StoppedRun, match=r"wants a key.*\n.*key_env=NAME"):
+        with pytest.raises(StoppedRun, match=r"requires a key.*\n.*key_env=NAME"):
             run(tmp_path, server, map(one, range(50)), concurrency=4)
         assert sum(server.asked.values()) <= 4
 
@@ -197,7 +197,7 @@ def test_a_model_that_makes_things_up(tmp_path: Path) -> None:
     assert rows[0].dropped == {
         "evidence not in report": 1, "entity not in lexicon": 1, "wrong schema": 1,
     }  # fmt: skip
-    assert rows[1].error == "answer of m: it is no JSON"
+    assert rows[1].error == "answer of m: it is not JSON"
     assert "statements" in rows[2].error
     assert counts["error: unreadable answer"] == 2
     assert counts["dropped: wrong schema"] == 1

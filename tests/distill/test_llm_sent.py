@@ -67,14 +67,14 @@ def test_the_cache_holds_no_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "no endpoint is named"),
+        ({}, "no endpoint given"),
         ({"endpoint": "http://10.0.0.5:8000/v1"}, "plain http"),
         ({"endpoint": "http://localhost.example.org/v1"}, "plain http"),
         ({"endpoint": "http://127.0.0.1.example.org/v1"}, "plain http"),
         ({"endpoint": "http://0.0.0.0:8000/v1"}, "plain http"),
-        ({"endpoint": "ftp://127.0.0.1/v1"}, "no http address"),
-        ({"endpoint": "127.0.0.1:8000"}, "no http address"),
-        ({"endpoint": "http://[::1"}, "no http address"),
+        ({"endpoint": "ftp://127.0.0.1/v1"}, "not an http address"),
+        ({"endpoint": "127.0.0.1:8000"}, "not an http address"),
+        ({"endpoint": "http://[::1"}, "not an http address"),
         ({"endpoint": "https://me:secret@example.org/v1"}, "key_env"),
         ({"endpoint": "https://example.org/v1?key=secret"}, "key_env"),
         ({"endpoint": "https://example.org/v1", "budget_cost": 3.0}, "price_prompt"),

@@ -26,7 +26,7 @@ REPORTS = [one(number, text) for number, text in enumerate(TEXTS)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A llama of two layers with random weights, and a tokenizer of letters."""
+    """Save a llama of two layers with random weights, and a tokenizer of letters."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -198,7 +198,7 @@ def test_too_long_a_report_is_a_row_that_says_so(folder: Path) -> None:
     reports = [one(0, "Effusion. " * 1000), one(1, ""), one(2, "Effusion.")]
     distiller = make(folder)
     rows = list(distiller.distill(reports))
-    assert "the model has room for 4072" in rows[0].error
+    assert "the model takes 4072" in rows[0].error
     assert not rows[1].error
     assert not rows[2].error
     assert distiller.counts()["error: prompt too long"] == 1

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecamp.distill.llm.ordered_map import in_order
+from ecamp.distill.llm.ordered_map import ordered_map
 
 
 def session(work: Callable[[int], Awaitable[int]]) -> Callable[[], object]:
@@ -36,7 +36,7 @@ def test_as_a_plain_loop(delays: list[int], workers: int, window: int) -> None:
         busy -= 1
         return item * item
 
-    got = list(in_order(range(len(delays)), session(work), workers, window))
+    got = list(ordered_map(range(len(delays)), session(work), workers, window))
     assert got == [item * item for item in range(len(delays))]
     assert most <= min(workers, max(window, 1))
 
@@ -63,7 +63,7 @@ def test_all_workers_work_on_a_source_that_halts() -> None:
             peaks.append(most)
             most = 0
 
-    assert list(in_order(source(), session(work), 8, 100)) == list(range(96))
+    assert list(ordered_map(source(), session(work), 8, 100)) == list(range(96))
     assert sum(peak == 8 for peak in peaks) >= 6, peaks
 
 
@@ -76,7 +76,7 @@ def test_an_error_is_raised_in_its_place() -> None:
 
     seen: list[int] = []
     with pytest.raises(ValueError, match="three"):
-        seen.extend(in_order(range(9), session(work), 9, 9))
+        seen.extend(ordered_map(range(9), session(work), 9, 9))
     assert seen == [0, 1, 2]
 
 
@@ -87,7 +87,7 @@ def test_a_session_that_cannot_open() -> None:
         yield  # pragma: no cover
 
     with pytest.raises(OSError, match="no session"):
-        list(in_order(range(3), opened, 2, 2))
+        list(ordered_map(range(3), opened, 2, 2))
 
 
 def test_within_a_running_loop() -> None:
@@ -95,6 +95,6 @@ def test_within_a_running_loop() -> None:
         return item
 
     async def main() -> list[int]:
-        return list(in_order(range(5), session(work), 2, 4))
+        return list(ordered_map(range(5), session(work), 2, 4))
 
     assert asyncio.run(main()) == [0, 1, 2, 3, 4]

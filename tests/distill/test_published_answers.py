@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecamp.api.distiller import Distilled
-from ecamp.distill.published_answers import Published
+from ecamp.distill.published_answers import PublishedAnswers
 from ecamp.distill.sources import as_report
 from ecamp.errors import DataError, MissingError
 from ecamp.testing.contract import check_plugin
@@ -17,7 +17,7 @@ REPORT = "FINDINGS: Small left pleural effusion. No nodules. Heart is enlarged."
 
 
 def _distil(path: Path, identifier: str = "5001", text: str = REPORT) -> Distilled:
-    distiller = Published(Published.Config(path=str(path)))
+    distiller = PublishedAnswers(PublishedAnswers.Config(path=str(path)))
     (result,) = distiller.distill([as_report(identifier, text)])
     return result
 
@@ -82,13 +82,13 @@ def test_the_authors_table_is_read_by_study(tmp_path: Path) -> None:
     ("name", "data", "error", "says"),
     [
         ("no.json", None, MissingError, "no such file"),
-        ("a.json", "[]", DataError, "must map"),
+        ("a.json", "[]", DataError, "maps study ids"),
         ("a.json", "{", DataError, "cannot be read"),
         ("a.csv", "img_path,text\n", DataError, "no column 'llm_output'"),
         ("a.csv", "img_path,llm_output\nx.jpg,y\n", DataError, "line 2: no study"),
     ],
 )
-def test_what_is_no_published_file_is_named(tmp_path: Path, name, data, error, says) -> None:
+def test_what_is_not_a_published_file_is_named(tmp_path: Path, name, data, error, says) -> None:
     if data is not None:
         (tmp_path / name).write_text(data)
     with pytest.raises(error, match=says):
@@ -98,11 +98,11 @@ def test_what_is_no_published_file_is_named(tmp_path: Path, name, data, error, s
 def test_identity_follows_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("{}")
-    distiller = Published(Published.Config(path=str(path)))
+    distiller = PublishedAnswers(PublishedAnswers.Config(path=str(path)))
     before = distiller.identity_fields()
     moved = tmp_path / "b.json"
     moved.write_text("{}")
-    assert Published(Published.Config(path=str(moved))).identity_fields() == before
+    assert PublishedAnswers(PublishedAnswers.Config(path=str(moved))).identity_fields() == before
     path.write_text('{"s1": ""}')
     assert distiller.identity_fields() != before
 

@@ -191,13 +191,13 @@ def _check_map(text: str, seen: Redacted) -> None:
     pieces, done = [], 0
     for mark in seen.marks:
         assert mark.kind in KINDS
-        assert seen.text[mark.at : mark.after] == f"[{mark.kind}]"
+        assert seen.text[mark.mark_start : mark.mark_end] == f"[{mark.kind}]"
         assert mark.start < mark.end
-        pieces += [seen.text[done : mark.at], text[mark.start : mark.end]]
-        done = mark.after
+        pieces += [seen.text[done : mark.mark_start], text[mark.start : mark.end]]
+        done = mark.mark_end
     assert "".join([*pieces, seen.text[done:]]) == text[seen.start :]
     for position in range(len(seen.text)):  # each letter outside the marks is itself
-        inside = any(mark.at <= position < mark.after for mark in seen.marks)
+        inside = any(mark.mark_start <= position < mark.mark_end for mark in seen.marks)
         span = seen.original_span(position, position + 1)
         if not inside:
             assert span is not None

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from ecamp.api.distiller import Report, Section
 from ecamp.distill.rules import RulesDistiller
-from ecamp.distill.rules.cues import load_cues, spelled_out
+from ecamp.distill.rules.cues import Cues, expand_pattern
 from ecamp.distill.rules.tokens import Phrases, tokens
 from ecamp.errors import MissingError, UsageError
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 
 TEXT = "No effusion. Small pneumothorax."
 
@@ -55,13 +55,13 @@ def test_the_text_to_insert() -> None:
 def test_what_decides_is_content(tmp_path: Path) -> None:
     base = rules().identity_fields()
     lexicon, cues = tmp_path / "own.yaml", tmp_path / "cues.yaml"
-    lexicon.write_text(yaml.safe_dump(load_lexicon("chest").model_dump()))
-    cues.write_text(yaml.safe_dump(load_cues("english").model_dump()))
+    lexicon.write_text(yaml.safe_dump(Lexicon.load("chest").model_dump()))
+    cues.write_text(yaml.safe_dump(Cues.load("english").model_dump()))
     assert rules(lexicon=str(lexicon), cues=str(cues)).identity_fields() == base
     assert rules(remember=0).identity_fields() == base
     assert rules(sections=["findings"]).identity_fields() != base
     assert rules(lexicon="fundus").identity_fields() != base
-    changed = load_cues("english").model_dump()
+    changed = Cues.load("english").model_dump()
     changed["cues"][0]["words"].append("hardly any")
     cues.write_text(yaml.safe_dump(changed))
     assert rules(cues=str(cues)).identity_fields() != base
@@ -102,10 +102,10 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no such cues"):
         rules(cues=str(tmp_path / "none.yaml"))
     own = tmp_path / "own.yaml"
-    value = load_cues("english").model_dump()
+    value = Cues.load("english").model_dump()
     value["cues"].append({"kind": "possible", "direction": "forward", "words": ["without"]})
     own.write_text(yaml.safe_dump(value))
-    with pytest.raises(UsageError, match="'without' is absent and possible"):
+    with pytest.raises(UsageError, match="'without' has two meanings: absent and possible"):
         rules(cues=str(own))
     own.write_text(
         "name: x\nversion: 1\ncues: [{kind: denied, direction: forward, words: [a]}]\njoints: {}"
@@ -116,18 +116,18 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="mapping with name, version, cues, joints"):
         rules(cues=str(own))
     own.write_text("name: x\nversion: 1\ncues: []\njoints: {}\nignored: ['%']")
-    with pytest.raises(UsageError, match="'%' holds no word"):
+    with pytest.raises(UsageError, match="'%' contains no word"):
         rules(cues=str(own))
 
 
 def test_patterns_are_spelled_out() -> None:
-    assert spelled_out("no (new |)change") == ["no new change", "no change"]
-    assert spelled_out("(a|(b|c) d)") == ["a", "b d", "c d"]
-    assert spelled_out("(") == ["("]
+    assert expand_pattern("no (new |)change") == ["no new change", "no change"]
+    assert expand_pattern("(a|(b|c) d)") == ["a", "b d", "c d"]
+    assert expand_pattern("(") == ["("]
 
 
 def test_the_longest_phrase_wins() -> None:
-    phrases = Phrases(load_lexicon("chest"), load_cues("english"))
+    phrases = Phrases(Lexicon.load("chest"), Cues.load("english"))
     words = tokens("Pleural effusion, ground-glass opacity of 2.5cm w/o heart failure isn't")
     assert [w for w, _, _ in words][-6:] == ["w", "/", "o", "heart", "failure", "isn't"]
     assert "2.5" in [w for w, _, _ in words]
@@ -138,8 +138,8 @@ def test_the_longest_phrase_wins() -> None:
 def test_every_form_of_the_shipped_lexicons_is_found() -> None:
     """Every form is matched whole, for its entity, wherever it stands alone."""
     for name in ("chest", "fundus"):
-        lexicon = load_lexicon(name)
-        phrases = Phrases(lexicon, load_cues("english"))
+        lexicon = Lexicon.load(name)
+        phrases = Phrases(lexicon, Cues.load("english"))
         for entity, forms in lexicon.entities.items():
             for form in forms:
                 words = tokens(form)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from ecamp.api.distiller import DESCRIPTORS, POLARITIES, Distilled, Report, Section
 from ecamp.distill.rules import RulesDistiller
-from ecamp.distill.rules.cues import load_cues, spelled_out
-from ecamp.text.lexicon import load_lexicon
+from ecamp.distill.rules.cues import Cues, expand_pattern
+from ecamp.text.lexicon import Lexicon
 
-CUES, LEXICON = load_cues("english"), load_lexicon("chest")
+CUES, LEXICON = Cues.load("english"), Lexicon.load("chest")
 RULES = RulesDistiller(RulesDistiller.Config())
 FORGETFUL = RulesDistiller(RulesDistiller.Config(remember=0))
 OTHERS = {
-    entity: [word for pattern in words for word in spelled_out(pattern)]
+    entity: [word for pattern in words for word in expand_pattern(pattern)]
     for entity, words in (
         *((entity, organ.words) for entity, organ in CUES.organs.items()),
         *CUES.aliases.items(),
@@ -37,7 +37,7 @@ PHRASES = [
         [word for words in CUES.aliases.values() for word in words],
     )
     for pattern in words
-    for phrase in spelled_out(pattern)[:3]
+    for phrase in expand_pattern(pattern)[:3]
 ]
 # Any text; and text made of what the rules know, glued with and without care.
 ANY = st.text(max_size=200)

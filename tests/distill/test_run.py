@@ -175,15 +175,15 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path, toy) -> None:
     out = tmp_path / "d.jsonl"
     with _partial(out).open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(EcampError, match="another run is writing it"):
+        with pytest.raises(EcampError, match="another run is writing this file"):
             write_distilled(out, toy(), _reports(), SAME)
 
 
 @pytest.mark.parametrize(
     ("breaks", "says"),
-    [("id", "answers 'other' where '1' is next"), ("lost", "no result for report '3'")],
+    [("id", "a result for 'other', expected '1'"), ("lost", "no result for report '3'")],
 )
-def test_a_distiller_that_leaves_its_protocol_is_named(tmp_path, toy, breaks, says) -> None:
+def test_a_distiller_that_breaks_its_contract_is_named(tmp_path, toy, breaks, says) -> None:
     with pytest.raises(EcampError, match=says):
         write_distilled(tmp_path / "d.jsonl", toy(breaks=breaks, ahead=3), _reports(), SAME)
 
@@ -236,19 +236,23 @@ def test_parquet_says_what_to_install(tmp_path: Path, toy, monkeypatch) -> None:
     assert not list(tmp_path.glob("d.*")), "it is said before any work"
 
 
-def test_what_is_no_distilled_file_is_named(tmp_path: Path) -> None:
+def test_what_is_not_a_distilled_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     path.write_text('{"1": "There is a.", "s2": ""}')
     assert read_distilled(path) == {"1": "There is a.", "s2": ""}
     for name, data, says in [
-        ("a.json", "[]", "must map ids"),
-        ("a.json", '{"1": 2}', "must map ids"),
+        ("a.json", "[]", "maps ids to texts"),
+        ("a.json", '{"1": 2}', "maps ids to texts"),
         ("a.json", "{", "cannot be read"),
         ("a.csv", "id,words\n1,x\n", "no 'text'"),
-        ("a.jsonl", '{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n', "'1' has two texts"),
-        ("a.jsonl", '{"id": "1", "text": "a"}\n{', "line 2: no JSON"),
+        (
+            "a.jsonl",
+            '{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n',
+            "duplicate id '1' with two",
+        ),
+        ("a.jsonl", '{"id": "1", "text": "a"}\n{', "line 2: not JSON"),
         ("a.txt", "", "ends in"),
-        ("a.parquet", "PAR1", "no distilled file"),
+        ("a.parquet", "PAR1", "not a distilled file"),
     ]:
         (tmp_path / name).write_text(data)
         if name == "a.parquet":

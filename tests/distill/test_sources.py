@@ -113,10 +113,10 @@ def test_ffa_ir_gives_the_english_report_of_each_case(tmp_path: Path) -> None:
         ("r.csv", b"report\nx\n", {"id_column": "uid"}, DataError, "no column 'uid'"),
         ("r.csv", b"id,report\n,x\n", {}, DataError, r"r\.csv line 2: 'id' is empty"),
         ("r.csv", b"id,report\n1,a\n2,b\xff\n", {}, DataError, r"line 3: 'report' is not UTF-8"),
-        ("r.csv", b'id,report\n1,a\n2,"b"c\n', {}, DataError, r"line 3: no valid CSV"),
+        ("r.csv", b'id,report\n1,a\n2,"b"c\n', {}, DataError, r"line 3: not valid CSV"),
         ("r.csv", b"id,report\n1,a,b\n", {}, DataError, "line 2: 3 fields"),
-        ("r.jsonl", b'{"report": "a"}\n[]\n', {}, DataError, "line 2: not an object"),
-        ("r.jsonl", b'{"report": "a"}\n{"report": 3}\n', {}, DataError, "line 2: 'report' is no text"),
+        ("r.jsonl", b'{"report": "a"}\n[]\n', {}, DataError, "line 2: not a JSON object"),
+        ("r.jsonl", b'{"report": "a"}\n{"report": 3}\n', {}, DataError, "line 2: 'report' is not text"),
         ("r.jsonl", b'{"report": "\\ud800"}\n', {}, DataError, "line 1: 'report' is not UTF-8"),
         ("r.json", b"[]", {}, DataError, "FFA-IR"),
         ("r.json", b'{"train": {"c": {"En_Report": 1}}}', {}, DataError, "train c: no text in En_R"),
@@ -139,12 +139,12 @@ def test_a_bad_row_does_not_lose_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_bytes(b'id,report\n1,a\n2,b,c\n3,\xff\n,d\n4,"x"y\n5,e\n')
     bad: list[DataError] = []
-    assert [report.id for report in stream_reports(path, bad=bad.append)] == ["1", "5"]
+    assert [report.id for report in stream_reports(path, on_bad_row=bad.append)] == ["1", "5"]
     lines = [int(error.message.split(" line ")[1].split(":")[0]) for error in bad]
     assert lines == [3, 4, 5, 6]
     path = tmp_path / "r.jsonl"
     path.write_bytes(b'{\n{"id": 1, "report": "a"}\n{"id": 2, "report": "b"}')
-    assert [report.id for report in stream_reports(path, bad=bad.append)] == ["1", "2"]
+    assert [report.id for report in stream_reports(path, on_bad_row=bad.append)] == ["1", "2"]
     assert len(bad) == 5
 
 
@@ -198,7 +198,7 @@ def test_any_bytes_give_reports_or_a_named_error(
     path.write_bytes(b"id,report\n" + data if suffix == ".csv" else data)
     reports, problem = [], None
     try:
-        reports = list(stream_reports(path, bad=lambda _: None))
+        reports = list(stream_reports(path, on_bad_row=lambda _: None))
     except EcampError as error:  # no other error gets through
         problem = error.message
     assert problem is None or str(path) in problem

@@ -37,7 +37,7 @@ TOKENIZER = train_tokenizer(REPORTS + DISTILLED, 400)
 def assemble(
     inserter: DistilledInserter, index: np.ndarray, step: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The texts of a step as `encode_reports` gives texts: padded, with lengths."""
+    """Return the texts of a step as `encode_reports` returns texts: padded, with lengths."""
     ids, lengths = inserter.assemble(torch.from_numpy(index), step, seed)
     assert ids.dtype == lengths.dtype == torch.int64
     real = np.arange(inserter.max_length) < lengths.numpy()[:, None]
@@ -47,7 +47,7 @@ def assemble(
 
 
 def oracle(report: str, block: str, sample: int, step: int, seed: int, p: float) -> str:
-    """The text of a step as characters: the block stands between two sentences."""
+    """Insert the block between two sentences, on characters."""
     u = philox_plain([0, sample, step % 2**32, 2], [seed % 2**32, seed >> 32])
     spans = split_sentences(report)
     parts = [report[a:b] for a, b in spans]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ecamp.errors import MissingError, UsageError
 from ecamp.ops.mask_tokens import CONTINUATION, ENTITY, SPECIAL, TEMPLATE
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 from ecamp.text.policy import MaskingPolicy, compile_policy
 from ecamp.text.tokenizer import SPECIALS, encode_reports, token_id, train_tokenizer
 
@@ -68,7 +68,7 @@ def test_a_report_comes_back():
 
 @pytest.mark.parametrize("name", ["chest", "fundus"])
 def test_every_form_of_a_shipped_lexicon_is_in_the_tables(name: str):
-    lexicon = load_lexicon(name)
+    lexicon = Lexicon.load(name)
     forms = {form: ENTITY for group in lexicon.entities.values() for form in group}
     forms |= dict.fromkeys(lexicon.templates, TEMPLATE)
     tokenizer = train_tokenizer(list(forms), 5000)
@@ -96,12 +96,12 @@ PAPER = """
 
 def test_the_chest_lexicon_has_the_names_of_the_paper():
     assert len(PAPER.split()) == 44
-    assert list(load_lexicon("chest").entities) == PAPER.split()
+    assert list(Lexicon.load("chest").entities) == PAPER.split()
 
 
 @pytest.mark.parametrize("name", ["chest", "fundus"])
 def test_a_shipped_lexicon_is_tidy(name: str):
-    lexicon = load_lexicon(name)
+    lexicon = Lexicon.load(name)
     forms = [form for group in lexicon.entities.values() for form in group]
     for form in [*forms, *lexicon.templates, *lexicon.entities]:
         assert form == " ".join(form.lower().split())
@@ -121,13 +121,13 @@ def test_flags_follow_the_pieces():
 
 def test_wrong_lexicons_are_named(tmp_path: Path):
     with pytest.raises(MissingError, match="No lexicon 'abdomen'"):
-        load_lexicon("abdomen")
+        Lexicon.load("abdomen")
     with pytest.raises(MissingError, match=r"nowhere\.yaml"):
-        load_lexicon("nowhere.yaml")
+        Lexicon.load("nowhere.yaml")
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("name: x\nversion: 1\nentitys: {a: [b]}\n")
     with pytest.raises(UsageError, match=r"wrong\.yaml.*unknown key 'entitys'.*entities"):
-        load_lexicon(str(wrong))
+        Lexicon.load(str(wrong))
     wrong.write_text("a: [b\n")
     with pytest.raises(UsageError, match="not YAML"):
-        load_lexicon(str(wrong))
+        Lexicon.load(str(wrong))

@@ -1,4 +1,4 @@
-"""From a model's answer to statements: what does not stand in the report is dropped and counted."""
+"""Parses a model's answer into statements; those that the report does not support are dropped."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ecamp.distill.llm.prompt_text import Passage
 from ecamp.distill.llm.quote_match import Forms, NormalizedText, find_quote
 from ecamp.text.lexicon import Lexicon
 
-# Why an answer, or a part of one, is refused.
+# Reasons for which an answer, or a part of one, is dropped; keys of `dropped` in distilled files.
 NO_EVIDENCE = "evidence not in report"
 NO_ENTITY = "entity not in lexicon"
-NOT_NAMED = "entity not in report"
+NOT_IN_REPORT = "entity not in report"
 NO_DESCRIPTOR = "descriptor not in evidence"
 WRONG_SCHEMA = "wrong schema"
 NO_TEMPLATE = "not the template"
-TWICE = "said twice"
+DUPLICATE = "said twice"
 CUT = "answer cut"
 
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)  # of models that think aloud
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)  # of reasoning models
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 _BULLET = re.compile(r"\A\s*(?:[-*\u2022]|\d{1,2}[.)])?\s*")
 _TEMPLATES = (  # the longest first
@@ -37,23 +37,23 @@ _NOTHING = re.compile(r"none|n/a|no entit(?:y|ies)(?: found)?", re.IGNORECASE)
 
 
 class UnreadableAnswer(Exception):
-    """Nothing can be read from the answer; says why."""
+    """Nothing can be read from the answer; the message contains the reason."""
 
 
-class _SaidDescriptor(BaseModel):
+class _AnswerDescriptor(BaseModel):
     kind: Literal["severity", "side", "zone", "size", "change", "kind"]
     words: str
 
 
-class _Said(BaseModel):
+class _AnswerStatement(BaseModel):
     entity: str
     polarity: Literal["present", "possible", "absent"]
     evidence: str
-    descriptors: list[_SaidDescriptor] = []
+    descriptors: list[_AnswerDescriptor] = []
 
 
 def answer_schema(lexicon: Lexicon) -> dict[str, Any]:
-    """JSON schema of the answer. Written out, without references: some servers know no `$ref`."""
+    """Build the JSON schema of the answer, without references: some servers do not support `$ref`."""
     descriptor = _closed({"kind": {"enum": list(DESCRIPTORS)}, "words": {}})
     statement = _closed(
         {
@@ -79,31 +79,37 @@ class AnswerReader:
     """Reads the answers to one kind of prompt.
 
     Args:
-        kind: `json` (statements with evidence quotes) or `template` (the published sentences).
+        lexicon: Entities with their surface forms.
+        answer_format: `json` (statements with evidence quotes) or `template` (the published
+            sentences).
     """
 
-    def __init__(self, lexicon: Lexicon, kind: str) -> None:
-        self._forms, self._kind = Forms(lexicon), kind
+    def __init__(self, lexicon: Lexicon, answer_format: str) -> None:
+        self._forms, self._format = Forms(lexicon), answer_format
 
     def read(
         self, answer: str, parts: Sequence[Passage], cut: bool = False
     ) -> tuple[tuple[Statement, ...], dict[str, int]]:
-        """Statements in text order, and why others were refused.
+        """Parse an answer.
 
         Args:
-            parts: What the model read.
+            answer: Text of the model.
+            parts: Passages that the model was given.
             cut: Whether the model was stopped before its answer ended.
 
+        Returns:
+            Statements in text order; reason -> number of dropped statements or descriptors.
+
         Raises:
-            UnreadableAnswer: No JSON, or no list of statements in it.
+            UnreadableAnswer: The answer is not JSON, or contains no list of statements.
         """
         dropped: Counter[str] = Counter({CUT: 1} if cut else {})
         answer = _THOUGHT.sub("", answer)
-        read = self._json if self._kind == "json" else self._template
-        found = list(read(answer, parts, cut, dropped))
-        kept = sorted(dict.fromkeys(found), key=lambda s: (s.start, s.end))
-        if len(kept) < len(found):
-            dropped[TWICE] += len(found) - len(kept)
+        parse = self._json if self._format == "json" else self._template
+        statements = list(parse(answer, parts, cut, dropped))
+        kept = sorted(dict.fromkeys(statements), key=lambda s: (s.start, s.end))
+        if len(kept) < len(statements):
+            dropped[DUPLICATE] += len(statements) - len(kept)
         return tuple(kept), dict(+dropped)
 
     def _template(
@@ -123,33 +129,33 @@ class AnswerReader:
             entities = [entity] if entity else list(self._forms.named_in(phrase))
             dropped[NO_ENTITY] += not entities
             for entity in entities:
-                statement = self._first_named(entity, polarity, parts)
+                statement = self._first_mention(entity, polarity, parts)
                 if statement is None:
-                    dropped[NOT_NAMED] += 1
+                    dropped[NOT_IN_REPORT] += 1
                 else:
                     yield statement
 
-    def _first_named(
+    def _first_mention(
         self, entity: str, polarity: str, parts: Sequence[Passage]
     ) -> Statement | None:  # fmt: skip
         for part in parts:
-            if (found := self._forms.first(entity, part.text)) is None:
+            if (mention := self._forms.first(entity, part.text)) is None:
                 continue
-            if (span := part.sent.original_span(*found)) is not None:
+            if (span := part.sent.original_span(*mention)) is not None:
                 return Statement(entity, polarity, *span, part.section.name)
         return None
 
     def _json(
         self, answer: str, parts: Sequence[Passage], cut: bool, dropped: Counter[str]
     ) -> Iterator[Statement]:
-        for item in _said_items(answer, cut):
+        for item in _statement_items(answer, cut):
             try:
-                said = _Said.model_validate(item)
+                claim = _AnswerStatement.model_validate(item)
             except ValidationError:
                 dropped[WRONG_SCHEMA] += 1
                 continue
-            entity = self._forms.canonical(said.entity)
-            statement = self._checked(entity, said, parts, dropped) if entity else None
+            entity = self._forms.canonical(claim.entity)
+            statement = self._checked(entity, claim, parts, dropped) if entity else None
             if entity is None:
                 dropped[NO_ENTITY] += 1
             elif statement is None:
@@ -158,36 +164,39 @@ class AnswerReader:
                 yield statement
 
     def _checked(
-        self, entity: str, said: _Said, parts: Sequence[Passage], dropped: Counter[str]
+        self,
+        entity: str,
+        claim: _AnswerStatement,
+        parts: Sequence[Passage],
+        dropped: Counter[str],
     ) -> Statement | None:
-        """The statement with its spans; None when its evidence is nowhere in the report."""
+        """Locate a statement in the report; None when its evidence is not in it."""
         for part in parts:
             sent = part.sent
-            if (quote := find_quote(said.evidence, part.text)) is None:
+            if (quote := find_quote(claim.evidence, part.text)) is None:
                 continue
             text, offset = NormalizedText(sent.text[quote[0] : quote[1]]), quote[0]
-            # The words that name the entity; all of the evidence where the lexicon has no such form.
-            named = self._forms.first(entity, text) or (0, len(text.source))
-            span = sent.original_span(offset + named[0], offset + named[1])
+            # The words that name the entity; all of the evidence if the lexicon has no form in it.
+            mention = self._forms.first(entity, text) or (0, len(text.source))
+            span = sent.original_span(offset + mention[0], offset + mention[1])
             if span is None:
                 continue
             descriptors = []
-            for descriptor in said.descriptors:
-                place = find_quote(descriptor.words, text)
-                words = place and sent.original_span(offset + place[0], offset + place[1])
-                if place is None or words is None:
+            for descriptor in claim.descriptors:
+                match = find_quote(descriptor.words, text)
+                original = match and sent.original_span(offset + match[0], offset + match[1])
+                if match is None or original is None:
                     dropped[NO_DESCRIPTOR] += 1
                 else:
-                    descriptors.append(
-                        (words[0], descriptor.kind, text.source[place[0] : place[1]])
-                    )
+                    words = text.source[match[0] : match[1]]
+                    descriptors.append((original[0], descriptor.kind, words))
             pairs = tuple(dict.fromkeys((kind, words) for _, kind, words in sorted(descriptors)))
-            return Statement(entity, said.polarity, *span, part.section.name, pairs)
+            return Statement(entity, claim.polarity, *span, part.section.name, pairs)
         return None
 
 
 def _template_parts(sentence: str) -> tuple[str, str]:
-    """Polarity and what is said to be there; no polarity when the sentence is no template."""
+    """Split a sentence into polarity and phrase; the polarity is empty if no template matches."""
     body = " ".join(sentence.split()).rstrip(".!? ")
     for polarity, template in _TEMPLATES:
         if match := template.match(body):
@@ -195,8 +204,8 @@ def _template_parts(sentence: str) -> tuple[str, str]:
     return "", body
 
 
-def _said_items(answer: str, cut: bool) -> list[Any]:
-    """The list of statements in an answer that may have words or a code fence around its JSON."""
+def _statement_items(answer: str, cut: bool) -> list[Any]:
+    """Extract the list of statements; text or a code fence around the JSON is ignored."""
     start, end = answer.find("{"), answer.rfind("}")
     try:
         value = json.loads(answer[start : end + 1]) if 0 <= start < end else None
@@ -204,9 +213,9 @@ def _said_items(answer: str, cut: bool) -> list[Any]:
         value = None
     if value is None:
         raise UnreadableAnswer(
-            "it was cut before its JSON ended; raise max_tokens" if cut else "it is no JSON"
+            "it was cut before its JSON ended; raise max_tokens" if cut else "it is not JSON"
         )
     items = value.get("statements") if isinstance(value, dict) else None
     if not isinstance(items, list):
-        raise UnreadableAnswer("its JSON has no list `statements`")
+        raise UnreadableAnswer("its JSON contains no list `statements`")
     return items

@@ -1,9 +1,10 @@
-"""Answers on disk: SQLite from the standard library, one file, for any number of processes.
+"""Cache of answers on disk: one SQLite file, for any number of processes.
 
-A key is the hash of the request itself (model, prompt, parameters, text as sent), so whatever would
-change the answer changes the key. The text is not stored; the answer is, and may quote it.
+A key is the hash of the request itself (model, prompt, parameters, text as sent), so everything that
+would change the answer changes the key. The text is not stored; the answer is, and may quote it.
 
-Write-ahead logging: an answer that `put` has returned for survives a killed process. It needs a local disk.
+With write-ahead logging, an answer for which `put` has returned survives a killed process. This needs a
+local disk.
 """
 
 from __future__ import annotations
@@ -22,16 +23,19 @@ from ecamp.errors import CorruptFileError, EcampError
 
 FILE, CLAIMS = "answers.sqlite", "claims.lock"
 _SCHEME = b"ecamp-answers-1\n"
-_WAIT = 60.0  # seconds for another process's write
-_ALONE = 1 << 60  # a byte of the claims that no key points to
+_BUSY_TIMEOUT = 60.0  # seconds to wait for a write of another process
+_OPEN_CLOSE = 1 << 60  # offset in the claims file that no key points to
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered.
+    """A model's answer.
 
     Attributes:
-        finish: Why it stopped: `stop`, `length` (cut), or what the endpoint says.
+        text: Its text.
+        finish: Reason why it ended: `stop`, `length` (cut), or another one from the endpoint.
+        prompt_tokens: Tokens of the request.
+        answer_tokens: Tokens of the answer.
     """
 
     text: str
@@ -41,16 +45,16 @@ class Reply:
 
 
 def cache_key(request: bytes) -> bytes:
-    """32 bytes."""
+    """Hash a request to 32 bytes."""
     return hashlib.sha256(_SCHEME + request).digest()
 
 
 class AnswerCache:
-    """The answers in a folder. To be used by the thread that made it.
+    """Cache of answers in a folder; to be used only by the thread that created it.
 
     Raises:
         EcampError: The folder cannot be written.
-        CorruptFileError: The file is no cache.
+        CorruptFileError: The file is not a cache of answers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,38 +67,42 @@ class AnswerCache:
                 f"{folder}: the cache of answers cannot be written: {error.strerror}.",
                 "Name another folder: cache=FOLDER.",
             ) from error
-        with self._said(), self._alone():
-            self._base = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)
-            self._base.execute("PRAGMA journal_mode=WAL")
-            self._base.execute("PRAGMA synchronous=NORMAL")  # safe against kill, not power loss
-            self._base.execute(
+        with self._translate_errors(), self._exclusive():
+            self._database = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            # Safe against a killed process, not against power loss.
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, reply TEXT NOT NULL)"
                 " WITHOUT ROWID"
             )
 
     def close(self) -> None:
-        """Give back files and claims."""
-        with self._alone():
-            self._base.close()
+        """Close the database and release all claims."""
+        with self._exclusive():
+            self._database.close()
         os.close(self._claims)
 
     def get(self, key: bytes) -> Reply | None:
-        """The answer to a request, from any process's run."""
-        with self._said():
-            row = self._base.execute("SELECT reply FROM answers WHERE key = ?", (key,)).fetchone()
+        """Look up the answer to a request; None if no process has stored one."""
+        with self._translate_errors():
+            row = self._database.execute(
+                "SELECT reply FROM answers WHERE key = ?", (key,)
+            ).fetchone()
         return Reply(**json.loads(row[0])) if row else None
 
     def put(self, key: bytes, reply: Reply) -> None:
-        """Keep an answer; when this returns it is safe."""
-        with self._said():
-            self._base.execute(
+        """Store an answer; it is on disk when this returns."""
+        with self._translate_errors():
+            self._database.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(asdict(reply)))
             )
 
     def claim(self, key: bytes) -> bool:
-        """Say that this process asks for a key; False while another one does.
+        """Claim a key, so that only this process requests its answer; False if another one has.
 
-        A lock on the byte that the key points to, which the system frees when the process dies.
+        The claim is a lock on the byte that the key points to; the system frees it when the process
+        ends.
         """
         try:
             fcntl.lockf(self._claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _offset(key))
@@ -103,32 +111,33 @@ class AnswerCache:
         return True
 
     def release(self, key: bytes) -> None:
-        """Take back a claim."""
+        """Release the claim of a key."""
         fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _offset(key))
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time opens or closes: SQLite does not wait when two change to WAL at once."""
-        fcntl.lockf(self._claims, fcntl.LOCK_EX, 1, _ALONE)
+    def _exclusive(self) -> Iterator[None]:
+        """Let one process at a time open or close: SQLite fails when two switch to WAL at once."""
+        fcntl.lockf(self._claims, fcntl.LOCK_EX, 1, _OPEN_CLOSE)
         try:
             yield
         finally:
-            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _ALONE)
+            fcntl.lockf(self._claims, fcntl.LOCK_UN, 1, _OPEN_CLOSE)
 
     @contextlib.contextmanager
-    def _said(self) -> Iterator[None]:
-        """Errors of the library in words of ours."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Translate errors of SQLite into errors that name the file and the next step."""
         try:
             yield
         except sqlite3.OperationalError as error:
             raise EcampError(
                 f"{self.path}: {error}.",
-                "It needs a local disk with room; another folder: cache=FOLDER. Run again: it resumes.",
+                "The cache needs a local disk with free space; name another folder: cache=FOLDER."
+                " Run again: it resumes.",
             ) from error
         except sqlite3.DatabaseError as error:
             raise CorruptFileError(
-                f"{self.path}: no cache of answers: {error}.",
-                "Remove it, or name another folder: cache=FOLDER. Answers will be asked for again.",
+                f"{self.path}: not a cache of answers: {error}.",
+                "Remove it, or name another folder: cache=FOLDER. Answers will be requested again.",
             ) from error
 
 

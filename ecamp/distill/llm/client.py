@@ -1,6 +1,6 @@
-"""One request to a chat endpoint: connections, retries, and what its answers mean.
+"""Client of a chat endpoint: connections, retries, and the interpretation of responses.
 
-httpx2 is what httpx goes on as (same author and interface), and comes with huggingface_hub anyway.
+httpx2 is the successor of httpx (same author and interface), and a dependency of huggingface_hub anyway.
 """
 
 from __future__ import annotations
@@ -24,40 +24,46 @@ if TYPE_CHECKING:
 
 LONGEST_BACKOFF, LONGEST_WAIT = 60.0, 600.0  # seconds
 GIVE_UP = 20  # requests that fail in a row, each after all its attempts
-_ABOUT_REPORT = ("status 400", "status 413", "status 422")  # other failures are the endpoint's
-_AGAIN = frozenset((408, 409, 425, 429))  # beside all 5xx
-_BYTES_PER_TOKEN = 3  # where the endpoint does not count; on the high side of English
+_FAULT_OF_REPORT = ("status 400", "status 413", "status 422")  # others count against the endpoint
+_RETRIED = frozenset((408, 409, 425, 429))  # in addition to all 5xx
+_BYTES_PER_TOKEN = 3  # used where the endpoint does not count; overestimates tokens of English
 
 
 class StoppedRun(EcampError):
-    """The endpoint will answer nothing: wrong or missing key."""
+    """The endpoint refuses every request: the key is wrong or missing."""
 
 
 class _Failed(Exception):
     """One attempt failed.
 
     Args:
-        again: Whether another one may help.
-        wait: Seconds that the endpoint asks for.
+        kind: Key under which the error is counted.
+        message: Message for the report's row.
+        retry: Whether another attempt may succeed.
+        wait: Seconds to wait, as requested by the endpoint.
     """
 
-    def __init__(self, kind: str, message: str, again: bool = True, wait: float = 0.0) -> None:
+    def __init__(self, kind: str, message: str, retry: bool = True, wait: float = 0.0) -> None:
         super().__init__(message)
-        self.kind, self.message, self.again, self.wait = kind, message, again, wait
+        self.kind, self.message, self.retry, self.wait = kind, message, retry, wait
 
 
 class ChatClient:
-    """Asks an endpoint, over a connection of its own for each request in flight.
+    """Client of an endpoint, with one connection per request in flight.
 
-    Transports, without the library's client around them: that one adds cookies, redirects (which could
-    lead reports elsewhere) and credentials from files, none of which is wanted, and a fifth more time.
-    One pool of 64 connections would search them all for each request: another fifth.
+    Uses the library's transports without its client: the client adds cookies, redirects (which could
+    send reports elsewhere) and credentials from files, none of which is wanted, and takes a fifth more
+    time. A single pool of 64 connections would be searched for each request: another fifth.
 
     Args:
-        timeout: Seconds for a whole answer, however slowly it comes.
-        attempts: Most requests for one answer.
-        backoff: Seconds before the second attempt; doubles each time.
-        counts: Where requests, retries and tokens are counted.
+        endpoint: Where requests are sent.
+        key: Key of the endpoint.
+        limits: Rate and budgets.
+        counts: Receives the numbers of requests, retries and tokens.
+        concurrency: Maximum number of requests in flight.
+        timeout: Seconds for a complete answer, however slowly it arrives.
+        attempts: Maximum number of requests per answer.
+        backoff: Seconds before the second attempt; doubles with each further one.
     """
 
     def __init__(
@@ -67,21 +73,21 @@ class ChatClient:
         self._endpoint, self._key, self._limits, self._counts = endpoint, key, limits, counts
         self._timeout, self._attempts, self._backoff = timeout, attempts, backoff
         self._concurrency = concurrency
-        self._failures = 0  # in a row
-        self._stopped = ""
+        self._failures = 0  # consecutive
+        self._key_error = ""
 
     async def open(self) -> None:
-        """Make the transports. To be called in the loop that asks."""
+        """Create the connections; call it in the event loop that sends the requests."""
         import httpx2
 
         endpoint = self._endpoint
-        # A proxy of the environment must not see what is meant for this machine.
+        # A proxy set in the environment must not receive requests to this machine.
         proxied = not endpoint.local and not proxy_bypass(endpoint.host)
         proxy = getproxies().get(endpoint.scheme) if proxied else None
         context = httpx2.create_ssl_context()
-        one = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
-        self._free = [
-            httpx2.AsyncHTTPTransport(verify=context, limits=one, proxy=proxy)
+        single = httpx2.Limits(max_connections=1, max_keepalive_connections=1)
+        self._idle = [
+            httpx2.AsyncHTTPTransport(verify=context, limits=single, proxy=proxy)
             for _ in range(self._concurrency)
         ]
         self._url = httpx2.URL(endpoint.url)
@@ -97,35 +103,38 @@ class ChatClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        for transport in self._free:
+        for transport in self._idle:
             await transport.aclose()
 
     async def ask(self, request: bytes) -> Reply:
-        """Ask until there is an answer or no hope. At most `concurrency` may ask at a time.
+        """Send a request, retrying until answered or given up. At most `concurrency` at a time.
+
+        Args:
+            request: Body of the request, JSON.
 
         Raises:
-            RequestRejected: No answer for this request; says why.
-            StoppedRun: No answer for any.
+            RequestRejected: This request gets no answer; contains the reason.
+            StoppedRun: No request will get an answer.
         """
-        transport = self._free.pop()
+        transport = self._idle.pop()
         try:
             return await self._ask(transport, request)
         finally:
-            self._free.append(transport)
+            self._idle.append(transport)
 
     async def _ask(self, transport: httpx2.AsyncHTTPTransport, request: bytes) -> Reply:
         for attempt in range(1, self._attempts + 1):
-            self._check_hope()
-            await self._limits.turn()
-            self._check_hope()
+            self._check_available()
+            await self._limits.acquire()
+            self._check_available()
             self._counts["requests"] += 1
             self._counts["retries"] += attempt > 1
             try:
                 reply = await self._attempt(transport, request)
             except _Failed as failed:
-                if not failed.again or attempt == self._attempts:
-                    raise self._refusal(failed, attempt) from None
-                self._limits.pause(failed.wait)  # for all: it is the endpoint that is busy
+                if not failed.retry or attempt == self._attempts:
+                    raise self._rejection(failed, attempt) from None
+                self._limits.pause(failed.wait)  # pauses all requests: the endpoint is busy
                 backoff = min(LONGEST_BACKOFF, self._backoff * 2 ** (attempt - 1))
                 await asyncio.sleep(backoff * (0.5 + random.random() / 2))
             else:
@@ -133,24 +142,25 @@ class ChatClient:
                 return reply
         raise AssertionError("unreachable")
 
-    def _check_hope(self) -> None:
-        if self._stopped:
-            raise self._stop()
+    def _check_available(self) -> None:
+        """Raise if the endpoint refuses the key or was given up."""
+        if self._key_error:
+            raise self._stopped_run()
         if self._failures >= GIVE_UP:
             raise RequestRejected(
                 "endpoint given up",
-                f"{self._endpoint.base}: {GIVE_UP} requests failed in a row; not asked. Run again later.",
+                f"{self._endpoint.base}: not requested after {GIVE_UP} consecutive failures. Run again later.",
             )
 
-    def _stop(self) -> StoppedRun:
+    def _stopped_run(self) -> StoppedRun:
         return StoppedRun(
-            self._stopped,
-            "Put the right key into an environment variable, and its name into key_env=NAME. Run again: it"
+            self._key_error,
+            "Set an environment variable to the right key and give its name: key_env=NAME. Run again: it"
             " resumes.",
         )
 
-    def _refusal(self, failed: _Failed, attempt: int) -> RequestRejected:
-        if failed.kind not in _ABOUT_REPORT:
+    def _rejection(self, failed: _Failed, attempt: int) -> RequestRejected:
+        if failed.kind not in _FAULT_OF_REPORT:
             self._failures += 1
         tries = f" ({attempt} attempts)" if attempt > 1 else ""
         return RequestRejected(failed.kind, f"{self._endpoint.base}: {failed.message}{tries}")
@@ -159,7 +169,8 @@ class ChatClient:
         import httpx2
 
         try:
-            # For the whole answer; the library's own is for one piece, and a slow drip passes it.
+            # Covers the complete answer; the library's own timeout applies to each chunk, so that an
+            # answer that trickles in would never exceed it.
             async with asyncio.timeout(self._timeout):
                 response = await transport.handle_async_request(
                     httpx2.Request("POST", self._url, headers=self._headers, content=request)
@@ -169,12 +180,13 @@ class ChatClient:
                 finally:
                     await response.aclose()
         except TimeoutError:
-            raise _Failed("timeout", f"no whole answer within {self._timeout:g} s") from None
+            raise _Failed("timeout", f"no complete answer within {self._timeout:g} s") from None
         except httpx2.TransportError as error:
-            what = "cannot be reached" if isinstance(error, httpx2.ConnectError) else "broke off"
-            raise _Failed("connection", f"{what} ({type(error).__name__})") from None
+            unreachable = isinstance(error, httpx2.ConnectError)
+            problem = "cannot be reached" if unreachable else "connection lost"
+            raise _Failed("connection", f"{problem} ({type(error).__name__})") from None
         except httpx2.DecodingError:
-            raise _Failed("bad response", "answered what cannot be unpacked") from None
+            raise _Failed("bad response", "the response cannot be decompressed") from None
         if response.status_code == 200:
             return self._reply(body, request)
         wait = _retry_after(response.headers.get("retry-after", ""))
@@ -194,32 +206,32 @@ class ChatClient:
             prompt = int(usage.get("prompt_tokens") or len(request) // _BYTES_PER_TOKEN)
             answer = int(usage.get("completion_tokens") or len(text) // _BYTES_PER_TOKEN)
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            raise _Failed("bad response", "answered no chat completion") from None
-        self._limits.use(prompt, answer)
+            raise _Failed("bad response", "the response is not a chat completion") from None
+        self._limits.count(prompt, answer)
         self._counts["prompt tokens"] += prompt
         self._counts["answer tokens"] += answer
         return Reply(text, finish, prompt, answer)
 
     def _bad_status(self, status: int, body: bytes, wait: float) -> _Failed:
-        said = self._key.hidden(_message(body))[:200]
-        text = f"status {status}" + (f": {said}" if said else "")
+        message = self._key.hidden(_message(body))[:200]
+        text = f"status {status}" + (f": {message}" if message else "")
         if status in (401, 403):
-            what = "refuses the key" if self._key.headers() else "wants a key"
-            self._stopped = f"{self._endpoint.base} {what}, {text}."
-            raise self._stop()
-        if status in _AGAIN or status >= 500:
-            return _Failed(f"status {status}", text, again=wait <= LONGEST_WAIT, wait=wait)
+            problem = "refuses the key" if self._key.headers() else "requires a key"
+            self._key_error = f"{self._endpoint.base} {problem}, {text}."
+            raise self._stopped_run()
+        if status in _RETRIED or status >= 500:
+            return _Failed(f"status {status}", text, retry=wait <= LONGEST_WAIT, wait=wait)
         if status == 404:
-            text += "; check the address (it mostly ends in /v1) and the model's name"
+            text += "; check the address (usually ends in /v1) and the model's name"
         elif status == 400:
             text += "; check max_tokens, and response_format: json_object or none for older servers"
         elif 300 <= status < 400:
-            text += "; it has moved: name the new address"
-        return _Failed(f"status {status}", text, again=False)
+            text += "; it has moved: give the new address"
+        return _Failed(f"status {status}", text, retry=False)
 
 
 def _message(body: bytes) -> str:
-    """What an endpoint says of an error, on one line."""
+    """Extract an endpoint's error message, on one line."""
     text = body.decode("utf-8", "replace")
     try:
         value: Any = json.loads(text)
@@ -233,7 +245,7 @@ def _message(body: bytes) -> str:
 
 
 def _retry_after(header: str) -> float:
-    """Seconds to wait, from a number or a date; 0 where there is neither."""
+    """Parse the seconds to wait from a number or a date; 0 if it is neither."""
     try:
         return max(0.0, float(header))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The `llm` distiller: a chat endpoint, a cache of its answers, statements that the report bears out."""
+"""The `llm` distiller: a chat endpoint, a cache of its answers, statements checked against the report."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from ecamp.distill.llm.answer import AnswerReader, UnreadableAnswer, answer_sche
 from ecamp.distill.llm.cache import AnswerCache, Reply, cache_key
 from ecamp.distill.llm.client import ChatClient
 from ecamp.distill.llm.endpoint import Endpoint, Key, check_endpoint, read_key
-from ecamp.distill.llm.ordered_map import in_order
-from ecamp.distill.llm.prompt import load_prompt
-from ecamp.distill.llm.prompt_text import passages, prompt_of
+from ecamp.distill.llm.ordered_map import ordered_map
+from ecamp.distill.llm.prompt import Prompt
+from ecamp.distill.llm.prompt_text import passages, prompt_text
 from ecamp.distill.llm.rate_limit import Limits, RequestRejected
 from ecamp.errors import UsageError
 from ecamp.storage.files import cache_root
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 
-_HELD = 16  # reports held for each request in flight: a slow one must not stop the others
-_POLL = 0.1  # seconds between looks at what another process is asking
+_WINDOW = 16  # reports in memory per request in flight: a slow one must not stop the others
+_POLL = 0.1  # seconds between checks for an answer that another process has requested
 
 
 class LLMDistillerConfig(PluginConfig):
-    """Where to ask, what, how fast and how much."""
+    """Options: model, endpoint, prompt, rate and budgets."""
 
-    model: str = Field(min_length=1, description="the model's name at the endpoint")
+    model: str = Field(min_length=1, description="name of the model at the endpoint")
     endpoint: str = Field(
-        default="", description="base address, such as http://127.0.0.1:8000/v1; no default"
+        default="",
+        description="base address, such as http://127.0.0.1:8000/v1; there is no default",
     )
     allow_plain_http: bool = Field(
         default=False, description="allow http (not https) to another machine"
     )
     key_env: str = Field(
-        default="", description="NAME of the environment variable with the key; empty: no key"
+        default="",
+        description="name of the environment variable that contains the key; empty: no key",
     )
     prompt: str = Field(
         default="statements-1",
@@ -50,76 +52,82 @@ class LLMDistillerConfig(PluginConfig):
     )
     lexicon: str = Field(default="chest", description="entities: chest, fundus, or a .yaml file")
     response_format: Literal["json_schema", "json_object", "none"] = Field(
-        default="json_schema", description="how a JSON answer is asked of the endpoint"
+        default="json_schema", description="how a JSON answer is requested from the endpoint"
     )
-    temperature: float = Field(default=0.0, ge=0, description="0: the likeliest answer")
-    max_tokens: int = Field(default=1024, ge=1, description="most tokens of one answer")
+    temperature: float = Field(
+        default=0.0, ge=0, description="sampling temperature; 0: the most likely answer"
+    )
+    max_tokens: int = Field(default=1024, ge=1, description="maximum number of tokens per answer")
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens", description="how the endpoint calls that parameter"
+        default="max_tokens", description="name of that parameter at the endpoint"
     )
     redact: bool = Field(
-        default=False, description="put marks over names, dates, ids before sending"
+        default=False, description="replace names, dates and ids by marks before sending"
     )
-    concurrency: int = Field(default=16, ge=1, le=1024, description="requests in flight")
-    timeout: float = Field(default=120.0, gt=0, description="seconds for one whole answer")
-    attempts: int = Field(default=8, ge=1, description="most requests for one answer")
+    concurrency: int = Field(
+        default=16, ge=1, le=1024, description="maximum number of requests in flight"
+    )
+    timeout: float = Field(default=120.0, gt=0, description="seconds for a complete answer")
+    attempts: int = Field(default=8, ge=1, description="maximum number of requests per answer")
     backoff: float = Field(
-        default=0.5, ge=0, description="seconds before the second attempt; then doubled"
+        default=0.5,
+        ge=0,
+        description="seconds before the second attempt; doubled for each further one",
     )
-    requests_per_minute: float = Field(default=0.0, ge=0, description="0: no limit")
-    budget_tokens: int = Field(default=0, ge=0, description="tokens of one run; 0: no limit")
-    budget_cost: float = Field(default=0.0, ge=0, description="cost of one run; 0: no limit")
-    price_prompt: float = Field(default=0.0, ge=0, description="of a million prompt tokens")
-    price_answer: float = Field(default=0.0, ge=0, description="of a million answer tokens")
+    requests_per_minute: float = Field(default=0.0, ge=0, description="rate limit; 0: none")
+    budget_tokens: int = Field(
+        default=0, ge=0, description="maximum number of tokens per run; 0: no limit"
+    )
+    budget_cost: float = Field(default=0.0, ge=0, description="maximum cost per run; 0: no limit")
+    price_prompt: float = Field(default=0.0, ge=0, description="price of a million prompt tokens")
+    price_answer: float = Field(default=0.0, ge=0, description="price of a million answer tokens")
     cache: str = Field(
-        default="", description="folder of answers; default distill/ in $ECAMP_CACHE"
+        default="", description="folder of stored answers; default: distill/ in $ECAMP_CACHE"
     )
-    offline: bool = Field(default=False, description="only cached answers; asks nobody")
+    offline: bool = Field(default=False, description="use cached answers only; send nothing")
 
 
 class LLMDistiller(Distiller[LLMDistillerConfig]):
-    """Asks a language model behind an OpenAI-compatible endpoint."""
+    """Distiller that asks a language model behind an OpenAI-compatible endpoint."""
 
-    summary = (
-        "a language model behind any OpenAI-compatible endpoint; statements checked by the report"
-    )
+    summary = "a language model behind any OpenAI-compatible endpoint; the report must confirm its answers"
     licence = "Apache-2.0 (the model has its own)"
     citation = "Wang et al., ECAMP, arXiv 2312.13316, section 3.2 (the template prompt)"
 
     def __init__(self, config: Any, variant: str | None = None) -> None:
         super().__init__(config, variant)
-        self._prompt, self._lexicon = load_prompt(config.prompt), load_lexicon(config.lexicon)
+        self._prompt, self._lexicon = Prompt.load(config.prompt), Lexicon.load(config.lexicon)
         if config.budget_cost and not (config.price_prompt or config.price_answer):
             raise UsageError(
-                "llm: budget_cost without prices.",
-                "Say price_prompt and price_answer, of a million tokens each.",
+                "llm: budget_cost needs prices.",
+                "Give price_prompt and price_answer, per million tokens.",
             )
         if not config.offline:
             self._endpoint = check_endpoint(config.endpoint, config.allow_plain_http)
         self._counts: Counter[str] = Counter()
 
     def identity_fields(self) -> dict[str, Any]:
-        """What decides the answers; not where the model runs, nor how fast it is asked."""
+        """Return everything that determines the answers; endpoint and speed do not."""
         config = self.config.model_dump(
             include={"model", "response_format", "temperature", "max_tokens", "redact"}
         )
         return {**config, "prompt": self._prompt.digest(), "lexicon": self._lexicon.digest()}
 
     def counts(self) -> Mapping[str, int]:
-        """Of all runs of this object: requests, answers from the cache, tokens, errors by kind ..."""
+        """Return counts of all runs of this object: requests, cached answers, tokens, errors by kind."""
         return dict(+self._counts)
 
     def distill(self, reports: Iterable[Report]) -> Iterator[Distilled]:
-        """See `Distiller`. Answers are on disk before they are yielded.
+        """Yield one result per report, see `Distiller`. Answers are on disk before they are yielded.
 
         Raises:
-            UsageError: The key's variable is not set.
+            UsageError: The environment variable of the key is not set.
             StoppedRun: The endpoint refuses the key.
             EcampError: The cache cannot be written.
         """
         key = Key() if self.config.offline else read_key(self.config.key_env)
         workers = self.config.concurrency
-        return in_order(reports, lambda: self._session(key), workers, _HELD * workers)
+        return ordered_map(reports, lambda: self._session(key), workers, _WINDOW * workers)
 
     @contextlib.asynccontextmanager
     async def _session(self, key: Key) -> AsyncIterator[Callable[[Report], Awaitable[Distilled]]]:
@@ -130,21 +138,21 @@ class LLMDistiller(Distiller[LLMDistillerConfig]):
             if not config.offline:
                 client = _make_client(config, self._endpoint, key, self._counts)
                 await client.open()
-            asker = _Asker(cache, client, self._counts)
+            answers = _Answers(cache, client, self._counts)
             reader = AnswerReader(self._lexicon, self._prompt.answer)
-            yield lambda report: self._distill_one(report, asker, reader)
+            yield lambda report: self._distill_one(report, answers, reader)
         finally:
             if client is not None:
                 await client.close()
             cache.close()
 
     @cached_property
-    def _around(self) -> tuple[bytes, bytes]:
-        """What stands before and behind a report in a request; the same for all of them."""
-        config, place = self.config, "\0report\0"
+    def _request_frame(self) -> tuple[bytes, bytes]:
+        """The bytes before and after the report in a request; the same for all reports."""
+        config, placeholder = self.config, "\0report\0"
         request: dict[str, Any] = {
             "model": config.model,
-            "messages": self._prompt.messages(place, self._lexicon),
+            "messages": self._prompt.messages(placeholder, self._lexicon),
             "temperature": config.temperature,
             config.max_tokens_name: config.max_tokens,
         }
@@ -153,16 +161,17 @@ class LLMDistiller(Distiller[LLMDistillerConfig]):
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif self._prompt.answer == "json" and config.response_format == "json_object":
             request["response_format"] = {"type": "json_object"}
-        before, behind = json.dumps(request).encode().split(json.dumps(place)[1:-1].encode())
-        return before, behind
+        separator = json.dumps(placeholder)[1:-1].encode()
+        before, after = json.dumps(request).encode().split(separator)
+        return before, after
 
     def request(self, text: str) -> bytes:
-        """What is sent for one text; its hash is the key of the cache."""
-        before, behind = self._around
-        return before + json.dumps(text)[1:-1].encode() + behind
+        """Build the body of the request for one text; its hash is the key in the cache."""
+        before, after = self._request_frame
+        return before + json.dumps(text)[1:-1].encode() + after
 
     async def _distill_one(
-        self, report: Report, asker: _Asker, reader: AnswerReader
+        self, report: Report, answers: _Answers, reader: AnswerReader
     ) -> Distilled:  # fmt: skip
         parts = passages(report, self.config.redact)
         for part in parts:
@@ -171,11 +180,11 @@ class LLMDistiller(Distiller[LLMDistillerConfig]):
         if not parts:
             return Distilled(report.id)
         try:
-            reply = await asker.reply(self.request(prompt_of(parts)))
+            reply = await answers.get(self.request(prompt_text(parts)))
             statements, dropped = reader.read(reply.text, parts, cut=reply.finish == "length")
-        except RequestRejected as refused:
-            self._counts[f"error: {refused.kind}"] += 1
-            return Distilled(report.id, error=refused.message)
+        except RequestRejected as rejected:
+            self._counts[f"error: {rejected.kind}"] += 1
+            return Distilled(report.id, error=rejected.message)
         except UnreadableAnswer as unreadable:
             self._counts["error: unreadable answer"] += 1
             return Distilled(report.id, error=f"answer of {self.config.model}: {unreadable}")
@@ -184,23 +193,23 @@ class LLMDistiller(Distiller[LLMDistillerConfig]):
         return Distilled(report.id, statements, dropped)
 
 
-class _Asker:
-    """Finds an answer in the cache, or asks for it, once."""
+class _Answers:
+    """Answers to requests, from the cache or from the endpoint; each one is requested once."""
 
     def __init__(
         self, cache: AnswerCache, client: ChatClient | None, counts: Counter[str]
     ) -> None:  # fmt: skip
         self._cache, self._client, self._counts = cache, client, counts
-        self._asking: dict[bytes, asyncio.Future[Reply]] = {}
+        self._in_flight: dict[bytes, asyncio.Future[Reply]] = {}
 
-    async def reply(self, request: bytes) -> Reply:
-        """The answer to a request; equal ones in flight share it.
+    async def get(self, request: bytes) -> Reply:
+        """Return the answer to a request; equal requests in flight share it.
 
         Raises:
-            RequestRejected: There is none.
+            RequestRejected: There is no answer.
         """
         key = cache_key(request)
-        if (future := self._asking.get(key)) is not None:
+        if (future := self._in_flight.get(key)) is not None:
             self._counts["shared"] += 1
             return await future
         if (reply := self._cache.get(key)) is not None:
@@ -208,23 +217,23 @@ class _Asker:
             return reply
         if self._client is None:
             raise RequestRejected("not in the cache", "not in the cache of answers, and offline")
-        future = self._asking[key] = asyncio.get_running_loop().create_future()
+        future = self._in_flight[key] = asyncio.get_running_loop().create_future()
         try:
             reply = await self._ask(self._client, key, request)
             future.set_result(reply)
             return reply
         except Exception as error:
             future.set_exception(error)
-            future.exception()  # there may be nobody else to take note of it
+            future.exception()  # marks it as retrieved: nobody else may be waiting for it
             raise
         finally:
-            del self._asking[key]
+            del self._in_flight[key]
 
     async def _ask(self, client: ChatClient, key: bytes, request: bytes) -> Reply:
         while not self._cache.claim(key):
-            await asyncio.sleep(_POLL)  # another process asks just this
+            await asyncio.sleep(_POLL)  # another process has sent the same request
         try:
-            # Another process may have asked since this one looked.
+            # Another process may have stored it since the cache was read.
             if (reply := self._cache.get(key)) is not None:
                 self._counts["cached"] += 1
                 return reply

@@ -1,4 +1,4 @@
-"""Many things at work at a time, results in order: asyncio inside, an iterator outside."""
+"""Ordered, bounded, concurrent map: asyncio inside, a plain iterator outside."""
 
 from __future__ import annotations
 
@@ -15,48 +15,51 @@ Result = TypeVar("Result")
 Work = Callable[[Item], Awaitable[Result]]
 Session = Callable[[], AbstractAsyncContextManager[Work[Item, Result]]]
 
-# Seconds between deliveries. Each wakes the caller's thread, which then competes with the loop for the
-# interpreter: woken for each result, 1,000 a second cost a tenth of the throughput.
-_DELIVERY = 0.005
+# Seconds between deliveries. Each one wakes the caller's thread, which then competes with the event loop
+# for the interpreter: at 1,000 results per second, one wake-up per result costs a tenth of the throughput.
+_DELIVERY_INTERVAL = 0.005
 
 
-def in_order(
+def ordered_map(
     items: Iterable[Item], session: Session[Item, Result], workers: int, window: int
 ) -> Iterator[Result]:  # fmt: skip
-    """Apply an async function to items, `workers` at a time; at most `window` are held.
+    """Apply an async function to items, `workers` at a time, and yield the results in order.
 
-    The event loop has a thread of its own: it goes on while the caller reads its source or writes
-    results, and the caller may have a loop itself. Where the source fails, what was begun is yielded
-    before the error is raised. Ending the iteration early cancels what is at work.
+    The event loop runs in a thread of its own: it continues while the caller reads its source or writes
+    results, and the caller may run a loop itself. If the source fails, the results of all items before
+    are yielded before its error is raised. Ending the iteration early cancels unfinished work.
 
     Args:
-        session: What the loop enters first, giving the function.
+        items: Streamed.
+        session: Returns the context that the loop enters first; it gives the function.
+        workers: Number of items that are processed at a time.
+        window: Maximum number of items whose results are not yielded yet.
     """
-    line = _Line(session, workers)
-    source, trouble = iter(items), None
-    held, ended = 0, False
+    pipeline = _Pipeline(session, workers)
+    source, source_error = iter(items), None
+    pending, exhausted = 0, False
     try:
-        while held or not ended:
-            if line.outbox:
-                outcome = line.outbox.popleft()
-                held -= 1
+        while pending or not exhausted:
+            if pipeline.outbox:
+                outcome = pipeline.outbox.popleft()
+                pending -= 1
                 if outcome.error is not None:
                     raise outcome.error
                 yield outcome.result  # type: ignore[misc]
-            elif ended or held >= window:
-                line.wait()
+            elif exhausted or pending >= window:
+                pipeline.wait()
             else:
                 try:
-                    line.feed(next(source))
-                    held += 1
+                    pipeline.submit(next(source))
+                    pending += 1
                 except StopIteration:
-                    ended = True
+                    exhausted = True
                 except Exception as error:
-                    ended, trouble = True, error
-        if trouble is not None:
-            raise trouble
+                    exhausted, source_error = True, error
+        if source_error is not None:
+            raise source_error
     finally:
-        line.close()
+        pipeline.close()
 
 
 @dataclass
@@ -65,8 +68,8 @@ class _Outcome(Generic[Result]):
     error: Exception | None = None
 
 
-class _Line(Generic[Item, Result]):
-    """The loop's thread and what passes between it and the caller's.
+class _Pipeline(Generic[Item, Result]):
+    """Thread of the event loop, with the queues between it and the caller's thread.
 
     Each of the two deques has one thread that appends and one that takes, so they need no lock.
     """
@@ -75,12 +78,12 @@ class _Line(Generic[Item, Result]):
         self.outbox: deque[_Outcome[Result]] = deque()
         self._inbox: deque[tuple[int, Item]] = deque()
         self._finished: dict[int, _Outcome[Result]] = {}
-        self._fed = self._given = 0  # items in, results out
-        self._hungry = self._due = False
+        self._submitted = self._delivered = 0
+        self._idle = self._delivery_scheduled = False
         self._ready = threading.Event()
         self._failure: Exception | None = None
         self._loop = asyncio.new_event_loop()
-        self._stop, self._food = asyncio.Event(), asyncio.Event()
+        self._stop, self._work_available = asyncio.Event(), asyncio.Event()
         self._thread = threading.Thread(
             target=self._run, args=(session, workers), name="ecamp-distill", daemon=True
         )
@@ -88,16 +91,16 @@ class _Line(Generic[Item, Result]):
 
     # --- the caller's thread ---
 
-    def feed(self, item: Item) -> None:
-        """Hand in an item."""
-        self._inbox.append((self._fed, item))
-        self._fed += 1
-        if self._hungry:
-            self._hungry = False
-            self._loop.call_soon_threadsafe(self._food.set)
+    def submit(self, item: Item) -> None:
+        """Add an item."""
+        self._inbox.append((self._submitted, item))
+        self._submitted += 1
+        if self._idle:
+            self._idle = False
+            self._loop.call_soon_threadsafe(self._work_available.set)
 
     def wait(self) -> None:
-        """Wait for results; raises what went wrong with the session."""
+        """Wait for results; raise the session's error if it failed."""
         self._ready.wait()
         self._ready.clear()
         if self._failure is not None and not self.outbox:
@@ -113,9 +116,9 @@ class _Line(Generic[Item, Result]):
 
     def _run(self, session: Session[Item, Result], workers: int) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._live(session, workers))
+        self._loop.run_until_complete(self._serve(session, workers))
 
-    async def _live(self, session: Session[Item, Result], workers: int) -> None:
+    async def _serve(self, session: Session[Item, Result], workers: int) -> None:
         try:
             async with session() as work:
                 tasks = [asyncio.create_task(self._worker(work)) for _ in range(workers)]
@@ -131,22 +134,22 @@ class _Line(Generic[Item, Result]):
     async def _worker(self, work: Work[Item, Result]) -> None:
         while True:
             while not self._inbox:
-                self._food.clear()
-                self._hungry = True
-                if not self._inbox:  # it may have been fed just before it said so
-                    await self._food.wait()
-            number, item = self._inbox.popleft()
+                self._work_available.clear()
+                self._idle = True
+                if not self._inbox:  # an item may have been submitted just before `_idle` was set
+                    await self._work_available.wait()
+            index, item = self._inbox.popleft()
             try:
-                self._finished[number] = _Outcome(await work(item))
+                self._finished[index] = _Outcome(await work(item))
             except Exception as error:
-                self._finished[number] = _Outcome(error=error)
-            if not self._due and self._given in self._finished:
-                self._due = True
-                self._loop.call_later(_DELIVERY, self._deliver)
+                self._finished[index] = _Outcome(error=error)
+            if not self._delivery_scheduled and self._delivered in self._finished:
+                self._delivery_scheduled = True
+                self._loop.call_later(_DELIVERY_INTERVAL, self._deliver)
 
     def _deliver(self) -> None:
-        self._due = False
-        while (outcome := self._finished.pop(self._given, None)) is not None:
+        self._delivery_scheduled = False
+        while (outcome := self._finished.pop(self._delivered, None)) is not None:
             self.outbox.append(outcome)
-            self._given += 1
+            self._delivered += 1
         self._ready.set()

@@ -1,4 +1,4 @@
-"""How much and how fast an endpoint may be asked."""
+"""Rate limit and budgets of an endpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 
 class RequestRejected(Exception):
-    """A report gets no answer.
+    """A request gets no answer.
 
     Args:
-        kind: What the error counts under: `timeout`, `status 500`, `budget spent` ...
-        message: For the report's row.
+        kind: Key under which the error is counted: `timeout`, `status 500`, `budget spent`, ...
+        message: Message for the report's row.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -22,13 +22,16 @@ class RequestRejected(Exception):
 
 @dataclass
 class Limits:
-    """Pace and budgets of one run; zero is no limit.
+    """Rate limit and budgets of one run; zero means no limit.
 
     Attributes:
-        tokens: Most tokens of prompts and answers.
-        cost: Most money, by the two prices.
-        price_prompt, price_answer: Of a million tokens.
-        used_prompt, used_answer: Tokens so far.
+        requests_per_minute: Rate limit.
+        tokens: Maximum number of tokens of prompts and answers together.
+        cost: Maximum cost, by the two prices.
+        price_prompt: Price of a million prompt tokens.
+        price_answer: Price of a million answer tokens.
+        used_prompt: Prompt tokens so far.
+        used_answer: Answer tokens so far.
     """
 
     requests_per_minute: float = 0.0
@@ -38,57 +41,57 @@ class Limits:
     price_answer: float = 0.0
     used_prompt: int = 0
     used_answer: int = 0
-    _next: float = field(default=0.0, init=False)
-    _paused: float = field(default=0.0, init=False)
+    _next_start: float = field(default=0.0, init=False)  # earliest time of the next request
+    _paused_until: float = field(default=0.0, init=False)
 
     @property
     def spent(self) -> float:
-        """Money so far."""
+        """Cost so far."""
         prompt, answer = self.used_prompt * self.price_prompt, self.used_answer * self.price_answer
         return (prompt + answer) / 1e6
 
     def check(self) -> None:
-        """Stop where a budget is spent. Answers in flight can still carry it over the line.
+        """Check the budgets. Answers in flight can still exceed them.
 
         Raises:
-            RequestRejected: Says which budget.
+            RequestRejected: A budget is spent; names it.
         """
         used = self.used_prompt + self.used_answer
         if self.tokens and used >= self.tokens:
             raise RequestRejected(
-                "budget spent", f"budget spent: {used} of {self.tokens} tokens; not asked"
+                "budget spent", f"budget spent: {used} of {self.tokens} tokens; not requested"
             )
         if self.cost and self.spent >= self.cost:
             raise RequestRejected(
-                "budget spent", f"budget spent: {self.spent:.4g} of {self.cost:.4g}; not asked"
+                "budget spent", f"budget spent: {self.spent:.4g} of {self.cost:.4g}; not requested"
             )
 
-    async def turn(self) -> None:
-        """Wait until one more request may go out.
+    async def acquire(self) -> None:
+        """Wait until one more request may be sent.
 
         Raises:
             RequestRejected: A budget is spent.
         """
         while True:
             self.check()
-            if (wait := self._paused - _now()) > 0:
-                await asyncio.sleep(wait * (1 + random.random() / 10))  # not all at one moment
+            if (wait := self._paused_until - _now()) > 0:
+                await asyncio.sleep(wait * (1 + random.random() / 10))  # spread over time
                 continue
             if not self.requests_per_minute:
                 return
-            at = max(_now(), self._next)
-            self._next = at + 60 / self.requests_per_minute
-            await asyncio.sleep(at - _now())
-            if self._paused <= _now():
+            start = max(_now(), self._next_start)
+            self._next_start = start + 60 / self.requests_per_minute
+            await asyncio.sleep(start - _now())
+            if self._paused_until <= _now():
                 return
 
     def pause(self, seconds: float) -> None:
-        """Let no request out for a while: the endpoint has asked for it."""
-        self._paused = max(self._paused, _now() + seconds)
-        self._next = max(self._next, self._paused)
+        """Send no request for some seconds, as the endpoint has requested."""
+        self._paused_until = max(self._paused_until, _now() + seconds)
+        self._next_start = max(self._next_start, self._paused_until)
 
-    def use(self, prompt: int, answer: int) -> None:
-        """Count tokens."""
+    def count(self, prompt: int, answer: int) -> None:
+        """Count tokens against the budgets."""
         self.used_prompt += prompt
         self.used_answer += answer
 

@@ -10,27 +10,29 @@ from pydantic import Field, field_validator
 
 from ecamp.api.distiller import Distilled, Distiller, Report, Statement
 from ecamp.api.plugin import PluginConfig
-from ecamp.distill.rules.cues import load_cues
-from ecamp.distill.rules.sentence import Found, read_sentence
+from ecamp.distill.rules.cues import Cues
+from ecamp.distill.rules.sentence import Finding, read_sentence
 from ecamp.distill.rules.tokens import Phrases
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 from ecamp.text.sentences import split_sentences
 
-RULES_VERSION = 1  # bump whenever the same lexicon and cues say something else
-_REMEMBERED = 16_384  # sentences; reports repeat many
-_REMEMBERED_LENGTH = 400  # characters of the longest; together they bound the memory
+RULES_VERSION = 1  # raise it whenever the same lexicon and cues give other statements
+_CACHED_SENTENCES = 16_384  # reports repeat many sentences
+_CACHED_LENGTH = 400  # characters of the longest cached sentence; together they bound the memory
 
 
 class RulesDistillerConfig(PluginConfig):
-    """What is looked for, in which words, and where."""
+    """Options: lexicon, cues and sections."""
 
-    lexicon: str = Field(default="chest", description="a shipped lexicon's name or a YAML file")
-    cues: str = Field(default="english", description="shipped cues' name or a YAML file")
+    lexicon: str = Field(default="chest", description="name of a shipped lexicon, or a YAML file")
+    cues: str = Field(default="english", description="name of shipped cues, or a YAML file")
     sections: tuple[str, ...] = Field(
-        default=(), description="only sections whose name holds one of these; all when empty"
+        default=(), description="read only sections whose name contains one of these; empty: all"
     )
     remember: int = Field(
-        default=_REMEMBERED, ge=0, description="sentences kept with their statements; 0: none"
+        default=_CACHED_SENTENCES,
+        ge=0,
+        description="number of sentences whose statements are cached; 0: none",
     )
 
     @field_validator("sections", mode="before")
@@ -40,13 +42,15 @@ class RulesDistillerConfig(PluginConfig):
 
 
 class RulesDistiller(Distiller[RulesDistillerConfig]):
-    """Lexicon, negation and uncertainty scopes in the NegEx/ConText family.
+    """Distiller with a lexicon and scopes of negation and uncertainty, as in NegEx and ConText.
 
-    A sentence is cut at commas, conjunctions and clause marks (`clauses.py`); cues reach over these
-    joints by rules of grammar (`scopes.py`); words and cues are data (`ecamp/text/cues`).
+    A sentence is cut at commas, conjunctions and clause marks (`clauses.py`); scopes of cues cross these
+    connectives by rules of grammar (`scopes.py`); words and cues are data (`ecamp/text/cues`).
     """
 
-    summary = "lexicon with negation and uncertainty scopes; offline, thousands of reports a second"
+    summary = (
+        "lexicon with negation and uncertainty scopes; offline, thousands of reports per second"
+    )
     licence = "Apache-2.0"
     citation = (
         "docs/distillation.md; after NegEx (Chapman et al. 2001), ConText (Harkema et al. 2009)"
@@ -54,10 +58,10 @@ class RulesDistiller(Distiller[RulesDistillerConfig]):
 
     def __init__(self, config: Any, variant: str | None = None) -> None:
         super().__init__(config, variant)
-        self._lexicon = load_lexicon(config.lexicon)
-        self._cues = load_cues(config.cues)
+        self._lexicon = Lexicon.load(config.lexicon)
+        self._cues = Cues.load(config.cues)
         self._phrases = Phrases(self._lexicon, self._cues)
-        self._remembered = lru_cache(config.remember)(self._read)
+        self._read_cached = lru_cache(config.remember)(self._read)
 
     def identity_fields(self) -> dict[str, Any]:
         return {
@@ -72,21 +76,21 @@ class RulesDistiller(Distiller[RulesDistillerConfig]):
             yield Distilled(report.id, tuple(self._statements(report)))
 
     def _statements(self, report: Report) -> Iterator[Statement]:
-        wanted = [name.lower() for name in self.config.sections]
+        selected = [name.lower() for name in self.config.sections]
         for section in report.sections:
-            if wanted and not any(name in section.name for name in wanted):
+            if selected and not any(name in section.name for name in selected):
                 continue
             text = report.text[section.start : section.end]
             for start, end in split_sentences(text):
                 sentence = text[start:end]
-                short = len(sentence) <= _REMEMBERED_LENGTH
-                at = section.start + start
-                for entity, polarity, first, stop, descriptors in (
-                    self._remembered(sentence) if short else self._read(sentence)
+                short = len(sentence) <= _CACHED_LENGTH
+                offset = section.start + start
+                for entity, polarity, first, last, descriptors in (
+                    self._read_cached(sentence) if short else self._read(sentence)
                 ):
                     yield Statement(
-                        entity, polarity, at + first, at + stop, section.name, descriptors
+                        entity, polarity, offset + first, offset + last, section.name, descriptors
                     )
 
-    def _read(self, sentence: str) -> tuple[Found, ...]:
+    def _read(self, sentence: str) -> tuple[Finding, ...]:
         return read_sentence(sentence, self._phrases)

@@ -1,25 +1,24 @@
-"""Cue files: how a language states, hedges and denies, as data."""
+"""Cue files: the words in which a language states, hedges and denies, as data."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from ecamp.api.plugin import PluginConfig
-from ecamp.config import identity
-from ecamp.text.lexicon import load_named
+from ecamp.text.language_file import LanguageFile
 
 Direction = Literal["forward", "backward", "either"]
-Joint = Literal[
+Connective = Literal[
     "comma", "and", "or", "versus", "with", "relative", "clause", "colon", "open", "close"
 ]
 _CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
 
 
 class Cue(PluginConfig):
-    """Words that decide what is said of the entities in their scope."""
+    """Words that determine the polarity of the entities in their scope."""
 
     kind: Literal["absent", "possible", "present", "aside"]
     direction: Direction
@@ -41,8 +40,11 @@ class Organ(PluginConfig):
     abnormal: list[str]
 
 
-class Cues(PluginConfig):
-    """All of a cue file; `ecamp/text/cues/english.yaml` explains the parts."""
+class Cues(LanguageFile):
+    """Content of a cue file; `ecamp/text/cues/english.yaml` explains its keys."""
+
+    kind: ClassVar[str] = "cues"
+    folder: ClassVar[str] = "cues"
 
     name: str
     version: int
@@ -51,7 +53,7 @@ class Cues(PluginConfig):
     organs: dict[str, Organ] = Field(default_factory=dict)
     cues: list[Cue]
     predicates: list[Predicate] = Field(default_factory=list)
-    joints: dict[Joint, list[str]]
+    joints: dict[Connective, list[str]]
     verbs: dict[Literal["singular", "plural", "other"], list[str]] = Field(default_factory=dict)
     exists: list[str] = Field(default_factory=list)
     fillers: list[str] = Field(default_factory=list)
@@ -60,23 +62,9 @@ class Cues(PluginConfig):
         default_factory=dict
     )
 
-    def digest(self) -> str:
-        """Hash of the content: other cues say other things."""
-        return identity(self.model_dump())
 
-
-def load_cues(name: str) -> Cues:
-    """Read shipped cues by name, or a user's YAML file by path.
-
-    Raises:
-        MissingError: No such file.
-        UsageError: Not UTF-8 YAML, wrong keys or types; names them.
-    """
-    return load_named(Cues, "cues", name)
-
-
-def spelled_out(pattern: str) -> list[str]:
-    """The phrases of a pattern: `"no (new |)change"` -> `["no new change", "no change"]`.
+def expand_pattern(pattern: str) -> list[str]:
+    """List the phrases of a pattern: `"no (new |)change"` -> `["no new change", "no change"]`.
 
     Choices may nest.
     """
@@ -84,5 +72,5 @@ def spelled_out(pattern: str) -> list[str]:
     if choice is None:
         return [pattern]
     before, after = pattern[: choice.start()], pattern[choice.end() :]
-    phrases = (p for part in choice[1].split("|") for p in spelled_out(before + part + after))
+    phrases = (p for part in choice[1].split("|") for p in expand_pattern(before + part + after))
     return list(dict.fromkeys(phrases))

@@ -1,4 +1,4 @@
-"""Descriptors: severity, side, zone, size, change and kind of what a sentence names."""
+"""Assigns descriptors (severity, side, zone, size, change, kind) to the entities of a sentence."""
 
 from __future__ import annotations
 
@@ -11,72 +11,80 @@ Descriptor = tuple[str, str]  # kind, words
 _UNITS = frozenset(("mm", "cm", "millimeter", "millimeters", "centimeter", "centimeters",
                     "millimetre", "millimetres", "centimetre", "centimetres"))  # fmt: skip
 _TIMES = frozenset(("x", "by"))
-_PLACING = frozenset(("in", "at", "of", "within", "over", "overlying", "on", "along", "near", "about",
+_PLACE_WORDS = frozenset(("in", "at", "of", "within", "over", "overlying", "on", "along", "near", "about",
                       "behind", "involving", "measuring", "to", "from", "by"))  # fmt: skip
 _ARTICLES = frozenset(("the", "a", "an", "both"))
 _LISTING = frozenset(("", "comma", "and", "or"))
-_SPAN = 8  # words of the longest size: "2.5 cm x 1.8 cm x 3 cm"
+_MAX_SIZE_WORDS = 8  # the longest size: "2.5 cm x 1.8 cm x 3 cm"
 
 
 def describe(
     parts: list[Part], words: list[Token], text: str, stated: Callable[[Item], bool]
 ) -> dict[int, list[Descriptor]]:
-    """Give each descriptor to what it stands near.
+    """Assign each descriptor to an entity near it.
 
-    It belongs to what is named next in its part of the sentence ("small left effusion"), or before it
-    when a word of place leads to it ("opacity in the left base") or nothing is named behind it
-    ("effusion, unchanged").
+    It belongs to the next entity in its part of the sentence ("small left effusion"), or to the one
+    before if a preposition leads to it ("opacity in the left base") or no entity follows ("effusion,
+    unchanged").
 
     Args:
-        stated: Whether an item is what a statement is made of.
+        parts: Parts of the sentence, after the walks over its scopes.
+        words: Words of the sentence.
+        text: The sentence.
+        stated: Decides whether an item makes a statement.
 
     Returns:
-        First word of an item -> its descriptors, in text order.
+        Index of the first word of an item -> its descriptors, in text order.
     """
-    given: dict[int, list[Descriptor]] = {}
-    waiting: list[
-        tuple[Descriptor, int, bool]
-    ] = []  # with the item that it is part of, or -1; denied
-    last = -1  # first word of what was named last in this clause
+    assigned: dict[int, list[Descriptor]] = {}
+    # Descriptor, first word of the item that contains it (or -1), whether it is denied.
+    pending: list[tuple[Descriptor, int, bool]] = []
+    last = -1  # first word of the last entity in this clause
     sizes = _sizes(words)
     for number, part in enumerate(parts):
-        if part.joint in ("clause", "colon"):
-            waiting, last = [], -1
-        here = False  # named in this part
-        placed, reach = False, -1  # whether the descriptor that ends at `reach` tells a place
+        if part.connective in ("clause", "colon"):
+            pending, last = [], -1
+        entity_here = False  # in this part
+        placed, reach = (
+            False,
+            -1,
+        )  # whether the descriptor that ends at `reach` follows a preposition
         stop = parts[number + 1].start if number + 1 < len(parts) else len(words)
         for first, end, item in _events(part, sizes, stop):
             kinds = item.phrase.descriptors if item is not None else ("size",)
             names = item is not None and item.phrase.names
             named = item is not None and names and stated(item)
             if named:
-                given.setdefault(first, []).extend(pair for pair, _, _ in waiting)
-                waiting, last, here = [], first, True
-            elif item is not None and names and not item.place:
-                waiting = []  # "stable mediastinal contours": theirs, and they say nothing
+                assigned.setdefault(first, []).extend(pair for pair, _, _ in pending)
+                pending, last, entity_here = [], first, True
+            elif item is not None and names and not item.is_location:
+                pending = []  # "stable mediastinal contours": belongs to an item without statement
             if not kinds:
                 continue
-            placed = here and not named and (_leads(words, first) or (placed and reach == first))
+            after_place = _follows_place_word(words, first) or (placed and reach == first)
+            placed = entity_here and not named and after_place
             reach = end
-            found = [(kind, text[words[first][1] : words[end - 1][2]].lower()) for kind in kinds]
+            pairs = [(kind, text[words[first][1] : words[end - 1][2]].lower()) for kind in kinds]
             if placed:
-                given[last] += found
+                assigned[last] += pairs
             else:
                 denied = item is not None and item.forward == "absent"
-                waiting += [(pair, first if named else -1, denied) for pair in found]
+                pending += [(pair, first if named else -1, denied) for pair in pairs]
         if last >= 0:
-            given[last] += [
-                pair for pair, owner, denied in waiting if owner != last and (here or not denied)
+            assigned[last] += [
+                pair
+                for pair, owner, denied in pending
+                if owner != last and (entity_here or not denied)
             ]
-        if last >= 0 or reach != stop or part.joint not in _LISTING:
-            waiting = []  # only "small, left effusion" goes on
-    return given
+        if last >= 0 or reach != stop or part.connective not in _LISTING:
+            pending = []  # only "small, left effusion" continues into the next part
+    return assigned
 
 
 def _events(
     part: Part, sizes: list[tuple[int, int]], stop: int
 ) -> list[tuple[int, int, Item | None]]:
-    """Items of a part and the sizes before `stop`, in text order; takes those sizes away."""
+    """Merge the items of a part with the sizes before `stop`, which are removed from `sizes`."""
     events: list[tuple[int, int, Item | None]] = [(i.first, i.end, i) for i in part.items]
     if sizes and sizes[-1][0] < stop:
         while sizes and sizes[-1][0] < stop:
@@ -86,26 +94,26 @@ def _events(
     return events
 
 
-def _leads(words: list[Token], at: int) -> bool:
-    """Whether a word of place stands before position `at`."""
-    if at and words[at - 1][0] in _ARTICLES:
-        at -= 1
-    return at > 0 and words[at - 1][0] in _PLACING
+def _follows_place_word(words: list[Token], index: int) -> bool:
+    """Decide whether a preposition of place precedes a word, articles aside."""
+    if index and words[index - 1][0] in _ARTICLES:
+        index -= 1
+    return index > 0 and words[index - 1][0] in _PLACE_WORDS
 
 
 def _sizes(words: list[Token]) -> list[tuple[int, int]]:
-    """Numbers with their unit ("2.5 x 1.8 cm") as (first, end), the last first."""
-    found: list[tuple[int, int]] = []
-    for at, (word, _, _) in enumerate(words):
+    """Find numbers with their unit ("2.5 x 1.8 cm") as (first, end) word spans, last one first."""
+    sizes: list[tuple[int, int]] = []
+    for index, (word, _, _) in enumerate(words):
         if word not in _UNITS:
             continue
-        first, floor = at, max(found[-1][1] if found else 0, at - _SPAN)
+        first, floor = index, max(sizes[-1][1] if sizes else 0, index - _MAX_SIZE_WORDS)
         while first > floor and (
             words[first - 1][0][0].isdigit() or words[first - 1][0] in _TIMES or words[first - 1][0] in _UNITS
         ):  # fmt: skip
             first -= 1
-        while first < at and not words[first][0][0].isdigit():
+        while first < index and not words[first][0][0].isdigit():
             first += 1
-        if first < at:
-            found.append((first, at + 1))
-    return found[::-1]
+        if first < index:
+            sizes.append((first, index + 1))
+    return sizes[::-1]

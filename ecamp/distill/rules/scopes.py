@@ -1,7 +1,7 @@
 """Scopes of cues and predicates: two walks over the parts of a sentence, one from each side.
 
-The nearest cue on a side counts. What a joint does to a scope is said in `_reaches_on` (to the right)
-and `_reaches_back` (to the left). Both walks take time linear in the words.
+On each side the nearest cue counts. `_reaches_on` (to the right) and `_reaches_back` (to the left) decide
+whether a scope crosses a connective. Both walks take time linear in the number of words.
 """
 
 from __future__ import annotations
@@ -12,40 +12,43 @@ from ecamp.distill.rules.clauses import Item, Part
 
 
 def walk_forward(parts: list[Part]) -> None:
-    """Note on each entity and predicate what stands before it and reaches it."""
-    cue, said = "", None  # kind of the cue in force; the predicate in force
+    """Set on each entity and predicate the cue and predicate before it in whose scope it lies."""
+    cue, predicate = "", None  # kind of the cue in force; the predicate in force
     outer: list[str] = []  # cues in force before each open bracket
     for part in parts:
-        if part.joint == "open":
+        if part.connective == "open":
             outer.append(cue)
-        elif part.joint == "close":
+        elif part.connective == "close":
             cue = outer.pop() if outer else ""
         elif not _reaches_on(cue, part):
             cue = ""
-        if said is not None and not _names_more(said, part):
-            said = None
-        finding: Item | None = None  # the last one that no verb follows
+        if predicate is not None and not _continues(predicate, part):
+            predicate = None
+        finding: Item | None = None  # the last finding, until a verb follows
         before: Item | None = None
         for item in part.items:
             phrase = item.phrase
-            if phrase.cue and _looks_ahead(item):
-                fresh = part.joint in ("comma", "and") and item.first == part.first
+            if phrase.cue and _applies_forward(item):
+                fresh = part.connective in ("comma", "and") and item.first == part.first
+                # "no evidence to suggest" denies, "no X, possible Y" does not deny Y.
                 if not (cue == "absent" and phrase.cue == "possible" and not fresh):
-                    cue = phrase.cue  # "no evidence to suggest" denies, "no X, possible Y" does not
+                    cue = phrase.cue
             item.forward = cue
             if phrase.predicate or phrase.enlarges:
-                said = item if phrase.predicate_direction != "backward" else None
+                predicate = item if phrase.predicate_direction != "backward" else None
             elif phrase.findings:
-                if said is not None and said.end == item.first:
-                    said.used = True  # "prominent nodule": not of a structure before
-                if before is not None and _only_a_place(before, item):
-                    before.place = True  # "hilar mass", "aortic calcification"
-                said, finding = None, item
+                if predicate is not None and predicate.end == item.first:
+                    predicate.used = (
+                        True  # "prominent nodule": does not apply to a structure before
+                    )
+                if before is not None and _only_locates(before, item):
+                    before.is_location = True  # "hilar mass", "aortic calcification"
+                predicate, finding = None, item
             elif phrase.names:
-                item.place = finding is not None and finding.end < item.first
-                if said is not None and not item.place and _fits(said, item):
-                    item.predicate = said
-                    said.used = said.used or said.part == item.part
+                item.is_location = finding is not None and finding.end < item.first
+                if predicate is not None and not item.is_location and _fits(predicate, item):
+                    item.predicate = predicate
+                    predicate.used = predicate.used or predicate.part == item.part
             elif phrase.verb:
                 finding = None
             if phrase.names or phrase.verb:
@@ -53,51 +56,54 @@ def walk_forward(parts: list[Part]) -> None:
 
 
 def walk_backward(parts: list[Part]) -> None:
-    """Note on each entity and predicate what stands behind it and reaches it."""
-    cue, said = "", None
-    many = False  # whether the verb behind is a plural: "A, B, C are normal" lists without "and"
+    """Set on each entity and predicate the cue and predicate after it in whose scope it lies."""
+    cue, predicate = "", None
+    plural = (
+        False  # whether the verb after it is plural: "A, B, C are normal" is a list without "and"
+    )
     outer: list[str] = []
     for number in range(len(parts) - 1, -1, -1):
         part = parts[number]
         for item in reversed(part.items):
             phrase = item.phrase
-            if phrase.cue and not _looks_ahead(item):
+            if phrase.cue and not _applies_forward(item):
                 cue = phrase.cue
             item.backward = cue
             if phrase.predicate or phrase.enlarges:
-                both = part.verb and phrase.predicate == "normal"  # "is normal in size and contour"
+                # "The heart is normal in size and contour": it applies to both sides.
+                both = part.verb and phrase.predicate == "normal"
                 if phrase.predicate_direction != "forward" and (both or not item.used):
-                    said = item
-            elif phrase.names and not phrase.findings and said is not None and _free(item, said):
-                item.predicate = said
-        if part.joint == "close":
+                    predicate = item
+            elif phrase.names and not phrase.findings and _may_apply(predicate, item):
+                item.predicate = predicate
+        if part.connective == "close":
             outer.append(cue)
-        elif part.joint == "open":
+        elif part.connective == "open":
             cue = outer.pop() if outer else ""
         elif number:
             before = parts[number - 1]
-            many = part.verb == "plural" or (many and not part.verb)
+            plural = part.verb == "plural" or (plural and not part.verb)
             reaches = _reaches_back(part, before)
-            if not reaches or (before.cue and part.joint != "relative"):
+            if not reaches or (before.cue and part.connective != "relative"):
                 cue = ""
-            elif part.joint == "and" and part.verb == "singular" and not part.opens:
-                cue = ""  # "effusion and pneumonia IS not excluded" speaks of one of them
-            listed = many and part.joint == "comma" and not before.verb
+            elif part.connective == "and" and part.verb == "singular" and not part.elliptic:
+                cue = ""  # "effusion and pneumonia IS not excluded" is about one of them
+            listed = plural and part.connective == "comma" and not before.verb
             if not (reaches or listed):
-                said = None
+                predicate = None
 
 
 def mark_choices(parts: list[Part]) -> None:
-    """Note which entities are alternatives: "atelectasis or scarring", "edema versus infection".
+    """Mark entities that are alternatives: "atelectasis or scarring", "edema versus infection".
 
-    "or" must stand right beside the entity: "opacity in the base or apex" is no choice of opacities.
+    "or" must be adjacent to the entity: "opacity in the base or apex" is not a choice of opacities.
     """
     for before, part in pairwise(parts):
-        if part.joint not in ("or", "versus"):
+        if part.connective not in ("or", "versus"):
             continue
         for item in reversed(before.items):
             if item.phrase.names:
-                item.choice = item.choice or part.joint == "versus" or item.end == part.start
+                item.choice = item.choice or part.connective == "versus" or item.end == part.start
                 break
         for item in part.items:
             if item.phrase.names:
@@ -106,70 +112,76 @@ def mark_choices(parts: list[Part]) -> None:
                 break
 
 
-def _looks_ahead(cue: Item) -> bool:
+def _applies_forward(cue: Item) -> bool:
     direction = cue.phrase.cue_direction
-    return direction == "forward" or (direction == "either" and cue.ahead)
+    return direction == "forward" or (direction == "either" and cue.followed_by_target)
 
 
-def _free(structure: Item, said: Item) -> bool:
-    return structure.predicate is None and not structure.place and _fits(said, structure)
+def _may_apply(predicate: Item | None, item: Item) -> bool:
+    """Decide whether a predicate after a structure or organ applies to it."""
+    if predicate is None or item.predicate is not None or item.is_location:
+        return False
+    return _fits(predicate, item)
 
 
-def _fits(said: Item, named: Item) -> bool:
-    """Whether a predicate can be said of a structure or organ."""
-    if said.phrase.predicate == "normal" or (said.phrase.predicate and named.phrase.structures):
+def _fits(predicate: Item, item: Item) -> bool:
+    """Decide whether a predicate can apply to a structure or organ."""
+    kind = predicate.phrase.predicate
+    if kind == "normal" or (kind and item.phrase.structures):
         return True
-    return any(organ in said.phrase.enlarges for organ in named.phrase.organs)
+    return any(organ in predicate.phrase.enlarges for organ in item.phrase.organs)
 
 
-def _only_a_place(structure: Item, finding: Item) -> bool:
-    """Whether a structure stands right before a finding ("left hilar calcified nodule")."""
+def _only_locates(structure: Item, finding: Item) -> bool:
+    """Decide whether a structure comes right before a finding ("left hilar calcified nodule")."""
     names_place = structure.phrase.names and not structure.phrase.findings
     return names_place and finding.first - structure.end <= 1
 
 
 def _reaches_on(cue: str, part: Part) -> bool:
-    """Whether a cue's scope goes on behind the joint of a part."""
-    joint = part.joint
-    if joint in ("or", "versus", "relative"):
+    """Decide whether the scope of a cue continues into a part, across its connective."""
+    connective = part.connective
+    if connective in ("or", "versus", "relative"):
         return True
-    if joint == "and":
+    if connective == "and":
         return not part.asserts
-    if joint == "comma":
+    if connective == "comma":
         return not part.asserts and (cue == "absent" or part.listed)
     return False
 
 
-def _names_more(said: Item, part: Part) -> bool:
-    """Whether a predicate goes on behind a joint: "normal heart size and mediastinal contours"."""
-    if part.verb or part.joint not in ("and", "or", "comma") or said.phrase.predicate != "normal":
+def _continues(predicate: Item, part: Part) -> bool:
+    """Decide whether a predicate continues into a part: "normal heart size and mediastinal contours"."""
+    if part.verb or part.connective not in ("and", "or", "comma"):
         return False
-    if not said.used:
-        return part.joint == "and"  # "normal size and shape of the heart"
+    if predicate.phrase.predicate != "normal":
+        return False
+    if not predicate.used:
+        return part.connective == "and"  # "normal size and shape of the heart"
     return not part.names or _starts_with_name(part)
 
 
 def _starts_with_name(part: Part) -> bool:
-    """Whether an entity comes first, but for side and zone: not "clips at the left hilum"."""
-    at = part.first
+    """Decide whether an entity comes first, side and zone aside: not "clips at the left hilum"."""
+    position = part.first
     for item in part.items:
         phrase = item.phrase
-        if item.first != at or "change" in phrase.descriptors:
+        if item.first != position or "change" in phrase.descriptors:
             return False
         if phrase.names:
             return True
-        at = item.end
+        position = item.end
     return False
 
 
 def _reaches_back(part: Part, before: Part) -> bool:
-    """Whether what is said at the end of a part is said of the part before as well."""
-    if part.joint == "colon":
+    """Decide whether a cue or predicate at the end of a part applies to the part before as well."""
+    if part.connective == "colon":
         return not part.names
-    if part.joint == "relative":
+    if part.connective == "relative":
         return True
-    if part.joint in ("and", "or", "versus", "comma"):
-        if part.opens:
+    if part.connective in ("and", "or", "versus", "comma"):
+        if part.elliptic:
             return True
-        return not before.verb and (part.joint != "comma" or part.listed)
+        return not before.verb and (part.connective != "comma" or part.listed)
     return False

@@ -1,4 +1,4 @@
-"""Words of a sentence, and the longest known phrase at each of them."""
+"""Splits a sentence into words and finds the longest known phrase at each of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ecamp.distill.rules.cues import Cues, spelled_out
+from ecamp.distill.rules.cues import Cues, expand_pattern
 from ecamp.errors import UsageError
 from ecamp.text.lexicon import Lexicon
 
-# A number, a word with its apostrophes, or a mark that parts sentences. A hyphen between words is a
-# space, a lone one is a dash; other signs are no tokens.
+# A number, a word with its apostrophes, or a mark that divides sentences. A hyphen between words is a
+# space, a lone one is a dash; other characters are not tokens.
 _TOKEN = re.compile(
     r"\d+(?:\.\d+)?|\w+(?:['\u2019]\w+)*|[,;:()\[\]/?&\u2014]|(?<!\S)(?:--?|\u2013)(?!\S)"
 )
@@ -21,23 +21,27 @@ Token = tuple[str, int, int]  # lower-case word, its characters in the sentence
 
 
 def tokens(text: str) -> list[Token]:
-    """Words with their spans, lower case."""
+    """Split a text into lower-case words with their spans."""
     return [(m[0].lower(), m.start(), m.end()) for m in _TOKEN.finditer(text)]
 
 
 @dataclass(slots=True)
 class Phrase:
-    """What a known phrase can be, often several things at once.
+    """Meanings of a known phrase; often several at once.
 
     Attributes:
-        findings, structures, organs: Entities that it names, by what they are (`cues.py`).
-        cue, cue_direction: What becomes of entities in its scope.
-        predicate, predicate_direction: `normal`, `abnormal`, or empty.
-        enlarges: Organs that are abnormal when called this.
-        joint: How it parts a sentence.
+        findings: Entities of the lexicon that it names, structures aside.
+        structures: Entities that it names and that are always there (`structures` of the cues).
+        organs: Entities whose organ it names (`organs` of the cues).
+        cue: Kind of the cue; empty if it is none.
+        cue_direction: Direction of the cue's scope.
+        predicate: `normal`, `abnormal`, or empty.
+        predicate_direction: Direction in which the predicate applies.
+        enlarges: Entities whose organ is abnormal when called this.
+        connective: Kind of the connective; empty if it is none.
         verb: `singular`, `plural`, `other`, or empty.
-        exists: Says only that something is there (`seen`).
-        filler: May stand before what opens a part (`grossly`).
+        exists: Whether it only states that something is there (`seen`).
+        filler: Whether it may precede the first phrase of a part (`grossly`).
         descriptors: Kinds of descriptor.
     """
 
@@ -49,7 +53,7 @@ class Phrase:
     predicate: str = ""
     predicate_direction: str = ""
     enlarges: tuple[str, ...] = ()
-    joint: str = ""
+    connective: str = ""
     verb: str = ""
     exists: bool = False
     filler: bool = False
@@ -62,27 +66,34 @@ class Phrase:
 
 
 class Phrases:
-    """All phrases of a lexicon and its cues as a trie over words.
+    """Trie over the words of all phrases of a lexicon and of cues.
 
-    Scanning takes time linear in the words: a phrase is at most `longest` words.
+    Scanning takes time linear in the number of words: the length of phrases is bounded.
+
+    Raises:
+        UsageError: A phrase of the cues has two meanings of one kind, or no words.
     """
 
     def __init__(self, lexicon: Lexicon, cues: Cues) -> None:
         self._root: dict[str | None, Any] = {}
-        self._where = f"cues {cues.name}"
-        for number, words in cues.verbs.items():  # first: other phrases hold them
+        self._source = f"cues {cues.name}"
+        for number, words in cues.verbs.items():  # first: other phrases contain them
             self._add(words, verb=number)
         for entity, forms in lexicon.entities.items():
-            kind = "structures" if entity in cues.structures else "findings"
-            self._add([*forms, *cues.aliases.get(entity, ())], **{kind: (entity,)})
+            meaning = "structures" if entity in cues.structures else "findings"
+            self._add([*forms, *cues.aliases.get(entity, ())], **{meaning: (entity,)})
         for entity, organ in cues.organs.items():
             if entity in lexicon.entities:
                 self._add(organ.words, organs=(entity,))
                 self._add(organ.abnormal, enlarges=(entity,), predicate_direction="either")
-        for said in cues.predicates:
-            self._add(said.words, predicate=said.kind, predicate_direction=said.direction)
-        for joint, words in cues.joints.items():
-            self._add(words, joint=joint)
+        for predicate in cues.predicates:
+            self._add(
+                predicate.words,
+                predicate=predicate.kind,
+                predicate_direction=predicate.direction,
+            )
+        for connective, words in cues.joints.items():
+            self._add(words, connective=connective)
         for cue in cues.cues:
             self._add(cue.words, cue=cue.kind, cue_direction=cue.direction)
         self._add(cues.exists, exists=True)
@@ -92,43 +103,46 @@ class Phrases:
             self._add(words, descriptors=(kind,))
 
     def _add(self, patterns: list[str], **meaning: Any) -> None:
-        """Give phrases a meaning, beside those they have.
+        """Add a meaning to phrases, in addition to those that they have.
 
         Raises:
-            UsageError: A phrase would have two of a kind.
+            UsageError: A phrase would have two meanings of one kind.
         """
-        for text in (text for pattern in patterns for text in spelled_out(pattern)):
+        for text in (text for pattern in patterns for text in expand_pattern(pattern)):
             node, verb = self._root, ""
             for word, _, _ in tokens(text):
-                known = self._root.get(word, {}).get(None)
-                verb = verb or (known.verb if known else "")
+                single_word = self._root.get(word, {}).get(None)
+                verb = verb or (single_word.verb if single_word else "")
                 node = node.setdefault(word, {})
             if node is self._root:
-                raise UsageError(f"{self._where}: '{text}' holds no word.")
+                raise UsageError(f"{self._source}: '{text}' contains no word.")
             phrase = node.setdefault(None, Phrase())
-            phrase.verb = phrase.verb or verb  # "cannot be excluded" has one
+            phrase.verb = phrase.verb or verb  # "cannot be excluded" contains one
             for name, value in meaning.items():
-                before = getattr(phrase, name)
+                present = getattr(phrase, name)
                 if isinstance(value, tuple):
-                    value = before + tuple(one for one in value if one not in before)
-                elif before and value and before != value:
-                    raise UsageError(f"{self._where}: '{text}' is {before} and {value}.")
+                    value = present + tuple(entity for entity in value if entity not in present)
+                elif present and value and present != value:
+                    raise UsageError(
+                        f"{self._source}: '{text}' has two meanings: {present} and {value}.",
+                        "Remove it from one of the two lists.",
+                    )
                 setattr(phrase, name, value)
 
     def scan(self, words: list[Token]) -> Iterator[tuple[Phrase, int, int]]:
-        """The longest known phrase at each word that is in none before: (phrase, first, end)."""
-        root, at, count = self._root, 0, len(words)
-        while at < count:
-            node = root.get(words[at][0])
+        """Yield known phrases from left to right, the longest at each word: (phrase, first, end)."""
+        root, first, count = self._root, 0, len(words)
+        while first < count:
+            node = root.get(words[first][0])
             if node is None:
-                at += 1
+                first += 1
                 continue
-            best, end = node.get(None), at + 1
+            best, end = node.get(None), first + 1
             reach = end
             while reach < count and (node := node.get(words[reach][0])) is not None:
                 reach += 1
                 if (longer := node.get(None)) is not None:
                     best, end = longer, reach
             if best is not None:
-                yield best, at, end
-            at = end
+                yield best, first, end
+            first = end

@@ -9,7 +9,7 @@ from ecamp.api.encoder import Encoder, PatchEncoder
 from ecamp.api.pretext import Objective, PretextContext, PretextPlugin
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.storage.files import content_hash
-from ecamp.text.lexicon import load_lexicon
+from ecamp.text.lexicon import Lexicon
 
 
 class ECAMP(PretextPlugin[ECAMPConfig]):
@@ -25,7 +25,7 @@ class ECAMP(PretextPlugin[ECAMPConfig]):
         """With the content of the lexicon and of every file that an option names."""
         out = {
             **super().identity_fields(),
-            "lexicon": load_lexicon(self.config.masking.lexicon).digest(),
+            "lexicon": Lexicon.load(self.config.masking.lexicon).digest(),
         }
         for name in ("window_file", "tokenizer"):
             path = getattr(self.config, name)

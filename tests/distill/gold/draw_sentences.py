@@ -29,7 +29,7 @@ Sentence = tuple[str, str, int, int, str]  # uid, section, start, end, text
 
 
 def draw(path: Path) -> list[Sentence]:
-    """The sentences of the gold set, by uid, section and place."""
+    """Draw the sentences of the gold set, ordered by uid, section and position."""
     pool: list[Sentence] = []
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
