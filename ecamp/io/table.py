@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -60,9 +61,13 @@ class BadRows:
         trace: TracebackType | None,
     ) -> bool:  # fmt: skip
         if self.skip and isinstance(error, DataError):
-            self.messages.append(error.message)
+            self.record(error)
             return True
         return False
+
+    def record(self, error: DataError) -> None:
+        """Record the error of a row that is skipped."""
+        self.messages.append(error.message)
 
 
 STRICT = BadRows()
@@ -70,7 +75,7 @@ STRICT = BadRows()
 
 @contextmanager
 def open_table(
-    path: Path, bad: BadRows = STRICT, *, unnamed: bool = False
+    path: Path, bad: BadRows = STRICT, *, unnamed: bool = False, lenient: bool = False
 ) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
     """Open a CSV or, by its suffix, a TSV file; `.gz` is decompressed.
 
@@ -78,19 +83,24 @@ def open_table(
         bad: Policy for rows with a wrong number of fields.
         unnamed: Drop values of trailing columns without a name too: the rest of a note that was
             cut at its comma. Otherwise they are an error, because such a row may be shifted.
+        lenient: Broken quotes are an error of their row, not of the file, and bytes that are not
+            UTF-8 become lone surrogates, so that only readers of their cell have to refuse them.
 
     Yields:
-        Names of the header; (line, values) of each row that is not empty. A row has one value per
-        name; empty values beyond them, as a comma at the end of each line makes, are dropped.
+        Names of the header; (line, values) of each row that is not empty. The line is that of the
+        row's end, with `lenient` of its start. A row has one value per name; empty values beyond
+        them, as a comma at the end of each line makes, are dropped.
 
     Raises:
         MissingError: No such file.
         DataError: Not UTF-8, not valid CSV, or a damaged archive.
     """
     tabs = path.name.removesuffix(".gz").endswith(".tsv")
+    errors = "surrogateescape" if lenient else "strict"
+    csv.field_size_limit(sys.maxsize)  # the default of 128 kB is shorter than some reports
     try:
         opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        with opened(path, "rt", encoding="utf-8-sig", errors=errors, newline="") as file:
             reader = csv.reader(
                 file, delimiter="\t" if tabs else ",", strict=True, skipinitialspace=True
             )
@@ -98,7 +108,7 @@ def open_table(
             room = len(header) if unnamed else 0
             while header and not header[-1]:
                 header.pop()
-            yield header, _rows(path, reader, len(header), room, bad)
+            yield header, _rows(path, reader, len(header), room, bad, lenient)
     except FileNotFoundError as error:
         raise MissingError(f"{path}: no such table.", "Check the path.") from error
     except UnicodeDecodeError as error:
@@ -116,17 +126,31 @@ def open_table(
 
 
 def _rows(
-    path: Path, reader: Any, width: int, room: int, bad: BadRows
+    path: Path, reader: Any, width: int, room: int, bad: BadRows, lenient: bool
 ) -> Iterator[tuple[int, list[str]]]:
-    for values in reader:
+    while True:
+        start = reader.line_num + 1
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            if not lenient:
+                raise
+            with bad:
+                raise DataError(
+                    f"{path} line {start}: not valid CSV: {error}.", "Check the quotes in this row."
+                ) from error
+            continue
+        if values is None:
+            return
+        line = start if lenient else reader.line_num
         if not values:
             continue
         if len(values) >= width and not any(values[max(width, room) :]):
-            yield reader.line_num, values[:width]
+            yield line, values[:width]
             continue
         with bad:
             raise DataError(
-                f"{path} line {reader.line_num}: {len(values)} fields, the header has {width}.",
+                f"{path} line {line}: {len(values)} fields, the header has {width}.",
                 "Quote fields that contain commas."
                 if len(values) > width
                 else "Is the file truncated? Download it again, or complete the row.",

@@ -222,7 +222,7 @@ BAD = {
     "split": (releases.iu_split_table, "r2gen_split.csv", "train", "trian",
               r"r2gen_split\.csv line 2: unknown split 'trian'", 1),
     "split uid": (releases.iu_split_table, "r2gen_split.csv", "\n1,", "\nx,",
-                  r"r2gen_split\.csv line 2: 'x' names no examination", 1),
+                  r"r2gen_split\.csv line 2: 'x' is not an examination", 1),
     "report": (releases.iu_r2gen, "annotation.json", '"report": "Lungs are clear."', '"report": 1',
                r"annotation\.json train 0: 'report' is not a text", 2),
     "paths": (releases.iu_r2gen, "annotation.json", "image_path", "images",
@@ -266,7 +266,7 @@ def test_views_that_nothing_names(tmp_path: Path) -> None:
 def test_an_annotation_that_is_none(tmp_path: Path, text: str) -> None:
     release = releases.iu_r2gen(tmp_path)
     release.index.write_text(text)
-    with pytest.raises(DataError, match=r"annotation\.json: (no JSON|does not map)"):
+    with pytest.raises(DataError, match=r"annotation\.json: (not valid JSON|does not map)"):
         make(release).records()
 
 

@@ -161,7 +161,7 @@ def test_a_mask_of_another_film_or_inverted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"CHNCXR_0001_0_mask\.png .*mask is 60x64, image 64x60"):
         lungs(make(release), 0)
     Image.new("L", (64, 60), 255).save(release.index)
-    with pytest.raises(DataError, match=r"(?s)100% of the film is inside.*inverted"):
+    with pytest.raises(DataError, match=r"(?s)covers 100% of the film.*inverted"):
         lungs(make(release), 0)
 
 

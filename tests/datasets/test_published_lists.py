@@ -176,7 +176,7 @@ def test_a_folder_of_lists_is_found_by_names(tmp_path: Path) -> None:
         ("train.csv", "image_path,bbox\na.png\n", "line 2: 1 fields, the header has 2"),
         ("train.csv", 'image_path,bbox\na.png,"[[1, 2, 3]]"\n', "line 2: not a list of boxes"),
         ("train.csv", 'image_path,bbox\na.png,"__import__(1)"\n', "line 2: not a list of boxes"),
-        ("train.csv", "colour,taste\nred,sour\n", "no column that names an image"),
+        ("train.csv", "colour,taste\nred,sour\n", "no column with the name of the image"),
         ("train.txt", "", "no rows"),
         ("train.txt", "\xff", "a"),
     ],

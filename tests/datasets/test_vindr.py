@@ -140,7 +140,7 @@ def test_png_whose_film_has_no_known_size(tmp_path: Path) -> None:
     ):
         make(release).records()
     meta.write_text(rows.replace("0a02", "0a99"))
-    with pytest.raises(DataError, match=r"train\.csv line \d+: '0a02' is in no meta table"):
+    with pytest.raises(DataError, match=r"train\.csv line \d+: '0a02' is not in the meta tables"):
         make(release).records()
     assert len(make(release, on_bad_row="skip").records()) == 13
     meta.write_text(rows.replace(f"0a02,{HEIGHT}", "0a02,none"))
@@ -203,9 +203,9 @@ def test_prepared_png_are_the_films(tmp_path: Path, build: Callable[[Path], Rele
 
 BAD = {
     "label": ("image_labels_train.csv", "0a03,R1,0", "0a03,R1,2",
-              r"image_labels_train\.csv line 8: Aortic enlargement is '2', no label"),
+              r"image_labels_train\.csv line 8: '2' in 'Aortic enlargement' is not a label"),
     "label of the test": ("image_labels_test.csv", "0b02,0", "0b02,",
-                          r"image_labels_test\.csv line 3: Aortic enlargement is '', no label"),
+                          r"image_labels_test\.csv line 3: '' in 'Aortic enlargement' is not a label"),
     "class": ("annotations_train.csv", "0a03,R1,ILD", "0a03,R1,IDL",
               r"(?s)annotations_train\.csv line \d+: unknown class 'IDL'.*ILD"),
     "no box": ("annotations_train.csv", "ILD,8.0,8.0,40.0,40.0", "ILD,,,,",

@@ -102,7 +102,7 @@ def test_a_tenth_of_the_published_training(odir_lists: Path) -> None:
     tenth = make("odir", odir_lists, lists="auto", percent=10)
     assert tenth.info.split_id == "odir/ecamp-published+10%"
     assert sum(r.split == "train" for r in tenth.records()) == 3
-    with pytest.raises(UsageError, match="labels of eyes"):
+    with pytest.raises(UsageError, match="labels per eye"):
         make("odir", odir_lists, lists="auto", labels="patient").records()
 
 
@@ -294,7 +294,7 @@ def test_ffa_ir_bad_annotations(ffa_ir: Path) -> None:
     with pytest.raises(DataError, match="does not map train, val, test"):
         make("ffa-ir", ffa_ir).records()
     path.write_text("{")
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         make("ffa-ir", ffa_ir).records()
 
 
