@@ -21,7 +21,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.harness import interleave, measure
 from ecamp.api.dataset import Dataset
 from ecamp.api.plugin_ref import PluginRef
-from ecamp.data.arrays import check_sample
+from ecamp.data.decoding import check_sample
 from ecamp.data.letterbox import letterbox
 from ecamp.export.pack import pack
 from ecamp.plugin.host import make_plugin

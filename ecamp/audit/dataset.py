@@ -1,4 +1,4 @@
-"""The audit of a data set plugin: its lists, then (unless switched off) its images."""
+"""Audit of a data set plugin: its splits, then (unless disabled) its images."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from ecamp.api.dataset import Dataset, Record, Sample
-from ecamp.audit.fingerprints import Fingerprint, PrintStore, fingerprint
+from ecamp.audit.fingerprints import Fingerprint, FingerprintStore, fingerprint
 from ecamp.audit.images import audit_images
-from ecamp.audit.splits import AuditContext, Finding, Item, SplitList, audit_lists
-from ecamp.data.arrays import check_sample
+from ecamp.audit.splits import AuditContext, AuditItem, Finding, SplitList, audit_lists, by_severity
+from ecamp.data.decoding import check_sample
 from ecamp.storage.files import cache_root
 
-SIZE = 224  # what a procedural data set renders at
-PRINTS = 2  # form of the fingerprints that are kept
+SIZE = 224  # side at which a procedural data set renders
+PRINTS = 2  # version of the stored fingerprints
 
 
-def listings_of(records: list[Record]) -> list[SplitList]:
-    """Records as lists, one a split."""
-    by_split: dict[str, list[Item]] = defaultdict(list)
+def group_by_split(records: list[Record]) -> list[SplitList]:
+    """Group records into one list per split."""
+    by_split: dict[str, list[AuditItem]] = defaultdict(list)
     for record in records:
         by_split[record.split].append(
-            Item(record.id, record.patient, record.labels, None, record.row)
+            AuditItem(record.id, record.patient, record.labels, None, record.row)
         )
     return [SplitList(split, tuple(items)) for split, items in by_split.items()]
 
@@ -34,22 +34,27 @@ def audit_dataset(
     dataset: Dataset, *, images: bool = True, cache: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Finding]:  # fmt: skip
-    """Everything that the lists and the images show.
+    """Check the splits and the images of a data set.
 
     Args:
         images: Read every image once; fingerprints are kept in the cache, so that an interrupted
-            audit goes on.
+            audit resumes.
+        cache: Cache folder; default as `cache_root`.
+        progress: Called with the number of finished and of all images.
+
+    Returns:
+        Findings, leaks first.
     """
     records, info = list(dataset.records()), dataset.info
-    facts = AuditContext(info.labels, info.label_kind == "multiclass")
-    found = audit_lists(listings_of(records), facts)
+    context = AuditContext(info.labels, info.label_kind == "multiclass")
+    findings = audit_lists(group_by_split(records), context)
     if not images:
-        return found
+        return findings
     key = dataset.fingerprint()
-    store = PrintStore(cache_root(cache) / "audit" / f"{key}-{PRINTS}.jsonl")
-    prints = store.of(
+    store = FingerprintStore(cache_root(cache) / "audit" / f"{key}-{PRINTS}.jsonl")
+    prints = store.compute(
         [record.id for record in records],
-        lambda i: _print_of(check_sample(dataset, records[i], SIZE)),
+        lambda i: _fingerprint(check_sample(dataset, records[i], SIZE)),
         progress,
     )
     labels = np.array(
@@ -59,7 +64,7 @@ def audit_dataset(
         ],
         float,
     ).reshape(len(records), -1)
-    found += audit_images(
+    findings += audit_images(
         [record.id for record in records],
         [record.split for record in records],
         [record.patient for record in records],
@@ -68,12 +73,11 @@ def audit_dataset(
         prints,
         [str(getattr(record.payload, "path", record.id)) for record in records],
     )
-    order = {"leak": 0, "error": 1, "note": 2}
-    return sorted(found, key=lambda f: order[f.severity])
+    return by_severity(findings)
 
 
-def _print_of(sample: Sample) -> Fingerprint:
+def _fingerprint(sample: Sample) -> Fingerprint:
     boxes = np.zeros((0, 4)) if sample.boxes is None else sample.boxes
-    kinds = np.zeros(len(boxes)) if sample.box_classes is None else sample.box_classes
-    rows = {(*box, kind) for box, kind in zip(boxes.tolist(), kinds.tolist(), strict=True)}
-    return replace(fingerprint(sample.image), boxes_twice=len(boxes) - len(rows))
+    classes = np.zeros(len(boxes)) if sample.box_classes is None else sample.box_classes
+    distinct = {(*box, k) for box, k in zip(boxes.tolist(), classes.tolist(), strict=True)}
+    return replace(fingerprint(sample.image), boxes_twice=len(boxes) - len(distinct))

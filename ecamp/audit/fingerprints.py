@@ -1,6 +1,6 @@
-"""What an audit keeps of an image: its pixels' hash, a perceptual hash, a thumbnail, its border.
+"""Fingerprints of images: a hash of the pixels, a perceptual hash, a thumbnail.
 
-Read once and appended to a file, so that an audit of a large set resumes where it stopped.
+Each image is read once and its fingerprint appended to a file, so that an audit of a large set resumes.
 
 Why: docs/decisions.md#near-copies-need-hash-and-thumbnail, #fingerprints-hold-sizes-of-images.
 """
@@ -23,22 +23,24 @@ from ecamp.errors import EcampError
 
 THUMB = 32  # side of the thumbnail
 BITS = 8  # side of the perceptual hash
-BACKGROUND_MAX = 12  # grey up to which a pixel of a thumbnail is frame
-CROP_RETRY_MIN = 0.85  # similarity from which a crop is tried
-MARGINS = (0.25, 0.5)  # pixels of a thumbnail that a crop may have lost at each side
+BACKGROUND_MAX = 12  # largest grey value of a thumbnail that counts as dark frame
+CROP_RETRY_MIN = 0.85  # similarity from which the comparison is repeated with crops
+MARGINS = (0.25, 0.5)  # pixels of a thumbnail that a crop may remove at each side
 CROSS = ndimage.generate_binary_structure(2, 1)[None]  # neighbours within one thumbnail
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """One image.
+    """Fingerprint of one image.
 
     Attributes:
-        pixels: SHA-256 of size and pixels, 16 hex digits. width, height: As stored.
+        pixels: SHA-256 of size and pixels, 16 hex digits.
+        width, height: As stored.
         perceptual: 64 bits of the lowest frequencies (pHash), equal for the same film at another
             size or compression.
-        thumb: uint8 (32, 32). constant: All pixels are equal.
-        boxes_twice: Boxes that stand on it a second time.
+        thumb: uint8 (32, 32).
+        constant: Whether all pixels are equal.
+        boxes_twice: Number of duplicate boxes.
     """
 
     pixels: str
@@ -51,16 +53,16 @@ class Fingerprint:
 
 
 def fingerprint(image: np.ndarray) -> Fingerprint:
-    """Of a uint8 image (height, width) or (height, width, channels)."""
+    """Compute the fingerprint of a uint8 image (height, width) or (height, width, channels)."""
     grey = image if image.ndim == 2 else image[..., 0] if image.shape[2] == 1 else _grey(image)
     height, width = grey.shape
     digest = hashlib.sha256(f"{width}x{height}".encode())
     digest.update(np.ascontiguousarray(image).data)
     small = Image.fromarray(np.ascontiguousarray(grey)).resize((THUMB, THUMB), Image.Resampling.BOX)
     thumb = np.asarray(small)
-    low = fft.dctn(thumb.astype(np.float32), norm="ortho")[:BITS, :BITS].ravel()
-    above = low > np.median(low[1:])
-    above[0] = False  # the mean brightness says nothing
+    frequencies = fft.dctn(thumb.astype(np.float32), norm="ortho")[:BITS, :BITS].ravel()
+    above = frequencies > np.median(frequencies[1:])
+    above[0] = False  # the mean brightness carries no information
     bits = int.from_bytes(np.packbits(above).tobytes(), "big")
     return Fingerprint(
         digest.hexdigest()[:16], width, height, bits, thumb, bool(grey.min() == grey.max())
@@ -74,11 +76,15 @@ def _grey(image: np.ndarray) -> np.ndarray:
 def near_duplicates(
     prints: Sequence[Fingerprint], bits: int = 6, similarity: float = 0.96
 ) -> Iterator[tuple[int, int]]:
-    """Pairs that show the same film: hashes differ in few bits and thumbnails agree.
+    """Find pairs that show the same film: hashes differ in few bits and thumbnails agree.
 
     Two hashes that differ in at most `bits` bits agree in one of `bits + 1` parts, so only images
-    with an equal part are compared. Films of one kind resemble each other, photographs of the eye in one
-    frame above all: what the hash proposes, the correlation of the thumbnails' detail must confirm.
+    with an equal part are compared. Films of one type resemble each other, photographs of the eye with the
+    same frame most of all, so a pair proposed by the hash must be confirmed by the thumbnails' detail.
+
+    Args:
+        bits: Largest number of bits in which hashes may differ.
+        similarity: Smallest correlation of the thumbnails' detail.
 
     Yields:
         (i, j), i < j, each pair once.
@@ -96,39 +102,40 @@ def near_duplicates(
                 others = group[k + 1 :]
                 near = others[np.bitwise_count(hashes[others] ^ hashes[i]) <= bits]
                 pairs = [(int(min(i, j)), int(max(i, j))) for j in near]
-                at = [n for n, pair in enumerate(pairs) if pair not in seen]
-                if not at:
+                new = [n for n, pair in enumerate(pairs) if pair not in seen]
+                if not new:
                     continue
                 seen.update(pairs)
-                thumbs = np.stack([prints[int(near[n])].thumb for n in at])
-                like = _alike(prints[i].thumb, thumbs)
-                for n, thumb, alike in zip(at, thumbs, like, strict=True):
-                    if alike >= similarity or (
-                        alike >= CROP_RETRY_MIN and _cropped(prints[i].thumb, thumb) >= similarity
+                thumbs = np.stack([prints[int(near[n])].thumb for n in new])
+                scores = _similarity(prints[i].thumb, thumbs)
+                for n, thumb, score in zip(new, thumbs, scores, strict=True):
+                    if score >= similarity or (
+                        score >= CROP_RETRY_MIN
+                        and _similarity_after_crop(prints[i].thumb, thumb) >= similarity
                     ):
                         yield pairs[n]
 
 
-def _alike(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Correlation of the detail of a thumbnail and of (n, 32, 32) others, where both show something.
+def _similarity(thumb: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Correlate the detail of a thumbnail with that of (n, 32, 32) others, inside both frames.
 
-    Detail is what a blur takes away, and a dark frame shows nothing: neither brightness, nor a round
-    field of view, nor the border of a letter-box makes two images alike.
+    Detail is the difference from a blurred image, and dark frames are excluded: neither brightness,
+    nor a round field of view, nor the border of a letterbox makes two images similar.
 
     Returns:
-        float (n,); 0 where one is flat.
+        float (n,); 0 if one of the two is flat.
     """
-    shown = _shown(one[None]) & _shown(others)
-    shown[shown.sum((1, 2)) < shown[0].size // 16] = True  # dark images: all they have
-    count = shown.sum((1, 2), keepdims=True)
-    x, y = _detail(one[None]) * shown, _detail(others) * shown
-    x, y = (v - shown * (v.sum((1, 2), keepdims=True) / count) for v in (x, y))
-    spread = np.sqrt((x * x).sum((1, 2)) * (y * y).sum((1, 2)))
-    return np.asarray((x * y).sum((1, 2)) / np.where(spread > 0, spread, np.inf))
+    visible = _visible(thumb[None]) & _visible(others)
+    visible[visible.sum((1, 2)) < visible[0].size // 16] = True  # dark images: use all pixels
+    count = visible.sum((1, 2), keepdims=True)
+    x, y = _detail(thumb[None]) * visible, _detail(others) * visible
+    x, y = (v - visible * (v.sum((1, 2), keepdims=True) / count) for v in (x, y))
+    scale = np.sqrt((x * x).sum((1, 2)) * (y * y).sum((1, 2)))
+    return np.asarray((x * y).sum((1, 2)) / np.where(scale > 0, scale, np.inf))
 
 
-def _cropped(a: np.ndarray, b: np.ndarray) -> float:
-    """The same where one of two thumbnails is first cropped a little, as archives crop films."""
+def _similarity_after_crop(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the highest correlation after cropping either thumbnail slightly, as archives do."""
     best = 0.0
     for margin in MARGINS:
         box = (margin, margin, THUMB - margin, THUMB - margin)
@@ -136,27 +143,27 @@ def _cropped(a: np.ndarray, b: np.ndarray) -> float:
             image = Image.fromarray(cropped).resize(
                 (THUMB, THUMB), Image.Resampling.BICUBIC, box=box
             )
-            best = max(best, float(_alike(other, np.asarray(image)[None])[0]))
+            best = max(best, float(_similarity(other, np.asarray(image)[None])[0]))
     return best
 
 
-def _shown(thumbs: np.ndarray) -> np.ndarray:
+def _visible(thumbs: np.ndarray) -> np.ndarray:
     return np.asarray(ndimage.binary_erosion(thumbs > BACKGROUND_MAX, CROSS))
 
 
 def _detail(thumbs: np.ndarray) -> np.ndarray:
-    """What a blur takes away; the blur does not mix the dark frame in."""
+    """Subtract a blurred image; the dark frame does not enter the blur."""
     lit = (thumbs > BACKGROUND_MAX).astype(np.float64)
     values = thumbs * lit
     blurred, weight = (ndimage.gaussian_filter(v, (0, 1.5, 1.5)) for v in (values, lit))
     return np.asarray(values - lit * blurred / np.where(weight > 0, weight, 1.0))
 
 
-class PrintStore:
-    """Fingerprints on disk by key, a line each, so that an interrupted audit goes on.
+class FingerprintStore:
+    """Fingerprints on disk by key, one per line, so that an interrupted audit resumes.
 
     Args:
-        path: JSON lines; None keeps them in memory only.
+        path: File of JSON lines; None keeps them in memory only.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -170,23 +177,24 @@ class PrintStore:
                 thumb = np.frombuffer(bytes.fromhex(value.pop("thumb")), np.uint8)
                 key = value.pop("key")
                 self.known[key] = Fingerprint(thumb=thumb.reshape(THUMB, THUMB), **value)
-            except (ValueError, KeyError, TypeError):  # a line that a kill cut short
+            except (ValueError, KeyError, TypeError):  # a line that an interruption cut off
                 continue
 
-    def of(
+    def compute(
         self, keys: Sequence[str], read: Callable[[int], Fingerprint],
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Fingerprint | str]:  # fmt: skip
-        """Fingerprints of many images; those known are not read again.
+        """Compute the fingerprints of many images; those in the store are not read again.
 
         Args:
-            keys: What an image is known by (path, size and time; or id).
+            keys: Key of each image (path, size and time; or id).
             read: Index -> its fingerprint; raises `EcampError` for a bad image.
+            progress: Called with the number of finished and of all images.
 
         Returns:
-            One an image; the message of the error where it cannot be read.
+            One per image: its fingerprint, or the error message if it cannot be read.
         """
-        out: list[Fingerprint | str] = []
+        results: list[Fingerprint | str] = []
         with contextlib.ExitStack() as stack:
             file = None
             if self.path is not None:
@@ -197,13 +205,13 @@ class PrintStore:
                     try:
                         self.known[key] = read(i)
                     except EcampError as error:
-                        out.append(error.message)
+                        results.append(error.message)
                         continue
                     if file is not None:
                         row = asdict(self.known[key])
                         row["thumb"] = row["thumb"].tobytes().hex()
                         file.write(json.dumps({"key": key, **row}) + "\n")
-                out.append(self.known[key])
+                results.append(self.known[key])
                 if (i + 1) % 200 == 0:
                     progress(i + 1, len(keys))
-        return out
+        return results

@@ -1,8 +1,8 @@
-"""What is wrong with a split, seen from its lists alone: leaks, fractions, labels, boxes.
+"""Checks of split lists: leaks, fractions, labels, boxes.
 
-Each check is a function from lists to findings; none looks at an image (`audit_images` does). A
-`leak` makes test scores too good; an `error` is data that cannot be right; a `note` is what a reader
-of the numbers must know.
+Each check is a function from lists to findings; none reads an image (`audit_images` does). A `leak`
+makes test scores too good, an `error` is data that cannot be right, a `note` is something that readers
+of the scores must know.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from itertools import combinations, islice, pairwise
 
 EXAMPLES = 5
 _EYE = re.compile(r"_(left|right)\.\w+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Item:
-    """One image as a list names it.
+class AuditItem:
+    """One image as a list contains it.
 
     Attributes:
-        image: Path or id. patient: None where it is not known.
-        labels: Values by class; None = unknown. boxes: (x1, y1, x2, y2) in pixels of `size`.
-        row: Where it stands, for messages.
+        image: Path or id.
+        patient: None if it is not known.
+        labels: Values by class; None = unknown.
+        boxes: (x1, y1, x2, y2) in pixels of `AuditContext.size`.
+        row: Its location, for messages.
     """
 
     image: str
@@ -39,26 +41,30 @@ class SplitList:
     """A split, or a fraction of one.
 
     Attributes:
-        split: train, val, test (or pretrain). percent: 100 for the whole split.
+        split: train, val, test (or pretrain).
+        items: Its images.
+        percent: 100 for the whole split.
     """
 
     split: str
-    items: tuple[Item, ...]
+    items: tuple[AuditItem, ...]
     percent: float = 100.0
 
     @property
     def name(self) -> str:
-        """`train`, `train_10` ..."""
+        """Name in messages: `train`, `train_10` ..."""
         return self.split if self.percent >= 100 else f"{self.split}_{self.percent:g}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem that a check found.
 
     Attributes:
-        check: Which check found it. severity: `leak`, `error` or `note`.
-        message: One sentence with the numbers. count: How many items are concerned.
+        check: Name of the check.
+        severity: `leak`, `error` or `note`.
+        message: One sentence with the numbers.
+        count: Number of items concerned.
         examples: A few of them, with their rows.
     """
 
@@ -71,12 +77,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditContext:
-    """What the checks are told besides the lists.
+    """Facts about the data set that the checks need besides the lists.
 
     Attributes:
-        classes: Names of the labels; numbers where unknown.
+        classes: Names of the labels; empty = numbers are shown instead.
         exclusive: Whether exactly one label must be set.
-        size: (width, height) that boxes are given in; None = not checked.
+        size: (width, height) of the images that boxes refer to; None = not checked.
+        allowed: Values that a label may have.
     """
 
     classes: tuple[str, ...] = ()
@@ -85,115 +92,115 @@ class AuditContext:
     allowed: frozenset[int | None] = field(default=frozenset({0, 1, None}))
 
 
-def audit_lists(lists: Sequence[SplitList], facts: AuditContext) -> list[Finding]:
-    """Run every check on lists; leaks first."""
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort findings: leaks first, then errors, then notes."""
+    order = {"leak": 0, "error": 1, "note": 2}
+    return sorted(findings, key=lambda finding: order[finding.severity])
+
+
+def audit_lists(lists: Sequence[SplitList], context: AuditContext) -> list[Finding]:
+    """Run every check on lists; leaks come first."""
     checks: tuple[Callable[[Sequence[SplitList], AuditContext], Iterable[Finding]], ...] = (
         equal_lists, shared_images, shared_patients, fractions, repeated, labels, boxes,
     )  # fmt: skip
-    found = [finding for check in checks for finding in check(lists, facts)]
-    order = {"leak": 0, "error": 1, "note": 2}
-    return sorted(found, key=lambda f: order[f.severity])
+    return by_severity(finding for check in checks for finding in check(lists, context))
 
 
 def _examples(items: Iterable[object]) -> tuple[str, ...]:
-    out = []
-    for item in items:
-        out.append(str(item))
-        if len(out) == EXAMPLES:
-            break
-    return tuple(out)
+    return tuple(str(item) for item in islice(items, EXAMPLES))
 
 
-def _whole(lists: Sequence[SplitList]) -> list[SplitList]:
-    """One listing a split: the whole one, else its largest fraction."""
+def _largest(lists: Sequence[SplitList]) -> list[SplitList]:
+    """Select one list per split: the whole one, else its largest fraction."""
     best: dict[str, SplitList] = {}
-    for listing in lists:
-        if listing.split not in best or listing.percent > best[listing.split].percent:
-            best[listing.split] = listing
+    for lst in lists:
+        if lst.split not in best or lst.percent > best[lst.split].percent:
+            best[lst.split] = lst
     return list(best.values())
 
 
-def _names(listing: SplitList) -> set[str]:
-    return {item.image for item in listing.items}
+def _names(lst: SplitList) -> set[str]:
+    return {item.image for item in lst.items}
 
 
-def equal_lists(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]:
-    """Validation and test that are the same images (CheXpert as published)."""
-    for one, other in combinations(_whole(lists), 2):
-        if _names(one) == _names(other):
+def equal_lists(lists: Sequence[SplitList], context: AuditContext) -> Iterable[Finding]:
+    """Find two splits that are the same images (CheXpert as published)."""
+    for first, second in combinations(_largest(lists), 2):
+        if _names(first) == _names(second):
             yield Finding(
                 "equal-lists", "leak",
-                f"{one.name} and {other.name} are the same {len(_names(one))} images: what is chosen "
-                f"on one is reported on the other.",
-                len(_names(one)), _examples(sorted(_names(one))),
+                f"{first.name} and {second.name} are the same {len(_names(first))} images: models are "
+                f"selected on the images that they are tested on.",
+                len(_names(first)), _examples(sorted(_names(first))),
             )  # fmt: skip
 
 
-def shared_images(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]:
-    """The same file in two splits (SIIM as published); fractions of one split may overlap."""
-    told: dict[tuple[str, str], set[str]] = defaultdict(set)
-    largest_first = sorted(lists, key=lambda listing: -listing.percent)
-    for one, other in combinations(largest_first, 2):
-        if one.split == other.split or _names(one) == _names(other):
+def shared_images(lists: Sequence[SplitList], context: AuditContext) -> Iterable[Finding]:
+    """Find files that are in two splits (SIIM as published); fractions of one split may overlap."""
+    reported: dict[tuple[str, str], set[str]] = defaultdict(set)
+    largest_first = sorted(lists, key=lambda lst: -lst.percent)
+    for first, second in combinations(largest_first, 2):
+        if first.split == second.split or _names(first) == _names(second):
             continue
-        both = _names(one) & _names(other)
-        key = (min(one.split, other.split), max(one.split, other.split))
-        if both <= told[key]:  # a fraction repeats what the whole has
+        both = _names(first) & _names(second)
+        key = (min(first.split, second.split), max(first.split, second.split))
+        if both <= reported[key]:  # a fraction repeats a finding of the whole list
             continue
-        told[key] |= both
-        positives = {item.image for item in other.items if _positive(item)}
-        more = ""
+        reported[key] |= both
+        positives = {item.image for item in second.items if _positive(item)}
+        detail = ""
         if positives:
-            share = len(both & positives) / len(positives)
-            more = f", {len(both & positives)} of the {len(positives)} positives of {other.name} ({share:.0%})"
-        rows = {item.image: item.row for item in one.items}
+            count = len(both & positives)
+            detail = (f", including {count} of the {len(positives)} positives of {second.name} "
+                      f"({count / len(positives):.0%})")  # fmt: skip
+        rows = {item.image: item.row for item in first.items}
         yield Finding(
             "shared-images", "leak",
-            f"{len(both)} images stand in {one.name} and in {other.name}{more}.",
+            f"{len(both)} images are in {first.name} and in {second.name}{detail}.",
             len(both), _examples(f"{name} ({rows[name]})" if rows[name] else name for name in sorted(both)),
         )  # fmt: skip
 
 
-def _positive(item: Item) -> bool:
+def _positive(item: AuditItem) -> bool:
     if item.labels is not None:
         return any(value == 1 for value in item.labels)
     return bool(item.boxes)
 
 
-def shared_patients(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]:
-    """Another image of the same person in two splits; both eyes of one (ODIR as published)."""
-    for one, other in combinations(_whole(lists), 2):
-        if one.split == other.split or _names(one) == _names(other):
+def shared_patients(lists: Sequence[SplitList], context: AuditContext) -> Iterable[Finding]:
+    """Find patients with images in two splits, or with one eye in each (ODIR as published)."""
+    for first, second in combinations(_largest(lists), 2):
+        if first.split == second.split or _names(first) == _names(second):
             continue
-        mine: dict[str, set[str]] = defaultdict(set)
-        for item in one.items:
+        images: dict[str, set[str]] = defaultdict(set)
+        for item in first.items:
             if item.patient is not None:
-                mine[item.patient].add(item.image)
-        hit = [
+                images[item.patient].add(item.image)
+        shared = [
             item
-            for item in other.items
-            if item.patient in mine and mine[item.patient] != {item.image}
+            for item in second.items
+            if item.patient in images and images[item.patient] != {item.image}
         ]
-        if not hit:
+        if not shared:
             continue
-        people = len({item.patient for item in hit})
-        eyes = [item for item in hit if _fellow_in(item, mine[str(item.patient)])]
-        if len(eyes) == len(hit):
-            message = (f"the fellow eye of {len(eyes)} of {len(other.items)} images of {other.name} "
-                       f"is in {one.name}.")  # fmt: skip
+        patients = len({item.patient for item in shared})
+        eyes = [item for item in shared if _has_fellow_eye(item, images[str(item.patient)])]
+        if len(eyes) == len(shared):
+            message = (f"the fellow eye of {len(eyes)} of {len(second.items)} images of {second.name} "
+                       f"is in {first.name}.")  # fmt: skip
             check = "fellow-eye"
         else:
-            message = (f"{people} patients of {other.name} ({len(hit)} of {len(other.items)} images) "
-                       f"have other images in {one.name}.")  # fmt: skip
+            message = (f"{patients} patients of {second.name} ({len(shared)} of {len(second.items)} "
+                       f"images) have other images in {first.name}.")  # fmt: skip
             check = "shared-patients"
-        shown = (
-            f"{item.image}: patient {item.patient} also in {min(mine[str(item.patient)])}"
-            for item in hit
+        examples = (
+            f"{item.image}: patient {item.patient} also in {min(images[str(item.patient)])}"
+            for item in shared
         )
-        yield Finding(check, "leak", message, len(hit), _examples(shown))
+        yield Finding(check, "leak", message, len(shared), _examples(examples))
 
 
-def _fellow_in(item: Item, images: set[str]) -> bool:
+def _has_fellow_eye(item: AuditItem, images: set[str]) -> bool:
     match = _EYE.search(item.image)
     if match is None:
         return False
@@ -201,11 +208,11 @@ def _fellow_in(item: Item, images: set[str]) -> bool:
     return any((m := _EYE.search(name)) and m[1].lower() == other for name in images)
 
 
-def fractions(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]:
-    """A small fraction that is no part of the larger one, or misses classes."""
+def fractions(lists: Sequence[SplitList], context: AuditContext) -> Iterable[Finding]:
+    """Find small fractions that are not a subset of the next larger one."""
     by_split: dict[str, list[SplitList]] = defaultdict(list)
-    for listing in lists:
-        by_split[listing.split].append(listing)
+    for lst in lists:
+        by_split[lst.split].append(lst)
     for parts in by_split.values():
         parts = sorted(parts, key=lambda part: part.percent)
         for small, large in pairwise(parts):
@@ -214,48 +221,48 @@ def fractions(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Findi
                 yield Finding(
                     "not-nested", "note",
                     f"{len(outside)} of {len(_names(small))} images of {small.name} are not in {large.name}: "
-                    "more labels are then other labels too.",
+                    "a larger fraction then has other labels, not only more.",
                     len(outside), _examples(sorted(outside)),
                 )  # fmt: skip
 
 
-def repeated(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]:
-    """The same image twice in one list (BenchX's COVIDx: 317 rows)."""
-    for listing in lists:
-        counts = Counter(item.image for item in listing.items)
-        twice = [name for name, count in counts.items() if count > 1]
-        if twice:
-            extra = sum(counts[name] - 1 for name in twice)
+def repeated(lists: Sequence[SplitList], context: AuditContext) -> Iterable[Finding]:
+    """Find images that are more than once in one list (BenchX's COVIDx: 317 rows)."""
+    for lst in lists:
+        counts = Counter(item.image for item in lst.items)
+        duplicates = [name for name, count in counts.items() if count > 1]
+        if duplicates:
+            extra = sum(counts[name] - 1 for name in duplicates)
             yield Finding(
                 "repeated", "error",
-                f"{listing.name}: {len(twice)} images stand more than once ({extra} rows too many).",
-                extra, _examples(twice),
+                f"{lst.name}: {len(duplicates)} images appear more than once ({extra} extra rows).",
+                extra, _examples(duplicates),
             )  # fmt: skip
 
 
-def labels(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]:
-    """Values outside the space, rows of another width, classes without positives."""
+def labels(lists: Sequence[SplitList], context: AuditContext) -> Iterable[Finding]:
+    """Find values other than 0 and 1, rows without exactly one class, classes without positives."""
     width = max((len(i.labels) for lst in lists for i in lst.items if i.labels), default=0)
-    names = facts.classes if len(facts.classes) == width else tuple(map(str, range(width)))
-    for listing in lists:
-        known = [item for item in listing.items if item.labels is not None]
+    names = context.classes if len(context.classes) == width else tuple(map(str, range(width)))
+    for lst in lists:
+        known = [item for item in lst.items if item.labels is not None]
         if not known:
             continue
-        wrong = [i for i in known if i.labels is not None and not set(i.labels) <= facts.allowed]
+        wrong = [i for i in known if i.labels is not None and not set(i.labels) <= context.allowed]
         if wrong:
             yield Finding(
                 "label-values", "error",
-                f"{listing.name}: {len(wrong)} rows with a label that is neither 0 nor 1.",
+                f"{lst.name}: {len(wrong)} rows with a label that is neither 0 nor 1.",
                 len(wrong), _examples(f"{i.image} ({i.row}): {i.labels}" for i in wrong),
             )  # fmt: skip
-        if facts.exclusive:
+        if context.exclusive:
             several = [
                 i for i in known if i.labels is not None and sum(v == 1 for v in i.labels) != 1
             ]
             if several:
                 yield Finding(
                     "not-exclusive", "error",
-                    f"{listing.name}: {len(several)} rows without exactly one class.",
+                    f"{lst.name}: {len(several)} rows without exactly one class.",
                     len(several), _examples(f"{i.image} ({i.row})" for i in several),
                 )  # fmt: skip
         counts = [
@@ -266,32 +273,33 @@ def labels(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]
         if empty:
             yield Finding(
                 "no-positives", "note",
-                f"{listing.name}: {len(empty)} of {width} classes have no positive image.",
+                f"{lst.name}: {len(empty)} of {width} classes have no positive image.",
                 len(empty), _examples(empty),
             )  # fmt: skip
 
 
-def boxes(lists: Sequence[SplitList], facts: AuditContext) -> Iterable[Finding]:
-    """Boxes that leave the image, hold no area, or stand twice."""
-    for listing in lists:
-        outside, flat, double = [], [], []
-        for item in listing.items:
+def boxes(lists: Sequence[SplitList], context: AuditContext) -> Iterable[Finding]:
+    """Find boxes that are partly outside the image, have no area, or are duplicates."""
+    for lst in lists:
+        outside, empty, duplicates = [], [], []
+        for item in lst.items:
             for k, (x1, y1, x2, y2) in enumerate(item.boxes or ()):
-                shown = f"{item.image} ({item.row}): {[x1, y1, x2, y2]}"
+                text = f"{item.image} ({item.row}): {[x1, y1, x2, y2]}"
                 if not (x1 < x2 and y1 < y2):
-                    flat.append(shown)
-                elif facts.size and not (
-                    x1 >= 0 and y1 >= 0 and x2 <= facts.size[0] and y2 <= facts.size[1]
+                    empty.append(text)
+                elif context.size and not (
+                    x1 >= 0 and y1 >= 0 and x2 <= context.size[0] and y2 <= context.size[1]
                 ):
-                    outside.append(shown)
+                    outside.append(text)
                 if item.boxes and (x1, y1, x2, y2) in item.boxes[:k]:
-                    double.append(shown)
-        for check, found, what in (
-            ("box-outside", outside, "leave the image"), ("box-empty", flat, "hold no area"),
-            ("box-twice", double, "stand twice on one image"),
-        ):  # fmt: skip
-            if found:
+                    duplicates.append(text)
+        for check, matches, problem in (
+            ("box-outside", outside, "are partly outside the image"),
+            ("box-empty", empty, "have no area"),
+            ("box-twice", duplicates, "are duplicates of another on the same image"),
+        ):
+            if matches:
                 yield Finding(
-                    check, "error", f"{listing.name}: {len(found)} boxes {what}.", len(found),
-                    _examples(found),
+                    check, "error", f"{lst.name}: {len(matches)} boxes {problem}.", len(matches),
+                    _examples(matches),
                 )  # fmt: skip

@@ -24,7 +24,7 @@ from ecamp.config import identity
 from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
 from ecamp.errors import EcampError, UsageError
-from ecamp.storage.cache import META, EntryLease, damage, write_meta
+from ecamp.storage.cache import META, EntryLease, find_corruption, write_meta
 from ecamp.storage.files import atomic_folder, cache_root, locked, read_json
 from ecamp.storage.tensor_file import Specs, create_tensors, map_tensors, sync, total_bytes
 
@@ -202,7 +202,7 @@ class FeatureCache:
             meta = read_json(folder / META)
             if not reads <= set(meta["reads"]):
                 return None
-            problem = damage(folder, meta)
+            problem = find_corruption(folder, meta)
             if problem is None:
                 features = _open(folder)
                 if not _same(encoder, arrays, features):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecamp.api.dataset import Dataset, Record
-from ecamp.data.arrays import Arrays, arrays_key, assemble, check_records, check_sample
+from ecamp.data.arrays import Arrays, arrays_key, assemble
+from ecamp.data.decoding import check_records, check_sample
 from ecamp.data.letterbox import letterbox
 from ecamp.data.splits import split_hash
 from ecamp.errors import DataError, MissingError

@@ -20,13 +20,13 @@ COLOURS = {"leak": "red", "error": "yellow", "note": "blue"}
 
 @click.group()
 def data() -> None:
-    """Data sets: what there is, and what is wrong with a split."""
+    """List, describe, check, convert and audit data sets."""
 
 
 @data.command("list")
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def list_data(form: str) -> None:
-    """Name the data sets with a line each."""
+    """List the data sets, one per line."""
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.errors import EcampError
     from ecamp.plugin.host import list_plugins, load_plugin
@@ -36,10 +36,10 @@ def list_data(form: str) -> None:
         try:
             ref = PluginRef(name=entry.name)
             cls = load_plugin("ecamp.datasets", ref, any_variant=True)
-            told = {"summary": cls.summary, "licence": cls.licence}
+            about = {"summary": cls.summary, "licence": cls.licence}
         except EcampError as error:
-            told = {"summary": f"fails: {error.message}", "licence": ""}
-        rows.append({"name": entry.name, "package": entry.dist, **told})
+            about = {"summary": f"fails: {error.message}", "licence": ""}
+        rows.append({"name": entry.name, "package": entry.dist, **about})
     if form == "json":
         click.echo(json.dumps(rows, indent=2))
         return
@@ -51,17 +51,17 @@ def list_data(form: str) -> None:
 @data.command()
 @click.argument("name")
 def info(name: str) -> None:
-    """Say what a data set holds: counts a split, labels, reports, masks, boxes.
+    """Describe a data set: counts per split, labels, reports, masks, boxes.
 
     NAME is a data set with its options, such as mimic-cxr?root=/data/mimic or path/to/dataset.yaml.
-    Without the options that it needs: how to get it, what its folder must hold, its protocols.
+    Without its required options: how to get it, what its folder must contain, its splits.
     """
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.plugin.host import make_plugin
 
     ref = PluginRef.parse(name)
-    if (guide := _guide(ref)) is not None:
-        click.echo(guide)
+    if (help_text := _help_without_data(ref)) is not None:
+        click.echo(help_text)
         return
     dataset = make_plugin("ecamp.datasets", ref)
     facts, records = dataset.info, list(dataset.records())
@@ -90,58 +90,58 @@ def info(name: str) -> None:
         click.echo(f"flaw: {flaw}")
 
 
-def _guide(ref: PluginRef) -> str | None:
-    """What a data set is and needs, where `ref` lacks options that it cannot do without."""
+def _help_without_data(ref: PluginRef) -> str | None:
+    """Describe a data set and what it needs, if `ref` lacks required options."""
     from ecamp.api.dataset import Dataset
     from ecamp.plugin.host import load_plugin
 
     cls = load_plugin("ecamp.datasets", ref, any_variant=True)
     assert issubclass(cls, Dataset)
-    needed = [key for key, field in cls.Config.model_fields.items() if field.is_required()]
-    if set(needed) <= set(ref.options):
+    required = [key for key, field in cls.Config.model_fields.items() if field.is_required()]
+    if set(required) <= set(ref.options):
         return None
     full = f"{ref.name}/{ref.variant or cls.variants()[0]}" if cls.family else ref.name
-    asked = "&".join(f"{key}=..." for key in needed)
+    options = "&".join(f"{key}=..." for key in required)
     return (
         f"{ref.name}: {cls.summary}\nlicence: {cls.licence}; cite: {cls.citation}\n\n"
-        f"{cls.help_text().strip()}\n\nwith the data: ecamp data info '{full}?{asked}'"
+        f"{cls.help_text().strip()}\n\nwith the data: ecamp data info '{full}?{options}'"
     )
 
 
-def _name_bad(messages: Sequence[str]) -> None:
+def _print_bad(messages: Sequence[str]) -> None:
     for text in messages[:20]:
         click.echo(text)
 
 
 @data.command()
 @click.argument("name")
-@click.option("--limit", type=click.IntRange(min=1), help="look at so many images only")
+@click.option("--limit", type=click.IntRange(min=1), help="check only the first images")
 def check(name: str, limit: int | None) -> int:
-    """Load every image with its masks and boxes; say which cannot be used. Exit 1 if some cannot.
+    """Load every image with its masks and boxes and list those that are unusable (exit 1 then).
 
-    Whether the splits can be trusted is another question: ecamp data audit.
+    To check whether the splits can be trusted, see ecamp data audit.
     """
     from ecamp.api.plugin_ref import PluginRef
-    from ecamp.data.arrays import check_records, check_sample
+    from ecamp.data.decoding import check_records, check_sample
     from ecamp.errors import EcampError
     from ecamp.plugin.host import make_plugin
 
     dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
     records = list(dataset.records())
     check_records(records, dataset.info)
-    some = records[:limit]
+    selected = records[:limit]
     bad: list[str] = []
-    for done, record in enumerate(some, 1):
+    for done, record in enumerate(selected, 1):
         try:
             check_sample(dataset, record, 224)
         except EcampError as error:
             bad.append(error.message)
         if done % 500 == 0:
-            click.echo(f"  {done:,} of {len(some):,}, {len(bad)} bad", err=True)
-    _name_bad(bad)
+            click.echo(f"  {done:,} of {len(selected):,}, {len(bad)} bad", err=True)
+    _print_bad(bad)
     rest = f" ({len(bad) - 20} more)" if len(bad) > 20 else ""
     click.echo(
-        f"{dataset.info.split_id}: {len(some):,} of {len(records):,} images read, {len(bad)} bad{rest}"
+        f"{dataset.info.split_id}: {len(selected):,} of {len(records):,} images read, {len(bad)} bad{rest}"
     )
     return 1 if bad else 0
 
@@ -150,19 +150,19 @@ def check(name: str, limit: int | None) -> int:
 @click.argument("name")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("sheet.png"),
               show_default=True, help="PNG to write")  # fmt: skip
-@click.option("--split", help="of this split only")
+@click.option("--split", help="only images of this split")
 @click.option("--count", type=click.IntRange(min=1, max=200), default=24, show_default=True)
 @click.option("--size", type=click.IntRange(min=32), default=256, show_default=True,
-              help="side at which a procedural data set draws")  # fmt: skip
+              help="side at which a procedural data set renders")  # fmt: skip
 def show(name: str, output: Path, split: str | None, count: int, size: int) -> int:
-    """Write a contact sheet: images with masks and boxes drawn, those with truth first.
+    """Write a contact sheet: images with their masks and boxes, those with truth first.
 
-    Images that cannot be read are named and others take their place; exit 1 then.
+    Images that cannot be read are listed and replaced by others; exit 1 then.
     """
     import io
 
     from ecamp.api.plugin_ref import PluginRef
-    from ecamp.data.arrays import check_sample
+    from ecamp.data.decoding import check_sample
     from ecamp.errors import EcampError, MissingError
     from ecamp.plugin.host import make_plugin
     from ecamp.report.contact_sheet import Tile, contact_sheet
@@ -174,7 +174,7 @@ def show(name: str, output: Path, split: str | None, count: int, size: int) -> i
     if not records:
         raise MissingError(f"{name}: no image in split '{split}'.", "See ecamp data info.")
     records.sort(key=lambda r: 1 not in r.labels if r.labels else not (r.has_mask or r.has_boxes))
-    # One colour a name: masks and boxes of one class share theirs.
+    # One colour per name: masks and boxes of a class share it.
     names = list(dict.fromkeys([*facts.mask_classes, *facts.box_classes]))
     colour = [names.index(name) for name in facts.box_classes]
     tiles: list[Tile] = []
@@ -188,14 +188,14 @@ def show(name: str, output: Path, split: str | None, count: int, size: int) -> i
             bad.append(error.message)
             continue
         boxes = [] if sample.boxes is None else sample.boxes.tolist()
-        kinds = [] if sample.box_classes is None else sample.box_classes.tolist()
-        told = [n for n, v in zip(facts.labels, record.labels or (), strict=False) if v == 1]
+        classes = [] if sample.box_classes is None else sample.box_classes.tolist()
+        positive = [n for n, v in zip(facts.labels, record.labels or (), strict=False) if v == 1]
         tiles.append(
             Tile(
-                sample.image, (f"{record.id}  {record.split}", ", ".join(told)), sample.mask,
+                sample.image, (f"{record.id}  {record.split}", ", ".join(positive)), sample.mask,
                 tuple(
                     (x1, y1, x2, y2, colour[k])
-                    for (x1, y1, x2, y2), k in zip(boxes, kinds, strict=True)
+                    for (x1, y1, x2, y2), k in zip(boxes, classes, strict=True)
                 ),
             )
         )  # fmt: skip
@@ -217,26 +217,28 @@ def show(name: str, output: Path, split: str | None, count: int, size: int) -> i
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="folder to write"
 )
 @click.option(
-    "--fractions", default="1,10", show_default=True, help="per cent of the training images"
+    "--fractions", default="1,10", show_default=True, help="percentages of the training images"
 )
 @click.option("--draws", type=click.IntRange(min=1), default=3, show_default=True,
-              help="nested families of fractions")  # fmt: skip
+              help="number of nested families of fractions")  # fmt: skip
 def split(name: str, output: Path, fractions: str, draws: int) -> None:
-    """Write the splits and label fractions that `ecamp bench` uses, as id lists with their hash.
+    """Write the splits and label fractions that `ecamp bench` uses as lists of ids, with their hash.
 
-    A fraction of a draw is what the seed of that number trains on: whole patients, nested.
+    Seed N of the bench trains on the fractions of draw N: whole patients, nested.
     """
     from ecamp.api.plugin_ref import PluginRef
-    from ecamp.data.arrays import check_records
+    from ecamp.data.decoding import check_records
     from ecamp.data.splits import fraction_index, split_hash
     from ecamp.errors import UsageError
     from ecamp.plugin.host import make_plugin
     from ecamp.storage.files import write_bytes
 
     try:
-        shares = [float(part) for part in fractions.split(",") if part]
+        percentages = [float(part) for part in fractions.split(",") if part]
     except ValueError:
-        raise UsageError(f"--fractions '{fractions}': write per cents, such as 1,10.") from None
+        raise UsageError(
+            f"--fractions '{fractions}' is not a list of percentages.", "Write --fractions 1,10."
+        ) from None
     dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
     records = list(dataset.records())
     check_records(records, dataset.info)
@@ -245,13 +247,13 @@ def split(name: str, output: Path, fractions: str, draws: int) -> None:
         written[part] = [r.id for r in records if r.split == part]
     train = [r for r in records if r.split == "train"]
     for draw in range(draws):
-        for share in shares:
-            at = fraction_index([r.patient for r in train], share / 100, draw)
-            written[f"train_{share:g}_draw{draw}"] = [train[i].id for i in at]
+        for percent in percentages:
+            chosen = fraction_index([r.patient for r in train], percent / 100, draw)
+            written[f"train_{percent:g}_draw{draw}"] = [train[i].id for i in chosen]
     for title, ids in written.items():
         write_bytes(output / f"{title}.txt", ("\n".join(ids) + "\n").encode())
     digest = split_hash([r.id for r in records], [r.split for r in records])
-    write_bytes(output / "PROTOCOL.txt", f"{dataset.info.split_id} split {digest}\n".encode())
+    write_bytes(output / "SPLIT_ID.txt", f"{dataset.info.split_id} split {digest}\n".encode())
     click.echo(
         f"{output}: {', '.join(f'{t} {len(i):,}' for t, i in written.items())}; split {digest}"
     )
@@ -260,20 +262,20 @@ def split(name: str, output: Path, fractions: str, draws: int) -> None:
 @data.command()
 @click.argument("name")
 @click.option("--from", "root", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              required=True, help="the download")  # fmt: skip
+              required=True, help="folder of the download")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="folder to write; use it as root afterwards")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), help="processes; default one a core")
-@click.option("--verify", is_flag=True, help="check files that are there by their checksum")
+@click.option("--workers", type=click.IntRange(min=1), help="processes; default one per core")
+@click.option("--verify", is_flag=True, help="compare existing files by checksum")
 @click.option("--truth/--no-truth", default=True, show_default=True,
-              help="write masks as PNG and boxes as COCO JSON too, for other tools")  # fmt: skip
+              help="also write masks as PNG and boxes as COCO JSON, for other tools")  # fmt: skip
 def prepare(
     name: str, root: Path, output: Path, workers: int | None, verify: bool, truth: bool
 ) -> int:
-    """Turn the DICOM files of a download into PNG, beside its tables. Exit 1 if some cannot be read.
+    """Convert the DICOM files of a download to PNG and copy its tables. Exit 1 if some cannot be read.
 
-    Rescale, the first VOI window or LUT, MONOCHROME1 turned around, the range stretched to 8 bits; the
-    size stays. manifest.jsonl and truth.jsonl hold the checksums; the same command resumes, and does
+    Rescale, the first VOI window or LUT, MONOCHROME1 inverted, the range stretched to 8 bits; the size
+    stays. manifest.jsonl and truth.jsonl contain the checksums; the same command resumes, and does
     nothing twice.
     """
     import os
@@ -287,16 +289,14 @@ def prepare(
     cls = load_plugin("ecamp.datasets", PluginRef(name=name), any_variant=True)
     folders = getattr(cls, "prepared", {})
     if not folders:
-        raise UsageError(
-            f"{name}: nothing to prepare.", "Its images are read as they are downloaded."
-        )
+        raise UsageError(f"{name}: nothing to prepare.", "Its images are used as downloaded.")
     workers = workers or os.cpu_count() or 1
     done = write(
         root, output, folders, getattr(cls, "tables", ()), workers=workers, verify=verify,
         progress=lambda n, total: click.echo(f"  {n:,} of {total:,}", err=True),
     )  # fmt: skip
-    _name_bad(done.bad)
-    click.echo(f"{output}: {done.made:,} made, {done.kept:,} kept, {len(done.bad):,} bad")
+    _print_bad(done.bad)
+    click.echo(f"{output}: {done.converted:,} converted, {done.kept:,} kept, {len(done.bad):,} bad")
     bad = list(done.bad)
     if truth:
         ref = PluginRef(name=name, options={"root": str(output)})
@@ -305,10 +305,12 @@ def prepare(
                 make_plugin("ecamp.datasets", ref), output, workers=workers, verify=verify,
                 progress=lambda n, total: click.echo(f"  truth of {n:,} of {total:,}", err=True),
             )  # fmt: skip
-        except EcampError as error:  # the images are there: no reason to end as if nothing were
-            click.echo(f"no masks and boxes: {error}\n  Or say --no-truth.")
+        except (
+            EcampError
+        ) as error:  # the images are written: report it instead of failing as a whole
+            click.echo(f"no masks and boxes: {error}\n  Or use --no-truth.")
             return 1
-        _name_bad(written.bad)
+        _print_bad(written.bad)
         bad += written.bad
         click.echo(
             f"{output}: {written.masks:,} masks, {written.boxes:,} boxes, {len(written.bad):,} bad"
@@ -323,12 +325,12 @@ def prepare(
 @click.option("--size", type=click.IntRange(min=16), default=224, show_default=True,
               help="side in pixels")  # fmt: skip
 @click.option("--on-bad-image", type=click.Choice(["fail", "skip"]), default="fail", show_default=True,
-              help="skip: pack the others; the row stays, with the reason")  # fmt: skip
-@click.option("--workers", type=click.IntRange(min=1), help="processes; default one a core")
+              help="skip: pack the other images; the row stays, with the reason")  # fmt: skip
+@click.option("--workers", type=click.IntRange(min=1), help="processes; default one per core")
 def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | None) -> None:
-    """Resize a data set once into files that map into memory; use it as packed?path=FOLDER.
+    """Resize a data set once into memory-mapped files; use it as packed?path=FOLDER.
 
-    The same command goes on after an interruption, and verifies and mends a finished folder.
+    The same command resumes after an interruption, and verifies and repairs a finished folder.
     """
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.export.pack import pack as write_pack
@@ -342,49 +344,51 @@ def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | N
         dataset, output, size, on_bad_image=on_bad_image, workers=workers,
         log=lambda text: click.echo(f"  {text}", err=True),
     )  # fmt: skip
-    _name_bad(done.bad)
+    _print_bad(done.bad)
     click.echo(
         f"{output}: {done.images:,} images at {size} px in {done.shards} shards "
-        f"({done.made} written now), {done.bytes / 2**20:,.1f} MiB, {len(done.bad)} bad"
+        f"({done.written} written now), {done.bytes / 2**20:,.1f} MiB, {len(done.bad)} bad"
     )
 
 
 @data.command()
 @click.argument("name", required=False)
 @click.option("--lists", type=click.Path(path_type=Path),
-              help="a folder of published list files instead of a data set")  # fmt: skip
+              help="folder of published list files, instead of a data set")  # fmt: skip
 @click.option("--size", default="1024,1024", show_default=True,
-              help="with --lists: width,height that boxes are given in")  # fmt: skip
-@click.option("--images/--no-images", default=True, help="read the images too")
-@click.option("--cache", type=click.Path(path_type=Path), help="where fingerprints are kept")
+              help="with --lists: width,height of the images that boxes refer to")  # fmt: skip
+@click.option("--images/--no-images", default=True, help="also read the images")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="cache folder, where fingerprints are kept"
+)
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def audit(
     name: str | None, lists: Path | None, size: str, images: bool, cache: Path | None, form: str
 ) -> int:
-    """Find leaks between splits, wrong labels and boxes, copies, shortcuts. Exit 5 on a leak.
+    """Find leaks between splits, wrong labels and boxes, copies and shortcuts. Exit 5 on a leak.
 
-    NAME is a data set with its options; with --lists, the lists of ECAMP, MRM, MGCA, BenchX or LoVT
-    are read as they are and no image is needed.
+    NAME is a data set with its options. With --lists, the list files of ECAMP, MRM, MGCA, BenchX or
+    LoVT are read unchanged, without images.
     """
     from ecamp.errors import UsageError
 
     if (name is None) == (lists is None):
-        raise UsageError("ecamp data audit: name a data set, or a folder with --lists.")
-    began = time.monotonic()
+        raise UsageError("ecamp data audit needs a data set, or a folder with --lists.")
+    start = time.monotonic()
     if lists is not None:
-        found, what = _of_lists(lists, size)
+        findings, source = _audit_lists(lists, size)
     else:
         assert name is not None
-        found, what = _of_dataset(name, images, cache)
+        findings, source = _audit_dataset(name, images, cache)
     if form == "json":
-        click.echo(json.dumps([asdict(finding) for finding in found], indent=2))
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        _print(found)
-    click.echo(f"{what}, {time.monotonic() - began:.1f} s", err=True)
-    return 5 if any(finding.severity == "leak" for finding in found) else 0
+        _print(findings)
+    click.echo(f"{source}, {time.monotonic() - start:.1f} s", err=True)
+    return 5 if any(finding.severity == "leak" for finding in findings) else 0
 
 
-def _of_lists(folder: Path, size: str) -> tuple[list[Finding], str]:
+def _audit_lists(folder: Path, size: str) -> tuple[list[Finding], str]:
     from ecamp.audit.published_lists import split_lists
     from ecamp.audit.splits import AuditContext, audit_lists
     from ecamp.datasets.published_lists import read_lists
@@ -393,31 +397,33 @@ def _of_lists(folder: Path, size: str) -> tuple[list[Finding], str]:
     try:
         width, height = (float(part) for part in size.split(","))
     except ValueError:
-        raise UsageError(f"--size '{size}': write width,height.") from None
-    read = read_lists(folder)
-    listed, exclusive = split_lists(read)
-    found = audit_lists(listed, AuditContext(exclusive=exclusive, size=(width, height)))
-    names = ", ".join(f"{lst.name} {len(lst.rows):,}" for lst in read)
-    return found, f"{folder.name}: {names} rows"
+        raise UsageError(
+            f"--size '{size}' is not width,height.", "Write --size 1024,1024."
+        ) from None
+    published = read_lists(folder)
+    lists, exclusive = split_lists(published)
+    findings = audit_lists(lists, AuditContext(exclusive=exclusive, size=(width, height)))
+    names = ", ".join(f"{lst.name} {len(lst.rows):,}" for lst in published)
+    return findings, f"{folder.name}: {names} rows"
 
 
-def _of_dataset(name: str, images: bool, cache: Path | None) -> tuple[list[Finding], str]:
+def _audit_dataset(name: str, images: bool, cache: Path | None) -> tuple[list[Finding], str]:
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.audit.dataset import audit_dataset
     from ecamp.plugin.host import make_plugin
 
     dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
-    found = audit_dataset(
+    findings = audit_dataset(
         dataset, images=images, cache=cache,
         progress=lambda done, total: click.echo(f"  {done:,} of {total:,} images", err=True),
     )  # fmt: skip
-    return found, f"{dataset.info.split_id}: {len(dataset.records()):,} images"
+    return findings, f"{dataset.info.split_id}: {len(dataset.records()):,} images"
 
 
-def _print(found: list[Finding]) -> None:
-    if not found:
+def _print(findings: list[Finding]) -> None:
+    if not findings:
         click.echo("nothing found")
-    for finding in found:
+    for finding in findings:
         mark = click.style(f"{finding.severity:5}", fg=COLOURS[finding.severity], bold=True)
         click.echo(f"{mark}  {finding.check}: {finding.message}")
         for example in finding.examples:

@@ -1,52 +1,49 @@
-"""A data set decoded once, at one size, as memory-mapped arrays keyed by content.
+"""Decoded data sets: memory-mapped arrays at one size, keyed by content.
 
 Decoding JPEG or DICOM costs more than a small encoder's forward pass, and every cell of a bench
-reads the same images; so they are read once and every later reader maps the file.
+reads the same images; so they are decoded once and every later reader maps the file.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
 
-from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
+from ecamp.api.dataset import Dataset, DatasetInfo, Record
 from ecamp.config import identity
-from ecamp.data.letterbox import letterbox
+from ecamp.data.decoding import BadImage, check_records, decode
 from ecamp.data.splits import split_hash
 from ecamp.errors import DataError, EcampError, MissingError
 from ecamp.storage.cache import EntryLease, write_meta
 from ecamp.storage.files import atomic_folder, cache_root, locked
 
 FORMAT = 2  # bump when the arrays' layout or the resizing changes
-CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """All images and truths of a data set (or some of its rows), in record order.
+    """Images and truths of a data set (or of some of its rows), in record order.
 
     Attributes:
         info: The data set's names.
-        ids, patients, splits, reports, distilled: One string an image.
+        ids, patients, splits, reports, distilled: One string per image.
         images: uint8 (n, size, size, channels).
         labels: float32 (n, K), NaN = unknown; K may be 0.
-        masks: bool (n, M, size, size); rows without truth are all False.
+        masks: bool (n, M, size, size); all False for images without truth.
         has_mask, has_boxes: bool (n,).
-        boxes: float32 (all boxes, 4) x1, y1, x2, y2 in pixels; `box_start[i]:box_start[i+1]` are
-            image i's.
+        boxes: float32 (all boxes, 4) x1, y1, x2, y2 in pixels; those of image i are
+            `box_start[i]:box_start[i+1]`.
         box_classes: int64 (all boxes,).
         box_start: int64 (n + 1,).
-        skipped: `row: reason` of images left out under `--on-bad-image skip`.
+        skipped: `row: reason` of images skipped under `--on-bad-image skip`.
         split_hash: Hash of all ids and splits of the whole data set.
         key: Identity of the arrays.
-        use: Keeps the mapped cache entry from being collected; None where nothing is mapped.
+        use: Lease that protects the mapped cache entry from eviction; None if nothing is mapped.
     """
 
     info: DatasetInfo
@@ -124,21 +121,25 @@ def materialise(
     workers: int | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Arrays:
-    """Decode the named splits at `size`, or map what was decoded before.
+    """Decode the named splits at `size`, or map arrays that were decoded before.
 
     Args:
-        splits: Which splits are wanted.
-        on_bad_image: `fail` raises at the first bad image, `skip` leaves it out and counts it.
-        workers: Processes for decoding; default one a core.
+        size: Side of the images in pixels.
+        splits: The splits to decode.
+        on_bad_image: `fail` raises at the first bad image, `skip` skips and records it.
+        cache: Cache folder; default as `cache_root`.
+        workers: Processes for decoding; default one per core.
 
     Raises:
         DataError: A bad image under `fail`; a patient in two splits; an empty data set.
+        EcampError: The cache cannot be written, or is damaged.
+        MissingError: No image in these splits.
     """
     records = list(dataset.records())
     check_records(records, dataset.info)
     whole = split_hash([r.id for r in records], [r.split for r in records])
-    wanted = [record for record in records if record.split in splits]
-    if not wanted:
+    chosen = [record for record in records if record.split in splits]
+    if not chosen:
         raise MissingError(
             f"{dataset.info.name}: no image in split {' or '.join(splits)}.",
             f"It has: {', '.join(sorted({r.split for r in records}))}.",
@@ -147,148 +148,73 @@ def materialise(
     folder = cache_root(cache) / "arrays" / key
     with locked(folder.with_suffix(".lock")):
         if not (folder / "meta.json").exists():
-            log(f"decoding {len(wanted)} images of {dataset.info.name} at {size} px")
-            _decode(dataset, wanted, size, on_bad_image, folder, workers or os.cpu_count() or 1)
+            log(f"decoding {len(chosen)} images of {dataset.info.name} at {size} px")
+            _write_arrays(dataset, chosen, size, on_bad_image, folder, workers)
         use = EntryLease(folder)
-    return _open(folder, dataset.info, wanted, whole, key, use)
+    return _open(folder, dataset.info, chosen, whole, key, use)
 
 
 def arrays_key(dataset: Dataset, size: int, splits: Sequence[str], on_bad_image: str) -> str:
-    """Identity of what `materialise` gives; the name of its cache folder."""
+    """Compute the identity of the arrays that `materialise` returns; it names their cache folder."""
     return identity(
         [FORMAT, dataset.fingerprint(), size, sorted(splits), on_bad_image, dataset.info.colour]
     )
 
 
-def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
-    """Refuse a table that cannot be trusted.
-
-    A protocol that is known to leak, and says so, may name an image or a patient in several splits.
-
-    Raises:
-        DataError: No rows; an id twice; a patient in two splits; names the rows.
-    """
-    if not records:
-        raise DataError(f"{info.name}: no rows.", "Check `table` and `where` of the data set.")
-    seen: dict[tuple[str, str], Record] = {}
-    home: dict[str, Record] = {}
-    for record in records:
-        key = (record.id, record.split if info.leaks else "")
-        if key in seen:
-            raise DataError(
-                f"{info.name}: id '{record.id}' stands twice ({seen[key].row} and {record.row}).",
-                "Ids must be unique; remove one row.",
-            )
-        seen[key] = record
-        first = home.setdefault(record.patient, record)
-        if first.split != record.split and not info.leaks:
-            raise DataError(
-                f"{info.name}: patient '{record.patient}' is in {first.split} ({first.row}) and in "
-                f"{record.split} ({record.row}).",
-                "A patient belongs to one split, else the test leaks; fix the split column.",
-            )
-
-
-def _load(dataset: Dataset, record: Record, size: int) -> tuple[object, ...] | str:
-    """Load and fit one image; a bad one comes back as its message (errors cross processes badly)."""
-    try:
-        sample = letterbox(check_sample(dataset, record, size), size)
-    except DataError as error:
-        return str(error)
-    return sample.image, sample.mask, sample.boxes, sample.box_classes
-
-
-def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
-    """Load one sample and check its truth against the image.
-
-    Raises:
-        DataError: Mask of another size, box outside the image or empty, class out of range.
-    """
-    sample = dataset.load(record, size)
-    height, width = sample.image.shape[:2]
-    where = f"{dataset.info.name}: {record.id} ({record.row})"
-    if sample.mask is not None and sample.mask.shape[1:] != (height, width):
-        raise DataError(
-            f"{where}: mask is {sample.mask.shape[2]}x{sample.mask.shape[1]}, image {width}x{height}.",
-            "Mask and image must have one size.",
-        )
-    if sample.boxes is not None and sample.box_classes is not None:
-        for box, kind in zip(sample.boxes, sample.box_classes, strict=True):
-            x1, y1, x2, y2 = (float(v) for v in box)
-            # One pixel of slack: annotators and rounding put edges on the border.
-            if not (-1 <= x1 < x2 <= width + 1 and -1 <= y1 < y2 <= height + 1):
-                raise DataError(
-                    f"{where}: box {[x1, y1, x2, y2]} lies outside the image ({width}x{height}) or is empty.",
-                    "Boxes are x1, y1, x2, y2 in pixels of the stored image.",
-                )
-            if not 0 <= kind < len(dataset.info.box_classes):
-                raise DataError(f"{where}: box class {kind} is out of range.")
-    return sample
-
-
-def _decode(
-    dataset: Dataset, records: list[Record], size: int, on_bad: str, folder: Path, workers: int
-) -> None:
+def _write_arrays(
+    dataset: Dataset, records: list[Record], size: int, on_bad: str, folder: Path,
+    workers: int | None,
+) -> None:  # fmt: skip
     try:
         with atomic_folder(folder) as work:
-            _decode_into(work, dataset, records, size, on_bad, workers)
+            _fill(work, dataset, records, size, on_bad, workers)
     except OSError as error:
         raise EcampError(
             f"{folder}: cannot be written: {error.strerror or error}.",
-            "Make room (`ecamp cache gc`), or choose another cache folder with --cache.",
+            "Free disk space (`ecamp cache gc`), or choose another cache folder with --cache.",
         ) from error
 
 
-def _decode_into(
-    work: Path, dataset: Dataset, records: list[Record], size: int, on_bad: str, workers: int
+def _fill(
+    work: Path, dataset: Dataset, records: list[Record], size: int, on_bad: str, workers: int | None
 ) -> None:
     channels = 1 if dataset.info.colour == "grey" else 3
-    count, layers = len(records), len(dataset.info.mask_classes)
+    count, classes = len(records), len(dataset.info.mask_classes)
     images = np.lib.format.open_memmap(
         work / "images.npy", "w+", np.uint8, (count, size, size, channels)
     )
-    masks = np.lib.format.open_memmap(work / "masks.npy", "w+", bool, (count, layers, size, size))
+    masks = np.lib.format.open_memmap(work / "masks.npy", "w+", bool, (count, classes, size, size))
     boxes: list[np.ndarray] = []
-    classes: list[np.ndarray] = []
+    box_classes: list[np.ndarray] = []
     kept: list[int] = []
     skipped: list[str] = []
-    chunks = [records[i : i + CHUNK] for i in range(0, count, CHUNK)]
-    tasks = (delayed(_load_chunk)(dataset, chunk, size) for chunk in chunks)
-    results = Parallel(n_jobs=min(workers, len(chunks)), return_as="generator")(tasks)
-    position = 0
-    for chunk_result in results:
-        for result in chunk_result:
-            index, position = position, position + 1
-            if isinstance(result, str):
-                if on_bad == "fail":
-                    raise DataError(result)
-                skipped.append(result.splitlines()[0])
-                continue
-            image, mask, box, kind = result
-            at = len(kept)
-            images[at] = image
-            if mask is not None and layers:
-                masks[at] = mask
-            boxes.append(np.zeros((0, 4), np.float32) if box is None else box.reshape(-1, 4))
-            classes.append(np.zeros(0, np.int64) if kind is None else kind)
-            kept.append(index)
+    no_boxes, no_classes = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    for index, sample in enumerate(decode(dataset, records, size, workers)):
+        if isinstance(sample, BadImage):
+            if on_bad == "fail":
+                raise DataError(sample.message)
+            skipped.append(sample.message.splitlines()[0])
+            continue
+        position = len(kept)
+        images[position] = sample.image
+        if sample.mask is not None and classes:
+            masks[position] = sample.mask
+        boxes.append(no_boxes if sample.boxes is None else sample.boxes.reshape(-1, 4))
+        box_classes.append(no_classes if sample.box_classes is None else sample.box_classes)
+        kept.append(index)
     images.flush()
     masks.flush()
     starts = np.cumsum([0] + [len(b) for b in boxes]).astype(np.int64)
     np.savez(
         work / "truth.npz",
         kept=np.array(kept, np.int64),
-        boxes=np.concatenate([*boxes, np.zeros((0, 4), np.float32)]),
-        classes=np.concatenate([*classes, np.zeros(0, np.int64)]),
+        boxes=np.concatenate([*boxes, no_boxes]),
+        classes=np.concatenate([*box_classes, no_classes]),
         starts=starts,
     )
     label = f"{dataset.info.split_id}, {len(kept)} images of {size} px"
     files = ("images.npy", "masks.npy", "truth.npz")
     write_meta(work, label, files, skipped=skipped, size=size)
-
-
-def _load_chunk(dataset: Dataset, chunk: list[Record], size: int) -> list[tuple[object, ...] | str]:
-    return [_load(dataset, record, size) for record in chunk]
 
 
 def _open(
@@ -304,7 +230,7 @@ def _open(
     except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise EcampError(
             f"{folder}: damaged cache: {error}.",
-            "Remove it: ecamp cache verify --kind arrays --delete",
+            "Delete it: ecamp cache verify --kind arrays --delete",
         ) from error
     images, masks = images[: len(rows)], masks[: len(rows)]
     return assemble(info, rows, images, masks, boxes, tuple(skipped), whole, key, use)
@@ -321,10 +247,10 @@ def assemble(
     key: str,
     use: EntryLease | None = None,
 ) -> Arrays:
-    """Arrays from records and their pixels.
+    """Build arrays from records and their pixels.
 
     Args:
-        images, masks: One a record, as in `Arrays`.
+        images, masks: One per record, as in `Arrays`.
         boxes: `boxes`, `box_classes`, `box_start` of `Arrays`.
         whole: Split hash of the whole data set.
     """

@@ -1,4 +1,4 @@
-"""Bring image, mask and boxes to one square size together, keeping proportions."""
+"""Letterbox: image, mask and boxes brought to one square size, keeping proportions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ecamp.api.dataset import Sample
 
 
 def letterbox(sample: Sample, size: int) -> Sample:
-    """Pad to a square (centred, black) and resize; mask and boxes move along.
+    """Pad to a square (centred, black) and resize; mask and boxes are transformed alike.
 
     Proportions are kept because a stretched heart is an enlarged heart. Masks are resized by area
-    and cut at one half, so that their area is kept on average.
+    with threshold one half, so that their area is kept on average.
 
     Args:
         sample: Any size; boxes in its pixels.
         size: Side of the result in pixels.
 
     Returns:
-        A sample of (size, size), boxes in its pixels.
+        A sample of (size, size) pixels, boxes in its pixels.
     """
     height, width, channels = sample.image.shape
     side = max(height, width)
@@ -32,28 +32,31 @@ def letterbox(sample: Sample, size: int) -> Sample:
         padded = np.zeros((len(sample.mask), side, side), np.uint8)
         padded[:, top : top + height, left : left + width] = sample.mask
         mask = (
-            np.stack([_resize(layer * 255, size, Image.Resampling.BOX) for layer in padded]) > 127
+            np.stack([_resize(channel * 255, size, Image.Resampling.BOX) for channel in padded])
+            > 127
         )
     boxes = sample.boxes
     if boxes is not None:
         offset = np.array([left, top, left, top], np.float32)
         boxes = ((boxes + offset) * np.float32(scale)).astype(np.float32)
-    layers = [_fit(sample.image[..., c], side, top, left, size) for c in range(channels)]
-    return Sample(np.stack(layers, axis=2), mask, boxes, sample.box_classes)
+    resized = [
+        _pad_and_resize(sample.image[..., c], side, top, left, size) for c in range(channels)
+    ]
+    return Sample(np.stack(resized, axis=2), mask, boxes, sample.box_classes)
 
 
-def _fit(layer: np.ndarray, side: int, top: int, left: int, size: int) -> np.ndarray:
+def _pad_and_resize(channel: np.ndarray, side: int, top: int, left: int, size: int) -> np.ndarray:
     """Pad and resize one channel, bicubic.
 
-    Pillow filters rows first and rounds between: rows are padded after that, to the same bytes.
+    Pillow filters rows first and rounds in between: padding rows after that gives the same bytes.
     """
-    image, across = Image.fromarray(np.ascontiguousarray(layer)), side
+    image, width = Image.fromarray(np.ascontiguousarray(channel)), side
     if image.width == side:
-        image, across = image.resize((size, image.height), Image.Resampling.BICUBIC), size
-    square = Image.new("L", (across, side))
+        image, width = image.resize((size, image.height), Image.Resampling.BICUBIC), size
+    square = Image.new("L", (width, side))
     square.paste(image, (left, top))
     return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _resize(layer: np.ndarray, size: int, how: Image.Resampling) -> np.ndarray:
-    return np.asarray(Image.fromarray(layer).resize((size, size), how))
+def _resize(channel: np.ndarray, size: int, method: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(channel).resize((size, size), method))

@@ -1,4 +1,4 @@
-"""uint8 images to the encoder's float input."""
+"""Normalisation of uint8 images to the float input of an encoder."""
 
 from __future__ import annotations
 

@@ -26,28 +26,28 @@ NOT_OFFICIAL = (
 
 
 class ChestXray14(PublicDataset):
-    """Findings of a film; patients are the first eight digits of its name."""
+    """14 findings per film; the first eight digits of a name are the patient."""
 
     summary = "NIH ChestX-ray14: 112,120 films, 14 findings"
     licence = "free to use, to be attributed to the NIH Clinical Center"
     citation = "Wang et al., ChestX-ray8, CVPR 2017"
     layout = """
 get: https://nihcc.app.box.com/v/ChestXray-NIHCC, or Kaggle nih-chest-xrays/data
-root holds Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and the images: in
+root contains Data_Entry_2017*.csv, train_val_list.txt, test_list.txt and the images in
   images_001..012/images/ (as unpacked), images_001..012/, all_classes/ or images/
-lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder may be lacking), or of
-  BenchX (ids alone, with Data_Entry_2017*.csv in root)
+lists: of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder may be missing), or of
+  BenchX (ids only, with Data_Entry_2017*.csv in root)
 """
     name = "chestxray14"
     folders = ("images_*", "all_classes", "images")
     named_splits: ClassVar[SplitsByName] = {
         "official": NamedSplits(
-            "the NIH's two lists; validation is an eighth of the patients of train_val_list.txt, by hash.",
+            "the two lists of the NIH; validation is an eighth of the patients of train_val_list.txt, by hash.",
             (75_920, 10_604, 25_596),
             "71fa708542d7af68",
         ),
         "mrm": NamedSplits(
-            "lists of MRM, MaCo, ECAMP, BenchX (the split of a CheXNet reimplementation).",
+            "lists of MRM, MaCo, ECAMP and BenchX (the split of a CheXNet reimplementation).",
             (78_468, 11_219, 22_433),
             "d4c317f98799eb80",
             flaws=(NOT_OFFICIAL,),
@@ -58,7 +58,7 @@ lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder 
             ),
         ),
         "official-lists": NamedSplits(
-            "lists Xray14_{train,val,test}_official.txt, which KAD, G2D and Ark use.",
+            "lists Xray14_{train,val,test}_official.txt, used by KAD, G2D and Ark.",
             (75_312, 11_212, 25_596),
             "3d90893022b13a1d",
             lists=("dataset",),
@@ -73,63 +73,69 @@ lists: those of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder 
         if not self.from_lists:
             yield from self._official()
             return
-        elsewhere = set()
+        listed = set()
         has_train = False
-        for split, row, where in self.published():
+        for split, row, location in self.listed_rows():
             with self.bad:
                 name = row.image.rsplit("/", 1)[-1]
-                elsewhere.add(name)
+                listed.add(name)
                 has_train |= split == "train"
-                labels = row.labels if row.labels else self._labels(name, where)
-                yield self._record(name, split, labels, where, row.image)
-        if not has_train:  # the whole training list is not shipped with ECAMP: it is what is left
-            for name, (labels, where) in self._table.items():
-                if name not in elsewhere:
-                    yield self._record(name, "train", labels, where)
+                labels = row.labels if row.labels else self._labels(name, location)
+                yield self._record(name, split, labels, location, row.image)
+        if not has_train:  # ECAMP does not ship the whole training list: it is the rest
+            for name, (labels, location) in self._table.items():
+                if name not in listed:
+                    yield self._record(name, "train", labels, location)
 
     def _official(self) -> Iterable[Record]:
         for pattern, test in (("train_val_list.txt", False), ("test_list.txt", True)):
             path = self.source(pattern)
             for row in read_list(path, "test" if test else "train", bad=self.bad).rows:
-                where = f"{path.name} line {row.line}"
+                location = f"{path.name} line {row.line}"
                 with self.bad:
-                    labels = self._labels(row.image, where)
+                    labels = self._labels(row.image, location)
                     patient = patient_of(row.image) or row.image
                     shares = {"train": 0.875, "val": 0.125}
                     split = "test" if test else hash_split(patient, shares, "chestxray14/official")
-                    yield self._record(row.image, split, labels, where)
+                    yield self._record(row.image, split, labels, location)
 
     def _record(
-        self, name: str, split: str, labels: tuple[int | None, ...], where: str, path: str = ""
+        self, name: str, split: str, labels: tuple[int | None, ...], location: str, path: str = ""
     ) -> Record:
         if len(labels) != len(FINDINGS):
-            raise DataError(f"{where}: {len(labels)} labels, not {len(FINDINGS)}.")
+            raise DataError(
+                f"{location}: {len(labels)} labels, expected {len(FINDINGS)}.",
+                "Use the list of ChestX-ray14 as published.",
+            )
         patient = patient_of(name)
         if patient is None:
             raise DataError(
-                f"{where}: '{name}' is no image name of ChestX-ray14 (00000001_000.png)."
+                f"{location}: '{name}' is not an image name of ChestX-ray14.",
+                "Names are like 00000001_000.png.",
             )
-        film = ImagePayload(self.place(path or name, where))
-        return Record(name, patient, split, where, labels, payload=film)
+        film = ImagePayload(self.resolve_path(path or name, location))
+        return Record(name, patient, split, location, labels, payload=film)
 
     @cached_property
     def _table(self) -> dict[str, tuple[tuple[int, ...], str]]:
-        """Image name -> labels, and the row."""
+        """Image name -> (labels, row)."""
         path = self.source("Data_Entry_2017*.csv")
-        found = {}
+        table = {}
         for row in read_table(path, (IMAGE, LABELS), self.bad):
-            where = f"{path.name} line {row.line}"
+            location = f"{path.name} line {row.line}"
             with self.bad:
-                if row.values[IMAGE] in found:
-                    raise DataError(f"{where}: '{row.values[IMAGE]}' stands twice.")
-                found[row.values[IMAGE]] = (
-                    from_findings(row.values[LABELS], FINDINGS, where), where,
-                )  # fmt: skip
-        return found
+                name = row.values[IMAGE]
+                if name in table:
+                    raise DataError(f"{location}: duplicate image '{name}'.", "Remove one row.")
+                table[name] = from_findings(row.values[LABELS], FINDINGS, location), location
+        return table
 
-    def _labels(self, name: str, where: str) -> tuple[int, ...]:
+    def _labels(self, name: str, location: str) -> tuple[int, ...]:
         if name not in self._table:
-            raise DataError(f"{where}: '{name}' is not in Data_Entry_2017*.csv.")
+            raise DataError(
+                f"{location}: '{name}' is not in Data_Entry_2017*.csv.",
+                "Download the table again, or correct the name.",
+            )
         return self._table[name][0]
 
     def _can_derive_train(self) -> bool:

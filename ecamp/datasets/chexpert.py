@@ -20,39 +20,42 @@ from ecamp.io.labels import from_uncertain
 from ecamp.io.table import read_table
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-# What -1 becomes. `published`: ones where the published lists and MGCA have ones.
+# Replacement of -1 per finding. `published`: as in the published lists and MGCA.
 UNCERTAIN: dict[str, tuple[int | None, ...]] = {
     "published": (1, 0, 0, 1, 1),
     "zeros": (0,) * 5,
     "ones": (1,) * 5,
     "ignore": (None,) * 5,
 }
-RELEASE = re.compile(r"^CheXpert-v1\.0[^/]*/|^CheXpert/")  # the first part of Path in the csv files
+RELEASE = re.compile(r"^CheXpert-v1\.0[^/]*/|^CheXpert/")  # prefix of Path in the csv files
 
 
 class CheXpertConfig(PublicConfig):
-    """Which films and what an uncertain label means."""
+    """Choice of films, and meaning of uncertain labels."""
 
-    views: Literal["all", "frontal"] = Field(default="all", description="frontal: no laterals")
+    views: Literal["all", "frontal"] = Field(
+        default="all", description="frontal: without lateral films"
+    )
     uncertain: Literal["published", "zeros", "ones", "ignore"] = Field(
-        default="published", description="what the label -1 becomes; published: see the guide"
+        default="published",
+        description="replacement of the label -1; `ecamp data info chexpert` explains published",
     )
 
 
 class CheXpert(PublicDataset[CheXpertConfig]):
-    """Findings of a film; frontal and lateral ones."""
+    """Five findings per film, frontal and lateral."""
 
     summary = "CheXpert: 224,316 films, five findings, uncertainty policies"
     licence = "Stanford University Dataset Research Use Agreement"
     citation = "Irvin et al., CheXpert, AAAI 2019"
     layout = """
 get: https://stanfordaimi.azurewebsites.net (CheXpert; the test set is part of CheXlocalize)
-root holds train.csv, valid.csv, for the official test also test.csv or test_labels.csv, and the films
+root contains train.csv, valid.csv, for the official test also test.csv or test_labels.csv, and the films
   train/patient00001/study1/view1_frontal.jpg ...; CheXpert-v1.0 or CheXpert-v1.0-small
-uncertain labels (-1) become ones for Atelectasis, Edema and Pleural Effusion, zeros for Cardiomegaly and
-  Consolidation (uncertain=published); or zeros, ones, ignore. An empty label counts as 0.
-protocol mgca: train_split.csv, valid_split.csv (of MGCA's script, columns as train.csv) and valid.csv, frontal
-lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0 1 1`), mapped as published
+uncertain labels (-1) become 1 for Atelectasis, Edema and Pleural Effusion and 0 for Cardiomegaly and
+  Consolidation (uncertain=published); other options: zeros, ones, ignore. An empty label counts as 0.
+splits=mgca: train_split.csv, valid_split.csv (of MGCA's script, columns as train.csv) and valid.csv, frontal
+lists: of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0 1 1`), -1 replaced as published
 """
     name = "chexpert"
     named_splits: ClassVar[SplitsByName] = {
@@ -74,7 +77,7 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         "mgca": NamedSplits(
             "frontal films of MGCA's train_split.csv and valid_split.csv; the test is valid.csv (202 films).",
             leaks=True,
-            flaws=("98 % of its validation films are in its training too: it stops on what it learns",),
+            flaws=("98 % of its validation films are in its training too: early stopping sees training data",),
         ),
     }  # fmt: skip
 
@@ -82,7 +85,7 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
     def info(self) -> DatasetInfo:
         return self.describe(labels=FINDINGS)
 
-    def _choices(self) -> tuple[str, ...]:
+    def _version_suffix(self) -> tuple[str, ...]:
         views, uncertain = self.config.views, self.config.uncertain
         return (
             *((views,) if views != "all" else ()),
@@ -90,9 +93,9 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         )
 
     def _read(self) -> Iterable[Record]:
-        every = self.config.views == "all" and self.splits_name != "mgca"
+        all_views = self.config.views == "all" and self.splits_name != "mgca"
         for record in self._all():
-            if every or "frontal" in record.id.rsplit("/", 1)[-1]:
+            if all_views or "frontal" in record.id.rsplit("/", 1)[-1]:
                 yield record
 
     def _all(self) -> Iterable[Record]:
@@ -102,37 +105,37 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         if self.splits_name == "mgca":
             files = {"train": "train_split.csv", "val": "valid_split.csv", "test": "valid.csv"}
             for split, file in files.items():
-                for name, labels, where in self._table(file):
-                    yield self._record(name, split, labels, where)
+                for name, labels, location in self._table(file):
+                    yield self._record(name, split, labels, location)
             return
-        for name, labels, where in self._table("train.csv"):
+        for name, labels, location in self._table("train.csv"):
             shares = {"train": 0.95, "val": 0.05}
             split = hash_split(patient_of(name) or name, shares, "chexpert/official")
-            yield self._record(name, split, labels, where)
+            yield self._record(name, split, labels, location)
         test = ("test.csv", "test_labels.csv")
-        held = test if self.splits_name == "official-test" else ("valid.csv", "val_labels.csv")
-        for name, labels, where in self._table(*held):
-            yield self._record(name, "test", labels, where)
+        names = test if self.splits_name == "official-test" else ("valid.csv", "val_labels.csv")
+        for name, labels, location in self._table(*names):
+            yield self._record(name, "test", labels, location)
 
     def _listed(self) -> Iterable[Record]:
         listed, has_train = set(), False
-        for split, row, where in self.published():
+        for split, row, location in self.listed_rows():
             with self.bad:
-                record = self._record(RELEASE.sub("", row.image), split, row.labels or (), where)
+                record = self._record(RELEASE.sub("", row.image), split, row.labels or (), location)
                 listed.add(record.id)
                 has_train |= split == "train"
                 yield record
-        if not has_train:  # no repository ships the whole list: it is what is left of train.csv
-            for name, labels, where in self._table("train.csv"):
+        if not has_train:  # no repository ships the whole list: it is the rest of train.csv
+            for name, labels, location in self._table("train.csv"):
                 if name not in listed:
-                    yield self._record(name, "train", labels, where)
+                    yield self._record(name, "train", labels, location)
 
     def _can_derive_train(self) -> bool:
         return self.config.percent == 100 and (self.root / self._base / "train.csv").exists()
 
     @cached_property
     def _base(self) -> str:
-        """The release's own folder below root, where root is the folder around it."""
+        """Folder of the release below root, if root is its parent."""
         if not any((self.root / name).exists() for name in ("train", "valid", "train.csv")):
             for folder in sorted(self.root.glob("CheXpert*")):
                 if folder.is_dir():
@@ -140,27 +143,29 @@ lists: those of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0
         return ""
 
     def _table(self, *names: str) -> Iterable[tuple[str, tuple[int | None, ...], str]]:
-        """Film, labels and row of each line of a csv of the release."""
+        """Read film, labels and location of each row of a csv of the release."""
         path = self.source(*(self._base + name for name in names))
         policy = UNCERTAIN[self.config.uncertain]
         for row in read_table(path, ("Path", *FINDINGS), self.bad):
-            where = f"{path.name} line {row.line}"
+            location = f"{path.name} line {row.line}"
             with self.bad:
                 labels = tuple(
-                    from_uncertain(row.values[finding], uncertain, where)
+                    from_uncertain(row.values[finding], uncertain, location)
                     for finding, uncertain in zip(FINDINGS, policy, strict=True)
                 )
-                yield RELEASE.sub("", row.values["Path"]), labels, where
+                yield RELEASE.sub("", row.values["Path"]), labels, location
 
-    def _record(self, name: str, split: str, labels: tuple[int | None, ...], where: str) -> Record:
+    def _record(
+        self, name: str, split: str, labels: tuple[int | None, ...], location: str
+    ) -> Record:
         patient = patient_of(name)
         if patient is None or len(labels) != len(FINDINGS):
             raise DataError(
-                f"{where}: '{name}' with {len(labels)} labels is no row of CheXpert.",
-                "Expected train/patient00001/study1/view1_frontal.jpg and five labels.",
+                f"{location}: '{name}' with {len(labels)} labels is not a row of CheXpert.",
+                "Rows have a path like train/patient00001/study1/view1_frontal.jpg and five labels.",
             )
         path = resolve_below_root(
-            self.root, name if name.startswith("/") else self._base + name, where
+            self.root, name if name.startswith("/") else self._base + name, location
         )
-        film = path.removeprefix(self._base)  # the same id, whatever root is
-        return Record(film, patient, split, where, labels, payload=ImagePayload(path))
+        film = path.removeprefix(self._base)  # so that the id does not depend on root
+        return Record(film, patient, split, location, labels, payload=ImagePayload(path))

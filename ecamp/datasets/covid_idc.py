@@ -20,19 +20,19 @@ from ecamp.io.table import read_table
 COLUMNS = ("patientid", "finding", "view", "modality", "folder", "filename")
 FRONTAL = ("PA", "AP", "AP Supine", "AP Erect")
 CLASSES = ("no finding", "other pneumonia", "COVID-19")
-# Words of `finding`: a path since late 2020 (`Pneumonia/Viral/COVID-19`), before that a word or two.
+# Words of `finding`: since late 2020 a path (`Pneumonia/Viral/COVID-19`), before that one or two words.
 PNEUMONIA = {
     "Pneumonia", "Aspiration", "Bacterial", "Chlamydophila", "E.Coli", "Klebsiella", "Legionella",
     "Mycoplasma", "Mycoplasma Bacterial Pneumonia", "Nocardia", "Staphylococcus", "MRSA",
     "Streptococcus", "Fungal", "Aspergillosis", "Pneumocystis", "Lipoid", "Viral", "H1N1", "Herpes",
     "Influenza", "MERS-CoV", "SARS", "Varicella",
 }  # fmt: skip
-# Not labelled, or neither class: the cause is not said, or it is no pneumonia.
-LEFT_OUT = {"todo", "Unknown", "ARDS", "Tuberculosis"}
+# Not labelled: the cause is not given, or it is not a pneumonia.
+SKIPPED = {"todo", "Unknown", "ARDS", "Tuberculosis"}
 
 
 class CovidIDCConfig(PublicConfig):
-    """Which films, and what is told apart."""
+    """Choice of films and classes."""
 
     views: Literal["frontal", "all"] = Field(
         default="frontal", description="frontal: PA, AP, AP Supine, AP Erect"
@@ -43,17 +43,17 @@ class CovidIDCConfig(PublicConfig):
 
 
 class CovidIDC(PublicDataset[CovidIDCConfig]):
-    """Frontal films whose finding is known; clinical notes are about persons and are not read."""
+    """Frontal films with a known finding; clinical notes are about persons and are not read."""
 
     summary = "COVID-19 Image Data Collection: COVID-19 or another pneumonia"
     licence = "per image, column `license`; metadata CC BY-NC-SA 4.0"
     citation = "Cohen et al., COVID-19 Image Data Collection, arXiv 2006.11988, 2020"
     layout = """
 get: git clone https://github.com/ieee8023/covid-chestxray-dataset
-root holds metadata.csv (patientid, finding, view, modality, folder, filename) and images/
-left out: CT, lateral films (views=all takes them), findings todo, Unknown, and those that are neither
-  (Tuberculosis, ARDS alone)
-label: COVID-19 (1) or another pneumonia (0), without the few films of no finding; classes=3: each of them
+root contains metadata.csv (patientid, finding, view, modality, folder, filename) and images/
+skipped: CT, lateral films (included with views=all), and findings that are todo, Unknown or neither class
+  (only Tuberculosis or ARDS)
+label: COVID-19 (1) or another pneumonia (0), without the few films of no finding; classes=3: all three
 """
     name = "covid-idc"
     folders = ("images",)
@@ -61,8 +61,8 @@ label: COVID-19 (1) or another pneumonia (0), without the few films of no findin
         "ecamp": NamedSplits(
             "70 / 10 / 20 % of the patients by hash, stratified by class.",
             flaws=(
-                "films come from papers and web pages, and most of those show one disease: the source can "
-                "be told instead of it",
+                "films come from papers and web pages, and most of those show one disease: a model can "
+                "recognise the source instead",
             ),
         ),
     }  # fmt: skip
@@ -73,53 +73,53 @@ label: COVID-19 (1) or another pneumonia (0), without the few films of no findin
             return self.describe(labels=CLASSES, label_kind="multiclass")
         return self.describe(labels=CLASSES[2:])
 
-    def _choices(self) -> tuple[str, ...]:
+    def _version_suffix(self) -> tuple[str, ...]:
         views = ("all-views",) if self.config.views == "all" else ()
         return (*views, *(("3-classes",) if self.config.classes == 3 else ()))
 
     def _read(self) -> Iterable[Record]:
-        yield from self.drawn(self._films(), SHARES)
+        yield from self.split_by_hash(self._films(), SHARES)
 
     def _films(self) -> Iterable[Record]:
         path = self.source("metadata.csv")
-        # Some notes run on in a last column without a name; all that is read stands before them.
+        # Some notes continue in a last column without a name; the columns read here precede them.
         for row in read_table(path, COLUMNS, self.bad, unnamed=True):
             patient, finding, view, modality, folder, file = (row.values[c] for c in COLUMNS)
             if modality != "X-ray" or (self.config.views == "frontal" and view not in FRONTAL):
                 continue
-            where = f"{path.name} line {row.line}"
+            location = f"{path.name} line {row.line}"
             with self.bad:
-                kind = class_of(finding, where)
+                class_name = parse_finding(finding, location)
                 if not patient or not file:
                     raise DataError(
-                        f"{where}: no {'filename' if patient else 'patientid'}.",
+                        f"{location}: no {'filename' if patient else 'patientid'}.",
                         "Download the table again.",
                     )
-                labels = self._labels(kind)
+                labels = self._labels(class_name)
                 if labels is not None:
-                    film = ImagePayload(self.place(f"{folder}/{file}", where))
-                    yield Record(file, patient, "", where, labels, payload=film)
+                    film = ImagePayload(self.resolve_path(f"{folder}/{file}", location))
+                    yield Record(file, patient, "", location, labels, payload=film)
 
-    def _labels(self, kind: str | None) -> tuple[int, ...] | None:
-        if kind is None:
+    def _labels(self, class_name: str | None) -> tuple[int, ...] | None:
+        if class_name is None:
             return None
         if self.config.classes == 3:
-            return tuple(int(kind == name) for name in CLASSES)
-        return None if kind == CLASSES[0] else (int(kind == CLASSES[2]),)
+            return tuple(int(class_name == name) for name in CLASSES)
+        return None if class_name == CLASSES[0] else (int(class_name == CLASSES[2]),)
 
 
-def class_of(finding: str, where: str) -> str | None:
-    """One of `CLASSES`, or None: not labelled, or neither.
+def parse_finding(finding: str, location: str) -> str | None:
+    """Map a finding to one of `CLASSES`; None = not labelled, or none of them.
 
     Raises:
         DataError: A word that the collection does not use; names the row.
     """
     words = [word.strip() for word in re.split("[/,]", finding) if word.strip()]
-    known = {"COVID-19", "No Finding", *PNEUMONIA, *LEFT_OUT}
-    strange = [word for word in words if word not in known]
-    if strange or not words:
-        shown = strange[0] if strange else ""
-        raise DataError(f"{where}: '{shown}' is no finding.", did_you_mean(shown, sorted(known)))
+    known = {"COVID-19", "No Finding", *PNEUMONIA, *SKIPPED}
+    unknown = [word for word in words if word not in known]
+    if unknown or not words:
+        word = unknown[0] if unknown else ""
+        raise DataError(f"{location}: unknown finding '{word}'.", did_you_mean(word, sorted(known)))
     if "COVID-19" in words:
         return CLASSES[2]
     if "No Finding" in words:

@@ -1,4 +1,4 @@
-"""COVIDx: chest films of many sources; version 9A with three classes, CXR-4 with two."""
+"""COVIDx: chest films from many sources; version 9A with three classes, CXR-4 with two."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ecamp.api.dataset import DatasetInfo, Record
 from ecamp.data.splits import hash_split
 from ecamp.datasets.named_splits import NamedSplits, SplitsByName
 from ecamp.datasets.public import ImagePayload, PublicDataset
-from ecamp.datasets.published_lists import Row, patient_of, read_list
+from ecamp.datasets.published_lists import ListRow, patient_of, read_list
 from ecamp.errors import DataError, did_you_mean
 from ecamp.io.folders import find_file, resolve_below_root
 
@@ -20,17 +20,17 @@ TRAIN, TEST = ("train_COVIDx9A.txt", "train.txt"), ("test_COVIDx9A.txt", "test.t
 
 
 class COVIDx(PublicDataset):
-    """Exactly one class a film; patients from the index files, else from names that tell them."""
+    """One class per film; patients from the index files, else from file names that contain them."""
 
     summary = "COVIDx: normal, pneumonia or COVID-19 (9A); COVID-19 or not (CXR-4)"
     licence = "as of its sources; CXR-4: CC BY-NC-SA 4.0"
     citation = "Wang et al., COVID-Net, Scientific Reports 2020; Wu et al., COVIDx CXR-4, 2023"
     layout = """
-get: https://www.kaggle.com/datasets/andyczhao/covidx-cxr2 offers CXR-4 today; 9A (its version 7) no more
-root holds train/ and test/ (CXR-4: val/ too) and train.txt, test.txt: `patient file class source`; or
+get: https://www.kaggle.com/datasets/andyczhao/covidx-cxr2 (CXR-4; 9A, its version 7, is no longer offered)
+root contains train/ and test/ (CXR-4: also val/) and train.txt, test.txt: `patient file class source`; or
   train_COVIDx9A.txt and test_COVIDx9A.txt of the COVID-Net repository
 lists: of ECAMP (`train/FILE 2`: 0 normal, 1 pneumonia, 2 COVID-19) or MGCA (csv `filename,class,labels`)
-each source has a class of its own: a site can be told instead of the disease (ecamp data audit)
+most sources have one class only: a model can recognise the site instead of the disease (ecamp data audit)
 """
     name = "covidx"
     folders = ("train", "test", "val")
@@ -70,34 +70,37 @@ each source has a class of its own: a site can be told instead of the disease (e
 
     def _read(self) -> Iterable[Record]:
         if self.from_lists:
-            for split, row, where in self.published():
+            for split, row, location in self.listed_rows():
                 with self.bad:
                     if not row.labels or len(row.labels) != 1 or row.labels[0] not in range(3):
-                        raise DataError(f"{where}: '{row.labels}' is no class 0, 1 or 2.")
+                        raise DataError(
+                            f"{location}: '{row.labels}' is not a class.", "Classes are 0, 1 and 2."
+                        )
                     word = THREE[row.labels[0]]
                     if row.word not in (None, word):
                         raise DataError(
-                            f"{where}: class '{row.word}' is not {row.labels[0]}, {word}."
+                            f"{location}: class '{row.word}' does not match label {row.labels[0]}, {word}.",
+                            "Correct one of them.",
                         )
                     name = row.image.rsplit("/", 1)[-1]
                     path = row.image
                     if self.splits_name == "mgca":
                         path = f"{'test' if split == 'test' else 'train'}/{name}"
                     patient = self._patients.get(name) or patient_of(name) or name
-                    yield self._record(path, patient, split, word, where)
+                    yield self._record(path, patient, split, word, location)
         elif self.splits_name == "cxr-4":
             for split in ("train", "val", "test"):
-                for row, where in self._index(f"{split}.txt"):
-                    yield from self._indexed(row, where, split, split)
+                for row, location in self._index(f"{split}.txt"):
+                    yield from self._indexed(row, location, split, split)
         elif self.splits_name == "mgca":
             yield from self._mgca()
         else:
-            for row, where in self._index(*TRAIN):
+            for row, location in self._index(*TRAIN):
                 shares = {"train": 0.9, "val": 0.1}
                 split = hash_split(row.patient or row.image, shares, "covidx/official")
-                yield from self._indexed(row, where, split, "train")
-            for row, where in self._index(*TEST):
-                yield from self._indexed(row, where, "test", "test")
+                yield from self._indexed(row, location, split, "train")
+            for row, location in self._index(*TEST):
+                yield from self._indexed(row, location, "test", "test")
 
     def _mgca(self) -> Iterable[Record]:
         from sklearn.model_selection import train_test_split
@@ -105,46 +108,50 @@ each source has a class of its own: a site can be told instead of the disease (e
         train, val = train_test_split(list(self._index(*TRAIN)), train_size=0.8, random_state=0)
         test = list(self._index(*TEST))
         for split, rows in (("train", train), ("val", val), ("test", test)):
-            for row, where in rows:
-                yield from self._indexed(row, where, split, "test" if split == "test" else "train")
+            for row, location in rows:
+                yield from self._indexed(
+                    row, location, split, "test" if split == "test" else "train"
+                )
 
-    def _index(self, *names: str) -> Iterable[tuple[Row, str]]:
+    def _index(self, *names: str) -> Iterable[tuple[ListRow, str]]:
         path = self.source(*names)
         lst = read_list(path, "train", bad=self.bad)
         if lst.form != "covidx":
             raise DataError(
                 f"{path}: rows are not `patient file class source`.",
-                "Lists of ECAMP are read with splits=published&lists=FOLDER.",
+                "To read lists of ECAMP, use splits=published&lists=FOLDER.",
             )
         seen: dict[str, str] = {}
         for row in lst.rows:
-            where = f"{path.name} line {row.line}"
+            location = f"{path.name} line {row.line}"
             with self.bad:
                 if row.image in seen:
                     raise DataError(
-                        f"{where}: '{row.image}' stands twice (first {seen[row.image]}).",
-                        "Remove one row, or on_bad_row=skip.",
+                        f"{location}: duplicate file '{row.image}' (first in {seen[row.image]}).",
+                        "Remove one row, or use on_bad_row=skip.",
                     )
-                seen[row.image] = where
-                yield row, where
+                seen[row.image] = location
+                yield row, location
 
-    def _indexed(self, row: Row, where: str, split: str, folder: str) -> Iterable[Record]:
+    def _indexed(self, row: ListRow, location: str, split: str, folder: str) -> Iterable[Record]:
         with self.bad:
             word, patient = row.word or "", row.patient or row.image
-            yield self._record(f"{folder}/{row.image}", patient, split, word, where)
+            yield self._record(f"{folder}/{row.image}", patient, split, word, location)
 
-    def _record(self, path: str, patient: str, split: str, word: str, where: str) -> Record:
+    def _record(self, path: str, patient: str, split: str, word: str, location: str) -> Record:
         if word not in self._classes:
-            raise DataError(f"{where}: '{word}' is no class.", did_you_mean(word, self._classes))
+            raise DataError(
+                f"{location}: unknown class '{word}'.", did_you_mean(word, self._classes)
+            )
         labels = tuple(int(word == name) for name in self._classes)
-        name = resolve_below_root(self.root, path, where)
+        name = resolve_below_root(self.root, path, location)
         return Record(
-            name, patient, split, where, labels, payload=ImagePayload(self.images.place(name))
+            name, patient, split, location, labels, payload=ImagePayload(self.images.resolve(name))
         )
 
     @cached_property
     def _patients(self) -> dict[str, str]:
-        """File -> patient from the index of 9A, where root has it beside the lists."""
+        """File -> patient, from the index of 9A if root has it."""
         if find_file(self.root, *TRAIN) is None:
             return {}
         return {row.image: row.patient for row, _ in self._index(*TRAIN) if row.patient}

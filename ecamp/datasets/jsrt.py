@@ -1,4 +1,4 @@
-"""JSRT: 247 chest films with and without a nodule, and the outlines of five organs (SCR)."""
+"""JSRT: 247 chest films with and without a nodule, and masks of five organs (SCR)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from pydantic import Field
 from ecamp.api.dataset import DatasetInfo, Record, Sample
 from ecamp.datasets.named_splits import NamedSplits, SplitsByName
 from ecamp.datasets.organ_masks import (
-    NO_PATIENTS,
     OrganMaskDataset,
     OrganMaskFilm,
-    nested,
+    nested_patterns,
     right_first,
-    together,
+    union_mask,
 )
-from ecamp.datasets.public import SHARES, PublicConfig
+from ecamp.datasets.public import NO_PATIENTS, SHARES, PublicConfig
 from ecamp.errors import DataError
 from ecamp.io.boxes import Box, scale_boxes
 from ecamp.io.folders import find_file, image_name
@@ -30,40 +29,42 @@ from ecamp.io.raw_film import read_optical_density
 from ecamp.io.table import read_table
 
 ORGANS = ("right lung", "left lung", "heart", "right clavicle", "left clavicle")
-SIDE, BITS = 2048, 12  # of a film in pixels, of a grey value
-PIXEL = 0.175  # millimetres
+SIDE, BITS = 2048, 12  # pixels per side of a film, bits per pixel
+PIXEL = 0.175  # side of a pixel in millimetres
 
 
 class JSRTConfig(PublicConfig):
-    """Which organs."""
+    """Choice of organs."""
 
     lungs: Literal["apart", "together"] = Field(
         default="apart",
-        description="apart: all five organs; together: both lungs as the one class, as in shenzhen",
+        description="apart: all five organs; together: both lungs as one class, as in shenzhen",
     )
 
 
 class JSRT(OrganMaskDataset[JSRTConfig]):
-    """Nodule or not by the film's name; its box around the centre; organs where SCR's masks are."""
+    """Label from the film's name, box around the nodule's centre, organs if SCR's masks are there."""
 
-    summary = "JSRT: 247 films, boxes of 154 nodules, outlines of lungs, heart and clavicles (SCR)"
+    summary = "JSRT: 247 films, boxes of 154 nodules, masks of lungs, heart and clavicles (SCR)"
     licence = "research with citation (JSRT, on registration); SCR masks: research and education"
     citation = "Shiraishi et al., AJR 2000; masks: van Ginneken et al., Medical Image Analysis 2006"
     layout = """
 get: http://db.jsrt.or.jp/eng.php (registration), or as PNG
   https://www.kaggle.com/datasets/raddar/nodules-in-chest-xrays-jsrt
   masks (SCR): https://zenodo.org/records/7056076
-root holds films in All247images/ or images/: JPCLN001 to 154 with a nodule, JPCNN001 to 093 without; .IMG
-    (2,048 x 2,048 pixels of 12 bit without header, turned around: bone is white), or .png, .jpg as they are
+root contains films in All247images/ or images/: JPCLN001 to 154 with a nodule, JPCNN001 to 093 without; .IMG
+    (2,048 x 2,048 pixels of 12 bit without header, inverted: bone is white), or .png, .jpg as they are
   centres and sizes of nodules in CLNDAT_EN.txt (also in Clinical_Information/) or jsrt_metadata.csv
   masks in scratch/fold1/masks/ and scratch/fold2/masks/, or in masks/: `right lung`, `left lung`, heart, `right
-    clavicle`, `left clavicle`, also with _ for the space
-without a table there are no boxes, without masks no outlines; age, sex and diagnosis are not kept
-a nodule's box: the square around its centre, its side the size in millimetres / 0.175, cut at the film's edge
+    clavicle`, `left clavicle`, also with _ instead of the space
+without a table there are no boxes, without masks no organs; age, sex and diagnosis are not kept
+box of a nodule: the square around its centre with side size in millimetres / 0.175, clipped to the film
 """
     name = "jsrt"
-    film = re.compile(r"JPC[LN]N\d{3}")
-    folders = nested("All247images", "Nodule154images", "NonNodule93images", "images", "jpg")
+    name_pattern = re.compile(r"JPC[LN]N\d{3}")
+    folders = nested_patterns(
+        "All247images", "Nodule154images", "NonNodule93images", "images", "jpg"
+    )
     looked_for = ("All247images/JPC*", "images/JPC*")
     named_splits: ClassVar[SplitsByName] = {
         "ecamp": NamedSplits(
@@ -71,12 +72,12 @@ a nodule's box: the square around its centre, its side the size in millimetres /
             (173, 24, 50), "bd0aeb258227604e", flaws=(NO_PATIENTS,),
         ),
         "scr": NamedSplits(
-            "SCR's folds: odd numbers to train on, even ones are the test; validation is a tenth of the odd "
+            "SCR's folds: training on odd numbers, test on even ones; validation is a tenth of the odd "
             "ones, by hash.",
             (111, 13, 123), "7fe4c9c282e59f34", flaws=(NO_PATIENTS,),
         ),
         "scr-reverse": NamedSplits(
-            "SCR's folds the other way: even numbers to train on, odd ones are the test.",
+            "SCR's folds reversed: training on even numbers, test on odd ones.",
             (110, 13, 124), "3829443ac3dace7c", flaws=(NO_PATIENTS,),
         ),
     }  # fmt: skip
@@ -85,7 +86,7 @@ a nodule's box: the square around its centre, its side the size in millimetres /
     def info(self) -> DatasetInfo:
         organs = ("lung",) if self.config.lungs == "together" else ORGANS
         return self.describe(
-            labels=("nodule",), mask_classes=organs if self._parts else (),
+            labels=("nodule",), mask_classes=organs if self._mask_indexes else (),
             box_classes=("nodule",) if self._table else (),
         )  # fmt: skip
 
@@ -94,36 +95,36 @@ a nodule's box: the square around its centre, its side the size in millimetres /
         return super().version + ("+together" if self.config.lungs == "together" else "")
 
     @property
-    def _folders_of_parts(self) -> Mapping[str, Sequence[str]]:
+    def _mask_folders(self) -> Mapping[str, Sequence[str]]:
         organs = ORGANS[:2] if self.config.lungs == "together" else ORGANS
-        above = ("fold1/masks", "fold2/masks", "masks")
+        folders = ("fold1/masks", "fold2/masks", "masks")
         return {
-            organ: nested(
-                *(f"{a}/{name}" for a in above for name in (organ, organ.replace(" ", "_")))
+            organ: nested_patterns(
+                *(f"{f}/{name}" for f in folders for name in (organ, organ.replace(" ", "_")))
             )
             for organ in organs
         }
 
     def _read(self) -> Iterable[Record]:
         if self.splits_name == "ecamp":
-            yield from self.drawn(self._films(), SHARES)
+            yield from self.split_by_hash(self._films(), SHARES)
             return
-        odd_trains = self.splits_name == "scr"
-        trained: list[Record] = []
+        train_on_odd = self.splits_name == "scr"
+        train: list[Record] = []
         test: list[Record] = []
         for record in self._films():
-            (trained if int(record.id[-3:]) % 2 == odd_trains else test).append(record)
-        yield from self.drawn(trained, {"train": 0.9, "val": 0.1})
+            (train if int(record.id[-3:]) % 2 == train_on_odd else test).append(record)
+        yield from self.split_by_hash(train, {"train": 0.9, "val": 0.1})
         yield from (replace(record, split="test") for record in test)
 
     def _films(self) -> Iterator[Record]:
-        for name, path in self._found():
+        for name, path in self._films_in_root():
             nodule = has_nodule(name)
             boxes = self._boxes.get(name, None if nodule else ()) if self._table else None
             if boxes is None and name in self._boxes:
-                continue  # left out with its row
+                continue  # skipped with its row
             with self.bad:
-                film = OrganMaskFilm(path, boxes, masks=self._outlines(name, path))
+                film = OrganMaskFilm(path, boxes, masks=self._mask_paths(name, path))
                 yield Record(
                     name, name, "", path, (int(nodule),), has_mask=bool(film.masks),
                     has_boxes=boxes is not None, payload=film,
@@ -131,31 +132,34 @@ a nodule's box: the square around its centre, its side the size in millimetres /
 
     @cached_property
     def _table(self) -> Path | None:
-        path = find_file(self.root, *nested("CLNDAT_EN.txt", "CLNDAT_EN.TXT", "jsrt_metadata.csv"))
+        path = find_file(
+            self.root, *nested_patterns("CLNDAT_EN.txt", "CLNDAT_EN.TXT", "jsrt_metadata.csv")
+        )
         if path:
             self.sources.append(path)
         return path
 
     @cached_property
     def _boxes(self) -> dict[str, tuple[Box, ...] | None]:
-        """Film of the table -> its boxes in a frame of SIDE; None where its row cannot be used."""
-        found: dict[str, tuple[Box, ...] | None] = {}
-        for name, nodule, where in self._rows():
+        """Film of the table -> its boxes in pixels of the film; None if its row was skipped."""
+        boxes: dict[str, tuple[Box, ...] | None] = {}
+        for name, nodule, location in self._rows():
             with self.bad:
-                if name in found:
-                    raise DataError(f"{where}: '{name}' stands twice.", "Remove one row.")
+                if name in boxes:
+                    raise DataError(f"{location}: duplicate film '{name}'.", "Remove one row.")
                 if bool(nodule) != has_nodule(name):
-                    told = "a" if nodule else "no"
+                    state = "with" if nodule else "without"
                     raise DataError(
-                        f"{where}: '{name}' with {told} nodule; its name says otherwise."
+                        f"{location}: '{name}' {state} a nodule contradicts its name.",
+                        "JPCLN films have a nodule, JPCNN films have none.",
                     )
-                found[name] = (nodule_box(*nodule, where),) if nodule else ()
+                boxes[name] = (nodule_box(*nodule, location),) if nodule else ()
                 continue
-            found[name] = None
-        return found
+            boxes[name] = None
+        return boxes
 
     def _rows(self) -> Iterator[tuple[str, tuple[str, str, str] | None, str]]:
-        """Film, (x, y, size) of its nodule or None, and place of each row."""
+        """Read film, (x, y, size) of its nodule or None, and location of each row."""
         if self._table is None:
             return
         read = self._rows_of_csv if self._table.suffix == ".csv" else self._rows_of_jsrt
@@ -163,27 +167,29 @@ a nodule's box: the square around its centre, its side the size in millimetres /
 
     def _rows_of_csv(self, path: Path) -> Iterator[tuple[str, tuple[str, str, str] | None, str]]:
         for row in read_table(path, ("study_id", "state", "x", "y", "size"), self.bad):
-            told = row.values
-            nodule = (told["x"], told["y"], told["size"])
+            values = row.values
+            nodule = (values["x"], values["y"], values["size"])
             yield (
-                image_name(told["study_id"]), None if told["state"] == "non-nodule" else nodule,
+                image_name(values["study_id"]), None if values["state"] == "non-nodule" else nodule,
                 f"{path.name} line {row.line}",
             )  # fmt: skip
 
     def _rows_of_jsrt(self, path: Path) -> Iterator[tuple[str, tuple[str, str, str], str]]:
-        text = path.read_text("utf-8-sig", errors="replace")  # diagnoses hold strange bytes
+        text = path.read_text(
+            "utf-8-sig", errors="replace"
+        )  # diagnoses contain bytes that are not UTF-8
         for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
-            # Some copies have lost the end of a line: a name begins the next row all the same.
+            # Some copies lack an end of line: a film's name starts the next row nevertheless.
             for part in filter(str.strip, re.split(r"(?=JPC[LN]N\d{3})", line)):
-                where, words = f"{path.name} line {number}", part.split()
+                location, words = f"{path.name} line {number}", part.split()
                 name = image_name(words[0])
                 with self.bad:
-                    if not self.film.fullmatch(name) or len(words) < 7:
+                    if not self.name_pattern.fullmatch(name) or len(words) < 7:
                         raise DataError(
-                            f"{where}: '{part.strip()[:40]}' is no row of a nodule.",
-                            "JPCLN001.IMG, subtlety, size, age, sex, x, y, ..., with tabs between.",
+                            f"{location}: '{part.strip()[:40]}' is not a row of a nodule.",
+                            "Rows are JPCLN001.IMG, subtlety, size, age, sex, x, y, ..., separated by tabs.",
                         )
-                    yield name, (words[5], words[6], words[2]), where
+                    yield name, (words[5], words[6], words[2]), location
 
     def load(self, record: Record, size: int) -> Sample:
         sample = super().load(record, size)
@@ -201,38 +207,39 @@ a nodule's box: the square around its centre, its side the size in millimetres /
 
     def _classes(self, masks: list[np.ndarray]) -> Sequence[np.ndarray]:
         if self.config.lungs == "together":
-            return together(masks)
+            return union_mask(masks)
         right, left, heart, right_clavicle, left_clavicle = masks
         lungs, clavicles = right_first(right, left), right_first(right_clavicle, left_clavicle)
         return (*lungs, heart, *clavicles)
 
 
 def has_nodule(name: str) -> bool:
-    """What a film's name tells: JPCLN with a nodule, JPCNN without."""
+    """Tell from a film's name whether it shows a nodule: JPCLN does, JPCNN does not."""
     return name.startswith("JPCLN")
 
 
-def nodule_box(x: str, y: str, size: str, where: str) -> Box:
-    """The square around a nodule's centre whose side is its size, cut at the edge of the film.
+def nodule_box(x: str, y: str, size: str, location: str) -> Box:
+    """Compute the square around a nodule's centre whose side is its size, clipped to the film.
 
     Args:
-        x, y: Centre in pixels of a film of 2,048 x 2,048. size: In millimetres.
+        x, y: Centre in pixels of a film of 2,048 x 2,048.
+        size: In millimetres.
 
     Returns:
         x1, y1, x2, y2 in these pixels.
 
     Raises:
-        DataError: No numbers, a centre outside the film, no size; names the row.
+        DataError: Not numbers, a centre outside the film, or no size; names the row.
     """
     try:
-        across, down, half = float(x), float(y), float(size) / PIXEL / 2
+        column, line, half = float(x), float(y), float(size) / PIXEL / 2
     except ValueError:
-        across = down = half = -1.0
-    if not (0 <= across <= SIDE and 0 <= down <= SIDE and 0 < half < SIDE):
+        column = line = half = -1.0
+    if not (0 <= column <= SIDE and 0 <= line <= SIDE and 0 < half < SIDE):
         raise DataError(
-            f"{where}: no nodule of {size} mm at {x}, {y} in a film of {SIDE:,} x {SIDE:,}.",
-            "The centre is told in pixels, the size in millimetres.",
+            f"{location}: a nodule of {size} mm at {x}, {y} is not in a film of {SIDE:,} x {SIDE:,}.",
+            "The centre is in pixels, the size in millimetres.",
         )
-    edges = (across - half, down - half, across + half, down + half)
+    edges = (column - half, line - half, column + half, line + half)
     x1, y1, x2, y2 = (min(max(edge, 0.0), float(SIDE)) for edge in edges)
     return x1, y1, x2, y2

@@ -1,4 +1,4 @@
-"""Named ways to split a data set, and what is wrong with one in the files that a user has."""
+"""Named ways to split a data set, and checks of the user's files against them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class NamedSplits:
     """A named way to split a data set.
 
     Attributes:
-        says: How images get into splits, one sentence.
-        counts: Images in train, val and test; None = not known beforehand.
-        hash: Split hash of these images; "" = not known beforehand.
-        flaws: As in `DatasetInfo`. leaks: As in `DatasetInfo`.
-        lists: Where clones of the authors' repositories hold its lists, `.` for root itself; empty =
-            not read from lists.
-        needs_lists: Whether it can be had from lists only.
-        listed: Splits of which a list must be there.
+        description: How images are assigned to splits, one sentence.
+        counts: Images in train, val and test; None = depends on the release.
+        hash: Split hash of these images; "" = depends on the release.
+        flaws: As in `DatasetInfo`.
+        leaks: As in `DatasetInfo`.
+        lists: Folders of its lists in clones of the authors' repositories, `.` for root itself;
+            empty = not read from lists.
+        needs_lists: Whether it can only be read from lists.
+        listed: Splits that must have a list.
     """
 
-    says: str
+    description: str
     counts: tuple[int, int, int] | None = None
     hash: str = ""
     flaws: tuple[str, ...] = ()
@@ -40,33 +41,38 @@ class NamedSplits:
 SplitsByName = Mapping[str, NamedSplits]
 
 
-def differences(records: Sequence[Record], protocol: NamedSplits, *, whole: bool) -> Iterator[str]:
-    """Where the images at hand are not those of the protocol.
+def find_differences(
+    records: Sequence[Record], expected: NamedSplits, *, whole: bool
+) -> Iterator[str]:
+    """Compare numbers and hash of the user's images with those that are expected.
 
     Args:
-        whole: The training split is there, not a fraction of it.
+        whole: Whether the training split is complete, not a fraction.
+
+    Yields:
+        One sentence per difference.
     """
-    counts = Counter(record.split for record in records)
-    have = tuple(counts[split] for split in SPLITS)
+    counter = Counter(record.split for record in records)
+    counts = tuple(counter[split] for split in SPLITS)
     part = slice(None) if whole else slice(1, None)
-    told: tuple[int, ...] = protocol.counts or ()
-    if told and have[part] != told[part]:
-        here, there = (" / ".join(f"{n:,}" for n in c[part]) for c in (have, told))
-        yield f"{here} images in {' / '.join(SPLITS[part])}, the protocol has {there}"
-    elif protocol.hash and whole:
+    if expected.counts and counts[part] != expected.counts[part]:
+        here, there = (" / ".join(f"{n:,}" for n in c[part]) for c in (counts, expected.counts))
+        yield f"{here} images in {' / '.join(SPLITS[part])}, these splits have {there}"
+    elif expected.hash and whole:
         digest = split_hash([r.id for r in records], [r.split for r in records])
-        if digest != protocol.hash:
-            yield f"other images than the protocol's: split {digest}, not {protocol.hash}"
+        if digest != expected.hash:
+            yield f"other images than expected in these splits: hash {digest}, not {expected.hash}"
 
 
-def overlaps(records: Sequence[Record]) -> Iterator[str]:
-    """Patients that a protocol has in two splits, as it stands in the files."""
+def find_overlaps(records: Sequence[Record]) -> Iterator[str]:
+    """Count images whose patient is in two splits of the user's files; one sentence per pair."""
     patients = {s: {r.patient for r in records if r.split == s} for s in SPLITS}
-    for held, other in (("test", "train"), ("test", "val"), ("val", "train")):
-        shared = patients[held] & patients[other]
+    for held_out, other in (("test", "train"), ("test", "val"), ("val", "train")):
+        shared = patients[held_out] & patients[other]
         if shared:
-            images = [record for record in records if record.split == held]
+            images = [record for record in records if record.split == held_out]
             count = sum(record.patient in shared for record in images)
             yield (
-                f"{count:,} of {len(images):,} {held} images: the image or its patient is in {other} too"
+                f"{count:,} of {len(images):,} {held_out} images: the image or its patient is in "
+                f"{other} too"
             )

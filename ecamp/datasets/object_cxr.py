@@ -17,16 +17,16 @@ from ecamp.io.table import read_table
 
 
 class ObjectCXR(PublicDataset):
-    """Boxes around all shapes; an image without annotation holds no object."""
+    """Boxes around all shapes; an image without annotation has no object."""
 
     summary = "Object-CXR: 9,000 films, boxes of foreign objects"
     licence = "CC BY-NC 4.0"
     citation = "JF Healthcare, Object-CXR, MIDL 2020"
     layout = """
 get: https://jfhealthcare.github.io/object-CXR or academictorrents.com (object-CXR)
-root holds train.csv, dev.csv (image_name, annotation) and the films in train/, dev/ or images/; for
-  protocol official also test.csv and test/
-an annotation is `TYPE x1 y1 x2 y2`, several joined by `;`: 0 rectangle, 1 ellipse (both by their box),
+root contains train.csv, dev.csv (image_name, annotation) and the films in train/, dev/ or images/; for
+  splits=official also test.csv and test/
+an annotation is `TYPE x1 y1 x2 y2`, several are joined by `;`: 0 rectangle, 1 ellipse (both by their box),
   2 polygon (x1 y1 x2 y2 ... xn yn)
 lists: of LoVT (csv `ID,boxes,classes`)
 """
@@ -54,30 +54,30 @@ lists: of LoVT (csv `ID,boxes,classes`)
 
     def _read(self) -> Iterable[Record]:
         if self.from_lists:
-            for split, row, where in self.published():
+            for split, row, location in self.listed_rows():
                 with self.bad:
                     path = f"{'dev' if split == 'test' else 'train'}/{row.image}.jpg"
-                    yield self._record(path, split, where, row.boxes or ())
+                    yield self._record(path, split, location, row.boxes or ())
         elif self.splits_name == "official":
             for part, split in (("train", "train"), ("dev", "val"), ("test", "test")):
                 yield from self._part(part, split)
         else:
-            yield from self.drawn(self._part("train", ""), {"train": 0.9, "val": 0.1})
+            yield from self.split_by_hash(self._part("train", ""), {"train": 0.9, "val": 0.1})
             yield from self._part("dev", "test")
 
     def _part(self, part: str, split: str) -> Iterator[Record]:
         path = self.source(f"{part}.csv")
         for row in read_table(path, ("image_name", "annotation"), self.bad):
-            where = f"{path.name} line {row.line}"
+            location = f"{path.name} line {row.line}"
             with self.bad:
                 file = row.values["image_name"].rsplit("/", 1)[-1]
-                boxes = shapes(row.values["annotation"], where)
-                yield self._record(f"{part}/{file}", split, where, boxes)
+                boxes = parse_shapes(row.values["annotation"], location)
+                yield self._record(f"{part}/{file}", split, location, boxes)
 
-    def _record(self, path: str, split: str, where: str, boxes: tuple[Box, ...]) -> Record:
-        name, film = image_name(path), ImagePayload(self.place(path, where), boxes)
+    def _record(self, path: str, split: str, location: str, boxes: tuple[Box, ...]) -> Record:
+        name, film = image_name(path), ImagePayload(self.resolve_path(path, location), boxes)
         label = (int(bool(boxes)),)
-        return Record(name, name, split, where, label, has_boxes=True, payload=film)
+        return Record(name, name, split, location, label, has_boxes=True, payload=film)
 
     def load(self, record: Record, size: int) -> Sample:
         image = super().load(record, size).image
@@ -85,8 +85,8 @@ lists: of LoVT (csv `ID,boxes,classes`)
         return Sample(image, None, boxes, np.zeros(len(boxes), np.int64))
 
 
-def shapes(text: str, where: str) -> tuple[Box, ...]:
-    """The box around each shape of an annotation.
+def parse_shapes(text: str, location: str) -> tuple[Box, ...]:
+    """Parse an annotation to the box around each shape.
 
     Raises:
         DataError: Not a known type with pairs of numbers, or an empty box; names the row.
@@ -94,23 +94,24 @@ def shapes(text: str, where: str) -> tuple[Box, ...]:
     boxes = []
     for part in filter(None, (part.strip() for part in text.split(";"))):
         try:
-            kind, *words = part.split()
+            shape, *words = part.split()
             numbers = [float(word) for word in words]
             if (
-                kind not in ("0", "1", "2")
+                shape not in ("0", "1", "2")
                 or len(numbers) % 2
-                or (kind != "2") != (len(numbers) == 4)
+                or (shape != "2") != (len(numbers) == 4)
             ):
-                raise ValueError("0 and 1 take four numbers, 2 takes at least three points")
-            if kind == "2" and len(numbers) < 6:
+                raise ValueError("shapes 0 and 1 have four numbers, shape 2 at least three points")
+            if shape == "2" and len(numbers) < 6:
                 raise ValueError("a polygon has at least three points")
             xs, ys = numbers[::2], numbers[1::2]
             box = (min(xs), min(ys), max(xs), max(ys))
             if box[0] >= box[2] or box[1] >= box[3]:
-                raise ValueError("it is empty")
+                raise ValueError("the box is empty")
         except ValueError as error:
             raise DataError(
-                f"{where}: no shape '{part[:60]}': {error}.", "0 x1 y1 x2 y2;2 x1 y1 x2 y2 x3 y3"
+                f"{location}: '{part[:60]}' is not a shape: {error}.",
+                "Write 0 x1 y1 x2 y2;2 x1 y1 x2 y2 x3 y3.",
             ) from error
         boxes.append(box)
     return tuple(boxes)

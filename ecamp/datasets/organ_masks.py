@@ -1,7 +1,7 @@
-"""Chest films with organs outlined in mask images: what the sets of lungs share.
+"""Base class of chest films with organ masks (Montgomery, Shenzhen, JSRT).
 
-No table lists them: each film whose name is of the set's form is one, and its name tells the label.
-Radiologists' notes that lie beside the films are never opened.
+There is no table: a film is an image whose name matches the pattern of the set, and its label is in its
+name. Radiologists' notes next to the films are never opened.
 
 Why: docs/decisions.md#right-and-left-lung-by-place.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -18,82 +18,100 @@ from typing import ClassVar
 import numpy as np
 
 from ecamp.api.dataset import Record, Sample
-from ecamp.datasets.public import ImagePayload, PublicConfigT, PublicDataset
+from ecamp.datasets.public import SHARES, ImagePayload, PublicConfigT, PublicDataset
 from ecamp.errors import DataError
 from ecamp.io.folders import ImageIndex, missing_file_error
 from ecamp.io.images import fit_mask, read_image, read_mask
 
-NO_PATIENTS = "the files name no patients: each film counts as one"
 
-
-def nested(*folders: str) -> tuple[str, ...]:
-    """Patterns of folders in root, or up to two levels below it, as archives are unpacked."""
-    return tuple(above + folder for above in ("", "*/", "*/*/") for folder in folders)
+def nested_patterns(*folders: str) -> tuple[str, ...]:
+    """Return patterns of folders in root or up to two levels below, as archives are unpacked."""
+    return tuple(prefix + folder for prefix in ("", "*/", "*/*/") for folder in folders)
 
 
 @dataclass(frozen=True)
 class OrganMaskFilm(ImagePayload):
-    """A film with organs outlined.
+    """A film with organ masks.
 
     Attributes:
-        masks: Mask images below root, one a part; () = not known.
+        masks: Mask images below root, one per part; () = not known.
     """
 
     masks: tuple[str, ...] = ()
 
 
 class OrganMaskDataset(PublicDataset[PublicConfigT]):
-    """Films by name, and their masks by the same name in a folder for each part."""
+    """Films by name, and their masks by the same name in one folder per part."""
 
-    film: ClassVar[re.Pattern[str]]  # the whole name of a film
-    looked_for: ClassVar[tuple[str, ...]]  # where films lie in the release, for the message
+    name_pattern: ClassVar[re.Pattern[str]]  # matches the whole name of a film
+    looked_for: ClassVar[tuple[str, ...]]  # location of films in the release, for messages
 
     @property
     @abstractmethod
-    def _folders_of_parts(self) -> Mapping[str, Sequence[str]]:
-        """Part -> patterns of the folders that hold its masks."""
+    def _mask_folders(self) -> Mapping[str, Sequence[str]]:
+        """Part -> patterns of the folders of its masks."""
 
     @cached_property
-    def _parts(self) -> dict[str, ImageIndex]:
-        """Part -> its masks; empty where root holds no mask of any film of this set."""
+    def _mask_indexes(self) -> dict[str, ImageIndex]:
+        """Part -> its masks; empty if root contains no mask of any film of this set."""
         parts = {
-            part: ImageIndex(self.root, patterns)
-            for part, patterns in self._folders_of_parts.items()
+            part: ImageIndex(self.root, patterns) for part, patterns in self._mask_folders.items()
         }
         names = (name for index in parts.values() for name in index.by_name)
-        some = any(self.film.fullmatch(name.removesuffix("_mask")) for name in names)
-        return parts if some else {}
+        has_masks = any(self.name_pattern.fullmatch(name.removesuffix("_mask")) for name in names)
+        return parts if has_masks else {}
 
-    def _found(self) -> Iterator[tuple[str, str]]:
-        """Name of each film in root and where it lies.
+    def _films_in_root(self) -> Iterator[tuple[str, str]]:
+        """List name and path of each film in root.
 
         Raises:
             MissingError: There is none.
         """
-        names = sorted(name for name in self.images.by_name if self.film.fullmatch(name))
+        names = sorted(name for name in self.images.by_name if self.name_pattern.fullmatch(name))
         if not names:
             raise missing_file_error(
-                self.root, self.looked_for, f"ecamp data info {self.name} says what it holds."
+                self.root, self.looked_for, f"See ecamp data info {self.name} for its layout."
             )
         for name in names:
             yield name, self.images.by_name[name]
 
-    def _outlines(self, name: str, where: str) -> tuple[str, ...]:
-        """Masks of a film, one a part; () where it has none, which is not known rather than empty.
+    def _read(self) -> Iterable[Record]:
+        yield from self.split_by_hash(self._films(), SHARES)
+
+    def _films(self) -> Iterator[Record]:
+        """Read the films in root, without splits."""
+        for name, path in self._films_in_root():
+            with self.bad:
+                film = OrganMaskFilm(path, masks=self._mask_paths(name, path))
+                yield Record(
+                    name, self._patient(name), "", path, (self._label(name),),
+                    has_mask=bool(film.masks), payload=film,
+                )  # fmt: skip
+
+    def _patient(self, name: str) -> str:
+        """Return the patient of a film; without an override each film is a patient."""
+        return name
+
+    def _label(self, name: str) -> int:
+        """Return the label of a film, which is the last character of its name unless overridden."""
+        return int(name[-1])
+
+    def _mask_paths(self, name: str, location: str) -> tuple[str, ...]:
+        """Find the masks of a film, one per part; () = no mask, so the organs are not known.
 
         Raises:
-            DataError: Masks of some parts and not of others.
+            DataError: Masks of some parts are there and of others not.
         """
-        found = {
+        masks = {
             part: index.by_name.get(name) or index.by_name.get(f"{name}_mask")
-            for part, index in self._parts.items()
+            for part, index in self._mask_indexes.items()
         }
-        paths = tuple(path for path in found.values() if path)
-        if paths and len(paths) < len(found):
-            lacking = [part for part, path in found.items() if not path]
+        paths = tuple(path for path in masks.values() if path)
+        if paths and len(paths) < len(masks):
+            lacking = [part for part, path in masks.items() if not path]
             raise DataError(
-                f"{where}: there is {paths[0]}, but no mask of {' or '.join(lacking)}.",
-                "Unpack the masks again, or on_bad_row=skip.",
+                f"{location}: there is {paths[0]}, but no mask of {' or '.join(lacking)}.",
+                "Unpack the masks again, or use on_bad_row=skip.",
             )
         return paths
 
@@ -105,7 +123,7 @@ class OrganMaskDataset(PublicDataset[PublicConfigT]):
         return Sample(image, np.stack(self._classes(masks)))
 
     def _image(self, record: Record) -> np.ndarray:
-        """uint8 (height, width, 1)."""
+        """Read the image: uint8 (height, width, 1)."""
         return read_image(self.root / record.payload.path, "grey", record.row)
 
     def _mask(self, path: str, image: np.ndarray, record: Record) -> np.ndarray:
@@ -114,18 +132,18 @@ class OrganMaskDataset(PublicDataset[PublicConfigT]):
         if abs(h * width - w * height) > 0.01 * h * width:
             raise DataError(
                 f"{self.root / path} ({record.row}): mask is {w}x{h}, image {width}x{height}.",
-                "A mask may be smaller or larger than its film, but of the same proportions.",
+                "A mask may have another size than its film, but must have the same proportions.",
             )
         if mask.mean() > 2 / 3:
             raise DataError(
-                f"{self.root / path} ({record.row}): {mask.mean():.0%} of the film is inside, "
+                f"{self.root / path} ({record.row}): the mask covers {mask.mean():.0%} of the film, "
                 "more than any organ.",
-                "Inside is what is not 0; is the mask inverted?",
+                "Non-zero pixels are inside; is the mask inverted?",
             )
         return fit_mask(mask, height, width)
 
     def _classes(self, masks: list[np.ndarray]) -> Sequence[np.ndarray]:
-        """Masks of parts -> masks of classes, in the order of `mask_classes`."""
+        """Convert masks of parts to masks of classes, in the order of `mask_classes`."""
         return masks
 
     def _files(self) -> Iterator[str]:
@@ -134,23 +152,23 @@ class OrganMaskDataset(PublicDataset[PublicConfigT]):
             yield from record.payload.masks
 
 
-def right_first(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Masks of two sides in the order right, left, as the patient has them.
+def right_first(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order the masks of two sides: the patient's right, then the left.
 
-    A film is shown as if one faced the patient, so right is what lies further left in it. An empty mask
-    counts as if it lay in the middle.
+    A film is displayed as if facing the patient, so the patient's right is on the left of the image. An
+    empty mask counts as in the middle.
     """
 
-    def column(mask: np.ndarray) -> float:
+    def centre(mask: np.ndarray) -> float:
         columns = mask.sum(axis=0)
         middle = (len(columns) - 1) / 2
         return float(
             np.average(np.arange(len(columns)), weights=columns) if columns.any() else middle
         )
 
-    return (one, other) if column(one) <= column(other) else (other, one)
+    return (first, second) if centre(first) <= centre(second) else (second, first)
 
 
-def together(masks: Sequence[np.ndarray]) -> tuple[np.ndarray]:
-    """One mask: what any of them covers."""
+def union_mask(masks: Sequence[np.ndarray]) -> tuple[np.ndarray]:
+    """Unite masks into one."""
     return (np.any(masks, axis=0),)

@@ -1,4 +1,4 @@
-"""A data set that `ecamp data pack` wrote: the same records and splits, pixels mapped from disk."""
+"""Packed data sets (`ecamp data pack`): records and splits of the source, pixels mapped from disk."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ecamp.storage.files import read_json
 
 
 class PackedConfig(PluginConfig):
-    """Where it lies."""
+    """Folder of the pack."""
 
     path: str = Field(description="folder that `ecamp data pack` wrote")
 
 
 class Packed(Dataset[PackedConfig]):
-    """Protocol, split hash, labels and texts are those of the source; images have the packed size."""
+    """Splits, split hash, labels and texts of the source; images have the packed size."""
 
     summary = "any data set, packed into shards on disk by `ecamp data pack`"
     licence = "as the data's"
@@ -34,7 +34,7 @@ class Packed(Dataset[PackedConfig]):
     layout = "a folder of `ecamp data pack NAME -o FOLDER`: meta.json, index.jsonl, images-*.npy"
 
     def __getstate__(self) -> dict[str, Any]:
-        # Readers in other processes map the files themselves.
+        # Worker processes map the files themselves.
         return {"config": self.config, "variant": self.variant, "ref": self.ref}
 
     @cached_property
@@ -44,41 +44,42 @@ class Packed(Dataset[PackedConfig]):
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """What the pack says of itself.
+        """Content of `meta.json`.
 
         Raises:
-            MissingError: No pack, or an unfinished one. DataError: Another format; a file cut short.
+            MissingError: No pack, or an unfinished one.
+            DataError: Another format, or a truncated file.
         """
         try:
             meta: dict[str, Any] = read_json(self.root / META)
         except (FileNotFoundError, NotADirectoryError):
-            begun = any(self.root.glob(".part-*.json"))
+            unfinished = any(self.root.glob(".part-*.json"))
             raise MissingError(
-                f"{self.root}: {'unfinished' if begun else 'no'} pack: {META} is missing.",
-                "Run the same ecamp data pack again: it goes on." if begun
-                else "path names a folder that ecamp data pack wrote.",
+                f"{self.root}: {'unfinished' if unfinished else 'no'} pack: {META} is missing.",
+                "Run the same ecamp data pack again: it resumes." if unfinished
+                else "path must name a folder written by ecamp data pack.",
             ) from None  # fmt: skip
         if meta.get("format") != FORMAT:
             raise DataError(
                 f"{self.root / META}: format {meta.get('format')}, not {FORMAT}.", "Pack it again."
             )
-        for name, told in meta["files"].items():
+        for name, entry in meta["files"].items():
             path = self.root / name
-            held = path.stat().st_size if path.exists() else 0
-            if held != told["bytes"]:
+            size = path.stat().st_size if path.exists() else 0
+            if size != entry["bytes"]:
                 raise DataError(
-                    f"{path}: {held:,} of {told['bytes']:,} bytes.",
-                    "Run the same ecamp data pack again: it mends the folder.",
+                    f"{path}: {size:,} of {entry['bytes']:,} bytes.",
+                    "Run the same ecamp data pack again: it repairs the folder.",
                 )
         return meta
 
     @property
     def info(self) -> DatasetInfo:
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in self.meta["info"].items()
         }
-        return DatasetInfo(**told)
+        return DatasetInfo(**fields)
 
     @cached_property
     def _records(self) -> list[Record]:
@@ -100,8 +101,8 @@ class Packed(Dataset[PackedConfig]):
     def _maps(self) -> dict[str, np.ndarray]:
         return {}
 
-    def _shard(self, kind: str, number: int) -> np.ndarray:
-        name = f"{kind}-{number:04}.npy"
+    def _shard(self, prefix: str, number: int) -> np.ndarray:
+        name = f"{prefix}-{number:04}.npy"
         if name not in self._maps:
             try:
                 self._maps[name] = np.load(self.root / name, mmap_mode="r", allow_pickle=False)
@@ -114,7 +115,7 @@ class Packed(Dataset[PackedConfig]):
     def load(self, record: Record, size: int) -> Sample:
         row = record.payload
         if "bad" in row:
-            raise DataError(row["bad"], "It could not be read when the set was packed.")
+            raise DataError(row["bad"], "It could not be read when the data set was packed.")
         image = np.array(self._shard("images", row["shard"])[row["at"]])
         mask = None
         if row.get("masked"):

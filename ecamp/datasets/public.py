@@ -1,7 +1,7 @@
-"""A public data set in the folder that its users have after the download: what all of them share.
+"""Base class of public data sets, read in the folder layout of their download.
 
-A set says what its files mean (`_read`); root, splits, published lists, images in other places than a
-list says, bad rows, fingerprints and flaws are the same for all and stand here.
+A data set implements `_read`, which interprets its files. Root, splits, published lists, images at other
+paths than a list gives, bad rows, fingerprints and flaws are handled here for all of them.
 
 Why: docs/decisions.md#flaws-are-measured-on-your-files, #films-are-found-by-name.
 """
@@ -22,10 +22,20 @@ from typing_extensions import TypeVar
 from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
 from ecamp.api.plugin import PluginConfig
 from ecamp.config import identity
-from ecamp.data.splits import strata_of, stratified_split
-from ecamp.datasets.clones import find_lists
-from ecamp.datasets.named_splits import NamedSplits, SplitsByName, differences, overlaps
-from ecamp.datasets.published_lists import PublishedList, Row, list_files, read_list
+from ecamp.data.splits import patient_strata, stratified_split
+from ecamp.datasets.named_splits import (
+    NamedSplits,
+    SplitsByName,
+    find_differences,
+    find_overlaps,
+)
+from ecamp.datasets.published_lists import (
+    ListRow,
+    PublishedList,
+    find_lists,
+    list_files,
+    read_list,
+)
 from ecamp.errors import DataError, MissingError, UsageError, did_you_mean
 from ecamp.io.boxes import Box
 from ecamp.io.folders import (
@@ -39,21 +49,22 @@ from ecamp.io.images import read_image
 from ecamp.io.table import BadRows
 from ecamp.storage.files import content_hash
 
-# The published code's grey values of chest films.
+# Mean and standard deviation of chest films in the published code.
 MEAN, STD = (0.4722,), (0.3028,)
-# Of our own splits, where the owner drew no split.
+# Of our own splits, for data sets without official ones.
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-NO_PATIENTS = "the files name no patients: intervals count each image as a patient"
+NO_PATIENTS = "the files name no patients: each image (or examination) counts as one patient"
 
 
 @dataclass(frozen=True)
 class ImagePayload:
-    """Payload of a record: the image below root, and its truth as the table has it.
+    """Payload of a record: path of the image below root, and its truth as in the table.
 
     Attributes:
-        boxes: In the table's coordinates; None = not known.
-        runs: Encoded masks, to be joined; None = not known, () = known to be empty.
-        mask: A mask image below root, instead of runs.
+        path: Of the image, below root.
+        boxes: In the coordinates of the table; None = not known.
+        runs: Run-length encoded masks, to be united; None = not known, () = known to be empty.
+        mask: Path of a mask image below root, instead of runs.
     """
 
     path: str
@@ -66,21 +77,21 @@ class PublicConfig(PluginConfig):
     """Options of every public data set."""
 
     root: str = Field(
-        description="folder of the download; `ecamp data info NAME` says what is in it"
+        description="folder of the download; `ecamp data info NAME` describes its layout"
     )
     splits: str | None = Field(
-        default=None, description="how images get into splits; `ecamp data info NAME` lists them"
+        default=None, description="which splits to use; `ecamp data info NAME` lists them"
     )
     lists: str | None = Field(
         default=None,
-        description="folder of published lists, or a clone with them; auto looks around",
+        description="folder of published lists, or a clone with them; auto searches near root",
     )
     percent: Literal[1, 10, 100] = Field(
-        default=100, description="which published training list is the training split"
+        default=100, description="which published training list to use: 1, 10 or 100 %"
     )
     on_bad_row: Literal["fail", "skip"] = Field(
         default="fail",
-        description="skip: leave rows out that cannot be used, and say so in results",
+        description="skip: skip rows that cannot be used, and report them in results",
     )
 
 
@@ -92,110 +103,115 @@ class PublicDataset(Dataset[PublicConfigT]):
 
     name: ClassVar[str]
     named_splits: ClassVar[SplitsByName]
-    # Folders that hold images, as patterns below root; empty = every path stands as written.
+    # Folders of images, as patterns below root; empty = paths are used as written.
     folders: ClassVar[tuple[str, ...]] = ()
     # For `ecamp data prepare`: folder of DICOM files -> path of the PNG, and tables to copy.
     prepared: ClassVar[Mapping[str, str]] = {}
     tables: ClassVar[tuple[str, ...]] = ()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Readers in other processes need the options; tables of 200,000 rows stay here.
+        # Worker processes need only the options, not tables of 200,000 rows.
         return {"config": self.config, "variant": self.variant, "ref": self.ref}
 
     @classmethod
     def help_text(cls) -> str:
         lines = [cls.layout.strip(), "", "splits:"]
-        for name, protocol in cls.named_splits.items():
-            counts = protocol.counts and " / ".join(f"{n:,}" for n in protocol.counts)
-            lines.append(f"  {name}: {protocol.says}" + (f" {counts}." if counts else ""))
-            lines += [f"    flaw: {flaw}" for flaw in protocol.flaws]
+        for name, splits in cls.named_splits.items():
+            counts = splits.counts and " / ".join(f"{n:,}" for n in splits.counts)
+            lines.append(f"  {name}: {splits.description}" + (f" {counts}." if counts else ""))
+            lines += [f"    flaw: {flaw}" for flaw in splits.flaws]
         return "\n".join(lines)
 
-    # --- what a set fills in ----------------------------------------------------------------------
+    # --- implemented by data sets -----------------------------------------------------------------
 
     @abstractmethod
     def _read(self) -> Iterable[Record]:
-        """All records of the protocol; a row that cannot be used raises inside `with self.bad`."""
+        """Read all records; an unusable row raises DataError inside `with self.bad`."""
 
-    def _usual(self) -> str:
-        """The protocol where none is asked for: the first, unless root tells another."""
+    def _default_splits(self) -> str:
+        """Name the splits to use by default: the first, unless the content of root decides."""
         return next(iter(self.named_splits))
 
-    def _choices(self) -> tuple[str, ...]:
-        """Options that make other splits or labels, as short words; they join the version."""
+    def _version_suffix(self) -> tuple[str, ...]:
+        """Name the options that change splits or labels, as short words that join the version."""
         return ()
 
-    # --- what they share --------------------------------------------------------------------------
+    # --- shared -----------------------------------------------------------------------------------
 
     @cached_property
     def root(self) -> Path:
-        """The folder."""
+        """Folder of the download."""
         return Path(self.config.root).expanduser()
 
     @cached_property
     def bad(self) -> BadRows:
-        """Rows that were left out."""
+        """Policy for bad rows, and those that were skipped."""
         return BadRows(self.config.on_bad_row == "skip")
 
     @cached_property
     def sources(self) -> list[Path]:
-        """Tables and lists that were read."""
+        """Tables and lists read so far."""
         return []
 
     @cached_property
     def splits_name(self) -> str:
-        """The protocol asked for; without one the first, or with lists the first read from lists."""
-        known, asked = self.named_splits, self.config.splits
-        of_lists = [name for name, protocol in known.items() if protocol.lists]
-        if asked is None:
-            asked = of_lists[0] if self.config.lists and of_lists else self._usual()
-        if asked not in known:
-            raise UsageError(f"{self.name}: no protocol '{asked}'.", did_you_mean(asked, known))
-        listed = bool(self.config.lists) or self.config.percent != 100
-        if listed and not known[asked].lists:
-            raise UsageError(
-                f"{self.name}: protocol '{asked}' is not read from lists.",
-                f"Leave lists and percent out, or take splits={' or '.join(of_lists) or 'nothing else'}.",
+        """Name of the requested splits; by default the first, or with lists the first from lists."""
+        known, name = self.named_splits, self.config.splits
+        from_lists = [key for key, splits in known.items() if splits.lists]
+        if name is None:
+            name = from_lists[0] if self.config.lists and from_lists else self._default_splits()
+        if name not in known:
+            raise UsageError(f"{self.name}: no splits '{name}'.", did_you_mean(name, known))
+        if self._wants_lists and not known[name].lists:
+            others = (
+                f"use splits={' or '.join(from_lists)}" if from_lists else "it has none with lists"
             )
-        return str(asked)
+            raise UsageError(
+                f"{self.name}: splits '{name}' are not read from lists.",
+                f"Remove the options lists and percent, or {others}.",
+            )
+        return str(name)
+
+    @property
+    def _wants_lists(self) -> bool:
+        return bool(self.config.lists) or self.config.percent != 100
 
     @property
     def splits(self) -> NamedSplits:
-        """What is known of it."""
+        """The requested splits."""
         return self.named_splits[self.splits_name]
 
     @property
     def from_lists(self) -> bool:
-        """Whether splits come from the authors' lists."""
-        protocol = self.splits
-        asked = bool(self.config.lists) or self.config.percent != 100
-        return bool(protocol.lists) and (asked or protocol.needs_lists)
+        """Whether splits are read from the authors' lists."""
+        splits = self.splits
+        return bool(splits.lists) and (self._wants_lists or splits.needs_lists)
 
     def source(self, *patterns: str) -> Path:
-        """An index file of the release.
+        """Find a table of the release and record it as a source.
 
         Raises:
-            MissingError: Says what was looked for and what the folder holds.
+            MissingError: Names the patterns and the content of the folder.
         """
         path = find_file(self.root, *patterns)
         if path is None:
             raise missing_file_error(
-                self.root, patterns, f"ecamp data info {self.name} says what it holds."
+                self.root, patterns, f"See ecamp data info {self.name} for its layout."
             )
         self.sources.append(path)
         return path
 
     @cached_property
     def images(self) -> ImageIndex:
-        """Images below `folders`."""
+        """Index of the images below `folders`."""
         return ImageIndex(self.root, self.folders)
 
-    def place(self, text: str, where: str) -> str:
-        """Where the image of a table's row lies below root."""
-        return self.images.place(resolve_below_root(self.root, text, where))
+    def resolve_path(self, text: str, location: str) -> str:
+        """Return the path below root of the image that a row names."""
+        return self.images.resolve(resolve_below_root(self.root, text, location))
 
-    def published(self) -> Iterator[tuple[str, Row, str]]:
-        """Rows of the lists: split, row, where it stands; training rows of `percent` only."""
+    def listed_rows(self) -> Iterator[tuple[str, ListRow, str]]:
+        """Read the lists: split, row and its location; training rows only of `percent`."""
         for lst in self._lists:
             for row in lst.rows:
                 yield lst.split, row, f"{lst.path.name} line {row.line}"
@@ -208,51 +224,53 @@ class PublicDataset(Dataset[PublicConfigT]):
         )  # fmt: skip
         percent = self.config.percent
         files = list(list_files(folder))
-        wanted = {
+        chosen = {
             split: [
                 p for p, (s, n) in files if s == split and n == (percent if s == "train" else 100)
             ]
             for split in ("train", "val", "test")
         }
-        for split, paths in wanted.items():
+        for split, paths in chosen.items():
             if len(paths) > 1:
                 raise DataError(
                     f"{folder}: two lists for {split}: {paths[0].name} and {paths[1].name}.",
-                    "Move one of them away.",
+                    "Move one of them elsewhere.",
                 )
             if split not in self.splits.listed:
                 continue
             if not paths and (split != "train" or not self._can_derive_train()):
-                there = ", ".join(path.name for path, _ in files)
+                names = ", ".join(path.name for path, _ in files)
                 which = f" of {percent} %" if split == "train" else ""
                 raise MissingError(
-                    f"{folder}: no {split} list{which}; it holds {there}.",
-                    "Say percent=1 or percent=10 for the training list that is there."
-                    if split == "train" else "Take the lists of another repository.",
+                    f"{folder}: no {split} list{which}; it contains {names}.",
+                    "Use percent=1 or percent=10 for a training list that exists."
+                    if split == "train" else "Use the lists of another repository.",
                 )  # fmt: skip
-        read = [read_list(paths[0], s, bad=self.bad) for s, paths in wanted.items() if paths]
-        self.sources.extend(lst.path for lst in read)
-        return read
+        lists = [read_list(paths[0], s, bad=self.bad) for s, paths in chosen.items() if paths]
+        self.sources.extend(lst.path for lst in lists)
+        return lists
 
-    def drawn(
+    def split_by_hash(
         self, records: Iterable[Record], shares: Mapping[str, float], salt: str = "",
-        together: Callable[[Record], str] = attrgetter("patient"),
+        group: Callable[[Record], str] = attrgetter("patient"),
     ) -> Iterator[Record]:  # fmt: skip
-        """Records with the split of our own rules: by patient, stratified by label, from hashes.
+        """Assign splits by our own rule: by patient, stratified by label, from hashes.
 
         Args:
-            salt: As in `stratified_split`; by default name and protocol.
-            together: What shares a split; all records of a patient must have one value.
+            shares: Split -> share of the patients.
+            salt: As in `stratified_split`; default the names of data set and splits.
+            group: Record -> key of the records that share its split; the same for all records of a
+                patient.
         """
-        held = list(records)
-        strata = strata_of([together(r) for r in held], [r.labels or () for r in held])
+        records = list(records)
+        strata = patient_strata([group(r) for r in records], [r.labels or () for r in records])
         salt = salt or f"{self.name}/{self.splits_name}"
         splits = stratified_split(list(strata), list(strata.values()), shares, salt)
-        for record in held:
-            yield replace(record, split=splits[together(record)])
+        for record in records:
+            yield replace(record, split=splits[group(record)])
 
     def _can_derive_train(self) -> bool:
-        """Whether the training images are known without a list: all that are in no other one."""
+        """Tell whether training is all images that no other list has, so that it needs no list."""
         return False
 
     def records(self) -> Sequence[Record]:
@@ -266,24 +284,24 @@ class PublicDataset(Dataset[PublicConfigT]):
                 key = (record.id, record.split)
                 if key in seen:
                     raise DataError(
-                        f"{self.name}: '{record.id}' stands twice ({seen[key].row} and {record.row}).",
-                        "Remove one row, or on_bad_row=skip.",
+                        f"{self.name}: duplicate image '{record.id}' ({seen[key].row} and {record.row}).",
+                        "Remove one row, or use on_bad_row=skip.",
                     )
                 seen[key] = record
         records = list(seen.values())
         if not records:
-            raise MissingError(f"{self.name}: no row is left.", "Check the tables in root.")
+            raise MissingError(f"{self.name}: no usable row.", "Check the tables in root.")
         self._check_images(records)
         return records
 
     def _check_images(self, records: list[Record]) -> None:
         check_images(
             self.root, [(record.payload.path, record.row) for record in records], self.folders,
-            f"ecamp data info {self.name} says what root holds.",
+            f"See ecamp data info {self.name} for its layout.",
         )  # fmt: skip
 
     def describe(self, **facts: Any) -> DatasetInfo:
-        """`info` with name, protocol and flaws filled in."""
+        """Build `info`, with name, version and flaws filled in."""
         facts = {"name": self.name, "mean": MEAN, "std": STD, **facts}
         return DatasetInfo(
             version=self.version, flaws=self._flaws, leaks=self.splits.leaks, **facts
@@ -291,17 +309,17 @@ class PublicDataset(Dataset[PublicConfigT]):
 
     @property
     def version(self) -> str:
-        """Protocol and the choices that change it: `mrm+10%`, `official-test+frontal`."""
+        """Splits and the options that change them: `mrm+10%`, `official-test+frontal`."""
         percent = self.config.percent
         fraction = (f"{percent}%",) if percent != 100 else ()
-        return "+".join((self.splits_name, *fraction, *self._choices()))
+        return "+".join((self.splits_name, *fraction, *self._version_suffix()))
 
     @cached_property
     def _flaws(self) -> tuple[str, ...]:
-        """What is known of the protocol, and what is seen of these files."""
-        flaws = [*self.splits.flaws, *overlaps(self._records)]
-        if not self._choices():
-            flaws += differences(self._records, self.splits, whole=self.config.percent == 100)
+        """Known flaws of the splits, and those found in the user's files."""
+        flaws = [*self.splits.flaws, *find_overlaps(self._records)]
+        if not self._version_suffix():
+            flaws += find_differences(self._records, self.splits, whole=self.config.percent == 100)
         return (*flaws, *self.bad.flaws)
 
     def load(self, record: Record, size: int) -> Sample:
@@ -312,7 +330,7 @@ class PublicDataset(Dataset[PublicConfigT]):
 
     @cached_property
     def _fingerprint(self) -> str:
-        """Tables by content; images by size, since a hundred thousand files are not hashed each time."""
+        """Hash of tables by content and images by size: hashing 100,000 files would take too long."""
         sizes = sorted({(p, _size(self.root / p)) for p in self._files()})
         options = self.config.model_dump(exclude={"root", "lists", "splits"})
         tables = sorted((path.name, content_hash(path)) for path in set(self.sources))

@@ -66,7 +66,7 @@ def stream_reports(
         return _folder(path, on_bad_row)
     if not path.exists():
         raise MissingError(f"{path}: no such file or folder.")
-    if path.suffix in TABLES:
+    if path.name.endswith(TABLES):
         return _table(path, columns, id_column, on_bad_row)
     if path.suffix == ".json":
         return _ffa_ir(path, columns, on_bad_row)

@@ -1,31 +1,28 @@
-"""Any data set as files that map into memory: resized once, truths and texts beside the pixels.
+"""Any data set as memory-mapped files: images resized once, truths and texts next to them.
 
-    meta.json         info, size, source, split hash; hash and rows of every file below
-    index.jsonl       one row an image: id, patient, split, labels, texts, boxes, shard and place in it
+    meta.json         info, size, source, split hash; checksum and size of every file below
+    index.jsonl       one row per image: id, patient, split, labels, texts, boxes, shard and index in it
     images-0000.npy   uint8 (rows, size, size, channels)
-    masks-0000.npy    uint8 (rows, mask classes, ceil(size * size / 8)): bits, row by row
+    masks-0000.npy    uint8 (rows, mask classes, ceil(size * size / 8)): bits in row order
 
-`.npy` without pickle. Each shard is written whole and then named, `meta.json` last: an interrupted pack
-goes on where it stopped, and a finished one is verified and mended by the same command. An image that
-cannot be read keeps its row, with the reason, so that the splits stay those of the source.
+`.npy` without pickle. Each shard is written completely before it gets its name, and `meta.json` last: the
+same command resumes an interrupted pack, and verifies and repairs a finished one. An image that cannot
+be read keeps its row, with the reason, so that the splits stay those of the source.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 
-from ecamp.api.dataset import Dataset, Record, Sample
+from ecamp.api.dataset import Dataset, Record
 from ecamp.config import identity
-from ecamp.data.arrays import check_records, check_sample
-from ecamp.data.letterbox import letterbox
+from ecamp.data.decoding import BadImage, check_records, decode
 from ecamp.data.splits import split_hash
 from ecamp.errors import DataError, EcampError, UsageError
 from ecamp.storage.bits import pack_bits
@@ -39,23 +36,25 @@ from ecamp.storage.files import (
 )
 
 FORMAT = 1
-SHARD_BYTES = 256 * 2**20  # what an interruption can cost
-CHUNK = 64
+SHARD_BYTES = 256 * 2**20  # work that an interruption can lose
 META, INDEX = "meta.json", "index.jsonl"
 
 
 @dataclass(frozen=True)
 class PackSummary:
-    """What a pack holds.
+    """Content of a pack.
 
     Attributes:
-        made: Shards that this call wrote; the others were there and whole.
+        images: Rows, bad images included.
+        shards: Shards in the folder.
+        written: Shards that this call wrote; the others existed and were intact.
+        bytes: Size of all files.
         bad: Messages of images that cannot be read.
     """
 
     images: int
     shards: int
-    made: int
+    written: int
     bytes: int
     bad: tuple[str, ...]
 
@@ -70,16 +69,18 @@ def pack(
     shard_bytes: int = SHARD_BYTES,
     log: Callable[[str], None] = lambda _: None,
 ) -> PackSummary:
-    """Write a data set as shards, or finish and verify what was begun.
+    """Write a data set as shards, or verify and complete an existing pack.
 
     Args:
+        folder: Folder to write.
         size: Side in pixels; images keep their proportions (`ecamp.data.letterbox`).
         on_bad_image: `fail` raises at the first bad image, `skip` keeps its row with the reason.
-        workers: Processes for decoding; default one a core.
-        shard_bytes: Pixels and masks of one shard.
+        workers: Processes for decoding; default one per core.
+        shard_bytes: Size of pixels and masks of one shard.
 
     Raises:
-        DataError: As `ecamp.data.arrays.materialise`. UsageError: The folder holds another pack.
+        DataError: As `ecamp.data.arrays.materialise`.
+        UsageError: The folder contains another pack.
     """
     records, info = list(dataset.records()), dataset.info
     check_records(records, info)
@@ -89,9 +90,9 @@ def pack(
     key = identity([FORMAT, dataset.fingerprint(), size, on_bad_image, rows])
     shards = [records[i : i + rows] for i in range(0, len(records), rows)]
     with locked(folder / ".lock"):
-        parts = _finished(folder, key)
-        made = len(shards) - len(parts)
-        if made:
+        parts = _intact_parts(folder, key)
+        written = len(shards) - len(parts)
+        if written:
             (folder / META).unlink(missing_ok=True)
         for number, shard in enumerate(shards):
             if number not in parts:
@@ -104,8 +105,8 @@ def pack(
         index = [row for number in sorted(parts) for row in parts[number]["index"]]
         text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in index)
         write_bytes(folder / INDEX, text.encode())
-        files = {name: told for part in parts.values() for name, told in part["files"].items()}
-        files[INDEX] = _told(folder / INDEX)
+        files = {name: entry for part in parts.values() for name, entry in part["files"].items()}
+        files[INDEX] = _checksum(folder / INDEX)
         write_json(
             folder / META,
             {
@@ -121,24 +122,24 @@ def pack(
         for path in folder.glob(".part-*.json"):
             path.unlink()
     return PackSummary(
-        len(records), len(shards), made, sum(told["bytes"] for told in files.values()),
+        len(records), len(shards), written, sum(entry["bytes"] for entry in files.values()),
         tuple(row["bad"] for row in index if row.get("bad")),
     )  # fmt: skip
 
 
-def read_index(folder: Path, told: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the index, checked against its hash.
+def read_index(folder: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the rows of the index and check its checksum.
 
     Args:
-        told: Its entry in `meta.json`.
+        entry: Its entry in `meta.json`.
 
     Raises:
-        DataError: Another content than when it was packed.
+        DataError: The content has changed since it was packed.
     """
-    if content_hash(folder / INDEX) != told["sha256"]:
+    if content_hash(folder / INDEX) != entry["sha256"]:
         raise DataError(
-            f"{folder / INDEX}: not what was packed.",
-            "Run the same ecamp data pack again: it mends the folder.",
+            f"{folder / INDEX}: changed since it was packed.",
+            "Run the same ecamp data pack again: it repairs the folder.",
         )
     lines = (folder / INDEX).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line]
@@ -155,97 +156,76 @@ def _write_shard(
     images = np.zeros((len(records), size, size, 1 if info.colour == "grey" else 3), np.uint8)
     masks = np.zeros((len(records), len(info.mask_classes), -(-size * size // 8)), np.uint8)
     index = []
-    loaded = _load_all(dataset, records, size, workers or os.cpu_count() or 1)
-    for at, (record, sample) in enumerate(zip(records, loaded, strict=True)):
-        row = _row(record, number, at)
+    samples = decode(dataset, records, size, workers)
+    for position, (record, sample) in enumerate(zip(records, samples, strict=True)):
+        row = _row(record, number, position)
         index.append(row)
-        if isinstance(sample, str):
+        if isinstance(sample, BadImage):
             if on_bad == "fail":
-                raise DataError(sample, "--on-bad-image skip packs the others.")
-            row["bad"] = sample.splitlines()[0]
+                raise DataError(sample.message, "--on-bad-image skip packs the others.")
+            row["bad"] = sample.message.splitlines()[0]
             continue
-        images[at] = sample.image
+        images[position] = sample.image
         if sample.mask is not None and info.mask_classes:
-            masks[at] = pack_bits(sample.mask)
+            masks[position] = pack_bits(sample.mask)
             row["masked"] = True
         if sample.boxes is not None:
             row["boxes"] = sample.boxes.astype(float).tolist()
-            kinds = sample.box_classes
-            row["box_classes"] = [] if kinds is None else kinds.tolist()
+            classes = sample.box_classes
+            row["box_classes"] = [] if classes is None else classes.tolist()
     files: dict[str, np.ndarray] = {f"images-{number:04}.npy": images}
     if info.mask_classes:
         files[f"masks-{number:04}.npy"] = masks
     for name, array in files.items():
         with atomic_path(folder / name) as temporary, temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-    told = {name: _told(folder / name) for name in files}
-    part = {"key": key, "index": index, "files": told}
+    part = {"key": key, "index": index, "files": {name: _checksum(folder / name) for name in files}}
     write_json(folder / f".part-{number:04}.json", part)
     return part
 
 
-def _row(record: Record, shard: int, at: int) -> dict[str, Any]:
-    """What the index says of an image; nothing is said of what is not there."""
+def _row(record: Record, shard: int, position: int) -> dict[str, Any]:
+    """Build the index row of an image; fields without a value are left out."""
     row = {
         "id": record.id, "patient": record.patient, "split": record.split, "row": record.row,
         "labels": record.labels, "report": record.report, "distilled": record.distilled,
-        "has_mask": record.has_mask, "has_boxes": record.has_boxes, "shard": shard, "at": at,
+        "has_mask": record.has_mask, "has_boxes": record.has_boxes, "shard": shard, "at": position,
     }  # fmt: skip
     return {name: value for name, value in row.items() if value is not None and value is not False}
 
 
-def _load_all(
-    dataset: Dataset, records: Sequence[Record], size: int, workers: int
-) -> Iterator[Sample | str]:
-    chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
-    tasks = (delayed(_load_chunk)(dataset, chunk, size) for chunk in chunks)
-    for results in Parallel(n_jobs=min(workers, len(chunks)), return_as="generator")(tasks):
-        yield from results
+# --- resuming -----------------------------------------------------------------------------------
 
 
-def _load_chunk(dataset: Dataset, records: Sequence[Record], size: int) -> list[Sample | str]:
-    """Samples, or the message of what is wrong with one (errors cross processes badly)."""
-    out: list[Sample | str] = []
-    for record in records:
-        try:
-            out.append(letterbox(check_sample(dataset, record, size), size))
-        except DataError as error:
-            out.append(str(error))
-    return out
-
-
-# --- going on -----------------------------------------------------------------------------------
-
-
-def _told(path: Path) -> dict[str, Any]:
+def _checksum(path: Path) -> dict[str, Any]:
     return {"sha256": content_hash(path), "bytes": path.stat().st_size}
 
 
-def _finished(folder: Path, key: str) -> dict[int, dict[str, Any]]:
-    """Shards that are there and whole, of a finished pack or of one that was interrupted.
+def _intact_parts(folder: Path, key: str) -> dict[int, dict[str, Any]]:
+    """Find the intact shards of a finished or interrupted pack.
 
     Raises:
-        UsageError: They are of another pack.
+        UsageError: They belong to another pack.
     """
     parts = [_read(path) for path in sorted(folder.glob(".part-*.json"))]
     meta = _read(folder / META) if (folder / META).exists() else None
-    for known in (*parts, meta):
-        if known is not None and known.get("key") != key:
+    for existing in (*parts, meta):
+        if existing is not None and existing.get("key") != key:
             raise UsageError(
-                f"{folder}: holds a pack of other data, of another size or with other options.",
+                f"{folder}: contains a pack of other data, of another size or with other options.",
                 "Choose another folder, or delete this one.",
             )
     if meta is not None:
         parts += _parts_of(folder, meta)
-    whole: dict[int, dict[str, Any]] = {}
+    intact: dict[int, dict[str, Any]] = {}
     for part in parts:
-        if part and all(_is_whole(folder / name, told) for name, told in part["files"].items()):
-            whole[part["index"][0]["shard"]] = part
-    return whole
+        if part and all(_is_intact(folder / name, entry) for name, entry in part["files"].items()):
+            intact[part["index"][0]["shard"]] = part
+    return intact
 
 
 def _parts_of(folder: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
-    """A finished pack as the parts that it was made of; none where its index is damaged."""
+    """Split a finished pack into the parts that it was made of; none if its index is damaged."""
     try:
         index = read_index(folder, meta["files"][INDEX])
     except EcampError:
@@ -256,7 +236,7 @@ def _parts_of(folder: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "key": meta["key"], "index": rows,
-            "files": {n: t for n, t in meta["files"].items() if n.endswith(f"-{shard:04}.npy")},
+            "files": {n: e for n, e in meta["files"].items() if n.endswith(f"-{shard:04}.npy")},
         }
         for shard, rows in by_shard.items()
     ]  # fmt: skip
@@ -265,10 +245,10 @@ def _parts_of(folder: Path, meta: dict[str, Any]) -> list[dict[str, Any]]:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] = read_json(path)
-    except EcampError:  # a damaged one counts as not there; it is written again
+    except EcampError:  # a damaged one counts as missing; it is written again
         return None
     return value
 
 
-def _is_whole(path: Path, told: dict[str, Any]) -> bool:
-    return path.exists() and path.stat().st_size == told["bytes"] and _told(path) == told
+def _is_intact(path: Path, entry: dict[str, Any]) -> bool:
+    return path.exists() and path.stat().st_size == entry["bytes"] and _checksum(path) == entry

@@ -1,40 +1,42 @@
 """DICOM to PNG, once: `ecamp data prepare`.
 
-Pixels are those of `read_image`: rescale, the first VOI window or LUT, MONOCHROME1 turned around, the range
-stretched to 8 bits; the size stays. A manifest holds the checksums, so that the same command resumes and a
-second run changes nothing. `ecamp.export.ground_truth` writes masks and boxes beside the images.
+Pixels are those of `read_image`: rescale, the first VOI window or LUT, MONOCHROME1 inverted, the range
+stretched to 8 bits; the size stays. A manifest with checksums lets the same command resume; a second run
+changes nothing. `ecamp.export.ground_truth` writes masks and boxes next to the images.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from joblib import Parallel, delayed
 from PIL import Image
 
 from ecamp.errors import DataError, MissingError
+from ecamp.export.journal import run_resumable
 from ecamp.io.dicom import DICOM_SUFFIXES
 from ecamp.io.folders import ImageIndex, find_file, image_name
 from ecamp.io.images import read_image
-from ecamp.storage.files import (
-    append_lines,
-    atomic_path,
-    content_hash,
-    repair_and_read_lines,
-    write_if_changed,
-    write_lines,
-)
+from ecamp.storage.files import atomic_path, content_hash, write_if_changed
 
 MANIFEST = "manifest.jsonl"
-CHUNK = 32
 
 
 @dataclass(frozen=True)
-class Made:
-    """A line of the manifest; paths are below the output and below the download."""
+class ConvertedFile:
+    """One line of the manifest.
+
+    Attributes:
+        png: Path below the output.
+        sha256: Of the PNG.
+        bytes: Size of the PNG.
+        source: Path of the DICOM file below the download.
+        source_bytes: Its size.
+        source_sha256: Its checksum.
+    """
 
     png: str
     sha256: str
@@ -45,10 +47,16 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What a run did: files made and kept from before, and why others could not be made."""
+class ConversionSummary:
+    """Outcome of a run.
 
-    made: int
+    Attributes:
+        converted: Files that this run wrote.
+        kept: Files of earlier runs.
+        bad: Messages of files that could not be converted.
+    """
+
+    converted: int
     kept: int
     bad: tuple[str, ...]
 
@@ -57,69 +65,72 @@ def prepare(
     root: Path, out: Path, folders: Mapping[str, str], tables: Sequence[str], *,
     workers: int = 1, verify: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Prepared:  # fmt: skip
+) -> ConversionSummary:  # fmt: skip
     """Write every DICOM file of a download as PNG, and copy its tables.
 
     Args:
+        root: The download.
+        out: Folder to write.
         folders: Folder below root -> path below `out`, with `{}` for the name of the image.
-        tables: Patterns of the index files; those that are there are copied.
-        verify: Compare files of both sides with their checksums, not their sizes; what is wrong, or made
-            from a file that was replaced, is made again.
+        tables: Patterns of the tables; those that exist are copied.
+        workers: Processes.
+        verify: Compare files of both sides by checksum instead of size; a file that is wrong, or
+            converted from a source that was replaced since, is written again.
+        progress: Called with the number of finished and of all files.
 
     Raises:
-        MissingError: No DICOM file in root; says what was looked for. DataError: Two of one name.
+        MissingError: No DICOM file in root; names the folders that were searched.
+        DataError: Two files of one name.
     """
-    wanted: dict[str, str] = {}
+    sources = _find_sources(root, folders)
+    for pattern in tables:
+        if (table := find_file(root, pattern)) is not None:
+            write_if_changed(out / table.relative_to(root), table.read_bytes())
+    outcome = run_resumable(
+        {png: (source, png) for png, source in sources.items()},
+        partial(_convert, root, out), out / MANIFEST, ConvertedFile,
+        key=lambda row: row.png,
+        is_done=lambda row: _is_current(root, out, row, verify),
+        workers=workers, progress=progress,
+    )  # fmt: skip
+    return ConversionSummary(outcome.new, len(outcome.rows) - outcome.new, outcome.bad)
+
+
+def _find_sources(root: Path, folders: Mapping[str, str]) -> dict[str, str]:
+    """Map paths of PNG files to the DICOM files that they are made from."""
+    sources: dict[str, str] = {}
     for folder, target in folders.items():
         for path in sorted(ImageIndex(root, (folder,)).paths):
             if not path.lower().endswith(DICOM_SUFFIXES):
                 continue
             png = target.format(image_name(path))
-            if png in wanted:
+            if png in sources:
                 raise DataError(
-                    f"{root}: {wanted[png]} and {path} would both become {png}.",
-                    "Move one of them away: images are known by their names.",
+                    f"{root}: {sources[png]} and {path} would both become {png}.",
+                    "Move one of them elsewhere: images are identified by their names.",
                 )
-            wanted[png] = path
-    if not wanted:
+            sources[png] = path
+    if not sources:
         raise MissingError(
-            f"{root}: no DICOM file in {' or '.join(folders)}.", "--from names the download."
+            f"{root}: no DICOM file in {' or '.join(folders)}.",
+            "--from must name the folder of the download.",
         )
-    for pattern in tables:
-        if (table := find_file(root, pattern)) is not None:
-            write_if_changed(out / table.relative_to(root), table.read_bytes())
-    manifest = out / MANIFEST
-    known = {made.png: made for made in repair_and_read_lines(manifest, Made)}
-    fine = {png: known[png] for png in wanted if _is_made(root, out, known.get(png), verify)}
-    todo = [(source, png) for png, source in wanted.items() if png not in fine]
-    chunks = [todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK)]
-    done, bad = dict(fine), []
-    jobs = (delayed(_convert)(root, out, chunk) for chunk in chunks)
-    for results in Parallel(n_jobs=workers, return_as="generator")(jobs):
-        made = [result for result in results if isinstance(result, Made)]
-        done |= {result.png: result for result in made}
-        bad += [result for result in results if isinstance(result, str)]
-        append_lines(manifest, map(asdict, made))  # an interrupted run goes on here
-        progress(len(done) + len(bad), len(wanted))
-    write_lines(manifest, (done[png] for png in sorted(done)))
-    return Prepared(len(done) - len(fine), len(fine), tuple(bad))
+    return sources
 
 
-def _is_made(root: Path, out: Path, one: Made | None, verify: bool) -> bool:
-    if one is None:
-        return False
-    target, source = out / one.png, root / one.source
-    # A download that was laid out anew has its files elsewhere: made again, as it may be another.
-    if not (target.exists() and source.exists() and source.stat().st_size == one.source_bytes):
+def _is_current(root: Path, out: Path, row: ConvertedFile, verify: bool) -> bool:
+    target, source = out / row.png, root / row.source
+    # In a rearranged download the file is elsewhere: converted again, as it may be another one.
+    if not (target.exists() and source.exists() and source.stat().st_size == row.source_bytes):
         return False
     if verify:
-        return (content_hash(target), content_hash(source)) == (one.sha256, one.source_sha256)
-    return target.stat().st_size == one.bytes
+        return (content_hash(target), content_hash(source)) == (row.sha256, row.source_sha256)
+    return target.stat().st_size == row.bytes
 
 
-def _convert(root: Path, out: Path, chunk: Sequence[tuple[str, str]]) -> list[Made | str]:
-    results: list[Made | str] = []
-    for source, png in chunk:
+def _convert(root: Path, out: Path, files: Sequence[tuple[str, str]]) -> list[ConvertedFile | str]:
+    results: list[ConvertedFile | str] = []
+    for source, png in files:
         try:
             pixels = read_image(root / source, "grey")[..., 0]
         except DataError as error:
@@ -129,6 +140,6 @@ def _convert(root: Path, out: Path, chunk: Sequence[tuple[str, str]]) -> list[Ma
             Image.fromarray(pixels).save(temporary, "PNG")
             data = temporary.read_bytes()
         size, digest = (root / source).stat().st_size, content_hash(root / source)
-        made = Made(png, hashlib.sha256(data).hexdigest(), len(data), source, size, digest)
-        results.append(made)
+        sha256 = hashlib.sha256(data).hexdigest()
+        results.append(ConvertedFile(png, sha256, len(data), source, size, digest))
     return results

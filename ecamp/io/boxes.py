@@ -1,4 +1,4 @@
-"""Boxes between tables and images: other coordinates, and the mask that they fill."""
+"""Boxes of tables: conversion to image coordinates, and the mask that they fill."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 
 def scale_boxes(boxes: tuple[Box, ...], frame: float | None, width: int, height: int) -> np.ndarray:
-    """Boxes in pixels of an image.
+    """Convert boxes to pixels of an image.
 
     Args:
-        boxes: x1, y1, x2, y2 in a square frame of side `frame`, into which the whole image was
-            stretched; None = in pixels of the image already.
+        boxes: (x1, y1, x2, y2) each, in a square frame of side `frame` into which the whole image
+            was stretched.
+        frame: Side of that frame; None = the boxes are in pixels of the image already.
+        width, height: Of the image in pixels.
 
     Returns:
-        float32 (n, 4).
+        float32 (n, 4) x1, y1, x2, y2.
     """
     out = np.array(boxes, np.float32).reshape(-1, 4)
     if frame is not None:
@@ -24,10 +26,10 @@ def scale_boxes(boxes: tuple[Box, ...], frame: float | None, width: int, height:
 
 
 def fill_boxes(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The union of filled boxes.
+    """Fill boxes and return their union.
 
     Args:
-        boxes: float (n, 4) x1, y1, x2, y2; an edge lies between pixels, so x1..x2 - 1 are inside.
+        boxes: float (n, 4) x1, y1, x2, y2; edges lie between pixels, so x1..x2 - 1 are inside.
 
     Returns:
         bool (height, width).

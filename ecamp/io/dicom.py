@@ -1,15 +1,15 @@
-"""Read DICOM as radiology sends it: compressed or not, 8 to 16 bit, one frame or many.
+"""DICOM reader for radiographs: compressed or not, 8 to 16 bit, one frame or many.
 
-Of the header only what pixels need is read (`TAGS`): no name, number or date of a patient is ever in
-memory, and messages are our own, since those of decoders quote what stands in the file.
+Only the header elements that pixels need are read (`TAGS`), so no name, number or date of a patient is
+ever in memory. Messages are our own, because those of decoders quote the header.
 
-| in the file | what comes out |
+| in the file | result |
 | --- | --- |
 | rescale, modality table | values in their units |
-| VOI table, else windows | the first of them is applied; a width below 1 is none |
+| VOI table, else windows | the first is applied; a window narrower than 1 is ignored |
 | neither | the whole range |
-| pixel padding | black, and no part of the range |
-| MONOCHROME1 | turned around: bright means dense |
+| pixel padding | black, excluded from the range |
+| MONOCHROME1 | inverted: bright means dense |
 | RGB, YBR, PALETTE COLOR | RGB |
 | many frames | the first |
 """
@@ -44,78 +44,79 @@ TAGS = [
       for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 ]  # fmt: skip
-# One order on every machine: a lossy file gives the same pixels whichever extra is installed.
+# A fixed order, so that a lossy file gives the same pixels whichever extra is installed.
 _DECODERS = ("", "pydicom", "pillow", "pyjpegls", "gdcm", "pylibjpeg")
 TIMEOUT = 120.0  # seconds for one image, after which its decoder counts as crashed
 _LOSSY_12_BIT = "1.2.840.10008.1.2.4.51"
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is read as DICOM: by suffix; without one by its mark, or how its header begins.
+    """Tell whether a file is DICOM: by suffix; without one by its magic number or first element.
 
     Raises:
         OSError: It cannot be opened.
     """
     if path.suffix.lower() in DICOM_SUFFIXES:
         return True
-    if path.suffix and not path.suffix[1:].isdigit():  # names of instances: 1.2.840.10008
+    if path.suffix and not path.suffix[1:].isdigit():  # instance UIDs end in digits: 1.2.840.10008
         return False
     with path.open("rb") as file:
         head = file.read(132)
-    # Without preamble a header begins with an element below 0100 of group 0002 or 0008.
+    # Without a preamble the header starts with an element below 0100 of group 0002 or 0008.
     return head[128:] == b"DICM" or (head[:2] in (b"\2\0", b"\x08\0") and head[3:4] == b"\0")
 
 
 def read_dicom(path: Path) -> np.ndarray:
-    """Read the first frame as it is meant to be seen, stretched to 0..255.
+    """Read the first frame as it is meant to be displayed, stretched to 0..255.
 
     Returns:
         uint8 (height, width) or (height, width, 3).
 
     Raises:
-        FileNotFoundError: No such file. DataError: It cannot be decoded; says why, not which file.
+        FileNotFoundError: No such file.
+        DataError: It cannot be decoded; gives the reason, not the file.
     """
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
     dataset, pixels = decode_dicom(path)
-    kind = str(dataset.get("PhotometricInterpretation", ""))
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
     with _silent():
         try:
-            if kind == "PALETTE COLOR":
+            if photometric == "PALETTE COLOR":
                 pixels = apply_color_lut(pixels, dataset)
-            if kind.startswith(("RGB", "YBR", "PALETTE")):
+            if photometric.startswith(("RGB", "YBR", "PALETTE")):
                 return pixels if pixels.dtype == np.uint8 else stretch(pixels.astype(np.float32))
-            film = _film(dataset, pixels)
+            film = _film_area(dataset, pixels)
             values = apply_modality_lut(pixels, dataset)
             if "VOILUTSequence" in dataset or _has_window(dataset):
                 values = apply_voi_lut(values, dataset)
         except Exception as error:
             raise DataError(
                 f"DICOM rescale, window, palette or padding cannot be applied ({type(error).__name__}).",
-                "Correct the header: RescaleSlope, WindowCenter, WindowWidth and tables are numbers.",
+                "Correct the header: RescaleSlope, WindowCenter, WindowWidth and tables must be numbers.",
             ) from None
-    with np.errstate(over="ignore"):  # what is beyond float32 is refused below
+    with np.errstate(over="ignore"):  # values beyond float32 are refused below
         values = np.asarray(values, np.float32)
     if not np.isfinite(values).all():
         raise DataError(
             "DICOM values are not finite after rescale and window.",
-            "Correct RescaleSlope and RescaleIntercept, or leave such rows out with --on-bad-image skip.",
+            "Correct RescaleSlope and RescaleIntercept, or skip such images with --on-bad-image skip.",
         )
-    return stretch(-values if kind == "MONOCHROME1" else values, film)
+    return stretch(-values if photometric == "MONOCHROME1" else values, film)
 
 
 def decode_dicom(path: Path) -> tuple[Any, np.ndarray]:
-    """Header and stored values of the first frame, before rescale and window.
+    """Decode header and stored values of the first frame, before rescale and window.
 
     Returns:
         pydicom Dataset with `TAGS` only; (rows, columns) or (rows, columns, 3) as stored.
 
     Raises:
-        FileNotFoundError: No such file. DataError: As `read_dicom`.
+        FileNotFoundError, DataError: As `read_dicom`.
     """
     import pydicom
 
-    # Opened here, so that an OSError of pydicom is one of the content: it raises them for that too.
+    # Opened here, so that an OSError of pydicom can only concern the content: it raises those too.
     with _silent(), path.open("rb") as file:
         _check_deflated(file)
         try:
@@ -126,25 +127,25 @@ def decode_dicom(path: Path) -> tuple[Any, np.ndarray]:
             return dataset, _decode(dataset, path)
         except DataError:
             raise
-        except Exception as error:  # decoders raise many kinds; their words may quote the header
+        except Exception as error:  # decoders raise many types; their messages may quote the header
             raise DataError(
-                f"DICOM pixels cannot be decoded: {_why(dataset, error)}.",
-                "Get the file again, or leave such rows out with --on-bad-image skip.",
+                f"DICOM pixels cannot be decoded: {_reason(dataset, error)}.",
+                "Download the file again, or skip such images with --on-bad-image skip.",
             ) from None
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """No warning and no log line of pydicom: they quote values of the header."""
+    """Silence warnings and log lines of pydicom: they quote values of the header."""
     log = logging.getLogger("pydicom")
-    before = log.level
-    log.setLevel(logging.CRITICAL + 1)  # its children's too
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)  # also for its child loggers
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(before)
+        log.setLevel(level)
 
 
 def _decode(dataset: Any, path: Path) -> np.ndarray:
@@ -152,21 +153,25 @@ def _decode(dataset: Any, path: Path) -> np.ndarray:
     from pydicom.uid import UID
 
     missing = [tag for tag in ("Rows", "Columns", "BitsAllocated") if tag not in dataset]
-    holds = any(tag in dataset for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"))
-    if missing or not holds:
-        lacks = missing[0] if missing else "pixels"
+    has_pixels = any(
+        tag in dataset for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+    )
+    if missing or not has_pixels:
+        lacking = missing[0] if missing else "pixels"
         raise DataError(
-            f"DICOM pixels cannot be decoded: the header has no {lacks}.",
-            "Not an image, not a DICOM file, or its beginning is lost; get the file again.",
+            f"DICOM pixels cannot be decoded: the header has no {lacking}.",
+            "Not an image, not a DICOM file, or cut off at the start; download the file again.",
         )
     height, width = int(dataset.Rows), int(dataset.Columns)
     if (limit := _limit()) is not None and height * width > limit:
         raise DataError(
-            f"DICOM of {width}x{height} = {height * width:,} pixels is beyond the limit of {limit:,}.",
+            f"DICOM of {width}x{height} = {height * width:,} pixels exceeds the limit of {limit:,}.",
             "Shrink the image before use.",
         )
     meta = dataset.file_meta
-    if "TransferSyntaxUID" not in meta:  # without meta header: as its data elements were found
+    if (
+        "TransferSyntaxUID" not in meta
+    ):  # without a meta header: the encoding that the reader detected
         implicit, little = dataset.original_encoding
         meta.TransferSyntaxUID = UID(
             "1.2.840.10008.1.2" if implicit
@@ -179,30 +184,30 @@ def _decode(dataset: Any, path: Path) -> np.ndarray:
             'pip install "ecamp[dicom]"',
         )
     if not decoder.is_native:
-        _check_stream(dataset, width, height)
+        _check_encoded_size(dataset, width, height)
     names = [""] if decoder.is_native else sorted(decoder.available_plugins, key=_DECODERS.index)
     failed: Exception | None = None
     for name in names:
         try:
             if name == "gdcm":
-                return _decode_apart(path, meta.TransferSyntaxUID)
+                return _decode_isolated(path, meta.TransferSyntaxUID)
             return pixel_array(dataset, index=0, decoding_plugin=name)
-        except Exception as error:  # the next one may; the last one's error tells
+        except Exception as error:  # the next decoder may succeed; the last error is reported
             failed = error
     assert failed is not None
     raise failed
 
 
 def _limit() -> int | None:
-    """Pixels beyond which an image is taken for an attack, as Pillow counts them."""
+    """Return the number of pixels above which an image counts as an attack (Pillow's rule)."""
     return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def _check_deflated(file: BinaryIO) -> None:
-    """A deflated file is inflated whole before its header can be read: it must end within bounds.
+    """Check that a deflated file inflates within bounds: pydicom inflates it whole.
 
     Raises:
-        DataError: It inflates to more than an image of 32 bit at the limit of pixels.
+        DataError: It inflates to more than a 32-bit image at the limit of pixels.
     """
     from pydicom.filereader import read_dataset, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -223,17 +228,17 @@ def _check_deflated(file: BinaryIO) -> None:
             rest = stream.unconsumed_tail
     except DataError:
         raise
-    except Exception:  # not what it says: whoever reads it whole tells why
+    except Exception:  # not a deflated DICOM file: the reader gives the reason
         return
     finally:
         file.seek(0)
 
 
-def _check_stream(dataset: Any, width: int, height: int) -> None:
-    """Decoders take the size that stands in the compressed stream: it must be the header's.
+def _check_encoded_size(dataset: Any, width: int, height: int) -> None:
+    """Check that the compressed stream has the size of the header: decoders allocate the former.
 
     Raises:
-        DataError: It is another.
+        DataError: It has another size.
     """
     from pydicom.encaps import get_frame
 
@@ -245,54 +250,54 @@ def _check_stream(dataset: Any, width: int, height: int) -> None:
     size = encoded_size(frame)
     if size not in (None, (width, height)):
         raise DataError(
-            f"DICOM of {width}x{height} holds a compressed image of {size[0]}x{size[1]}.",
-            "Get the file again, or leave such rows out with --on-bad-image skip.",
+            f"DICOM of {width}x{height} contains a compressed image of {size[0]}x{size[1]}.",
+            "Download the file again, or skip such images with --on-bad-image skip.",
         )
 
 
-def _decode_apart(path: Path, syntax: Any) -> np.ndarray:
-    """Decode with gdcm in a process of its own: damaged content can make it crash, not only fail.
+def _decode_isolated(path: Path, syntax: Any) -> np.ndarray:
+    """Decode with gdcm in a process of its own: on damaged content it can crash, not only fail.
 
     Why gdcm at all: docs/decisions.md#gdcm-decodes-in-a-process-of-its-own.
     """
     # A daemonic process (torch's DataLoader workers) may have no children.
-    found = (_gdcm if current_process().daemon else _in_other_process)(path, syntax)
-    if isinstance(found, str):
-        raise ValueError(found)
-    return found
+    result = (_gdcm if current_process().daemon else _in_decoder_process)(path, syntax)
+    if isinstance(result, str):
+        raise ValueError(result)
+    return result
 
 
-def _in_other_process(path: Path, syntax: Any) -> np.ndarray | str:
+def _in_decoder_process(path: Path, syntax: Any) -> np.ndarray | str:
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    executor = _other_process(os.getpid())
+    executor = _decoder_process(os.getpid())
     try:
-        found: np.ndarray | str = executor.submit(_gdcm, path, syntax).result(TIMEOUT)
-        return found
+        result: np.ndarray | str = executor.submit(_gdcm, path, syntax).result(TIMEOUT)
+        return result
     except (BrokenProcessPool, TimeoutError):
         executor.shutdown(wait=False, kill_workers=True)
-        _other_process.cache_clear()
+        _decoder_process.cache_clear()
         raise DataError(
-            f"DICOM pixels cannot be decoded: {_codec(syntax)} with content that crashes its decoder.",
-            "Get the file again, or leave such rows out with --on-bad-image skip.",
+            f"DICOM pixels cannot be decoded: {_codec(syntax)} whose content crashes the decoder.",
+            "Download the file again, or skip such images with --on-bad-image skip.",
         ) from None
 
 
 @cache
-def _other_process(pid: int) -> Any:
-    """The process that decodes for process `pid`; a fork does not inherit its parent's."""
+def _decoder_process(pid: int) -> Any:
+    """Start the process that decodes for process `pid`; a fork does not inherit its parent's."""
     from multiprocessing.util import Finalize
 
     from joblib.externals.loky import ProcessPoolExecutor
 
     executor = ProcessPoolExecutor(max_workers=1, timeout=300)
-    # A forked process waits for its children when it ends, and this one would idle for its five minutes.
+    # A forked process waits for its children at exit, and this one would idle for five minutes.
     Finalize(None, executor.shutdown, kwargs={"wait": False, "kill_workers": True}, exitpriority=10)
     return executor
 
 
 def _gdcm(path: Path, syntax: str) -> np.ndarray | str:
-    """Stored values of the first frame; the kind of error, as errors cross processes badly."""
+    """Decode the first frame with gdcm; return the error's type name, as errors pickle badly."""
     import pydicom
     from pydicom.pixels import pixel_array
 
@@ -305,29 +310,33 @@ def _gdcm(path: Path, syntax: str) -> np.ndarray | str:
             return type(error).__name__
 
 
-def _why(dataset: Any, error: Exception) -> str:
-    """What is wrong, in numbers of the pixel description alone."""
+def _reason(dataset: Any, error: Exception) -> str:
+    """Describe an error by numbers of the pixel description only."""
     try:
         syntax = dataset.file_meta.TransferSyntaxUID
         rows, columns, bits = dataset.Rows, dataset.Columns, dataset.BitsAllocated
         frame = rows * columns * dataset.get("SamplesPerPixel", 1) * bits // 8
         frames = int(dataset.get("NumberOfFrames") or 1)
-        held = len(dataset.get("PixelData", b""))
-        if not syntax.is_compressed and held < frame * frames:
-            return f"{held:,} of {frame * frames:,} bytes are there; the file is cut short"
+        present = len(dataset.get("PixelData", b""))
+        if not syntax.is_compressed and present < frame * frames:
+            return f"{present:,} of {frame * frames:,} bytes are present; the file is truncated"
         if syntax == _LOSSY_12_BIT and dataset.get("BitsStored", 8) > 8:
             return (
-                "lossy JPEG of 12 bit, which only pylibjpeg-libjpeg reads (GPL-3.0; "
+                "lossy 12-bit JPEG, which only pylibjpeg-libjpeg reads (GPL-3.0; "
                 "pip install pylibjpeg pylibjpeg-libjpeg)"
             )
         return f"{columns}x{rows}, {bits} bit, {_codec(syntax)} ({type(error).__name__})"
     except Exception:  # the description itself is broken
-        return f"its description is no set of numbers ({type(error).__name__})"
+        return (
+            f"its pixel description contains values that are not numbers ({type(error).__name__})"
+        )
 
 
 def _codec(syntax: Any) -> str:
-    """Name of a transfer syntax (pydicom's UID); its number only where it is a known one."""
-    return syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown coding"
+    """Return the name of a transfer syntax (pydicom's UID) if it is a standard one."""
+    return (
+        syntax.name if syntax.is_transfer_syntax and not syntax.is_private else "unknown encoding"
+    )
 
 
 def _has_window(dataset: Any) -> bool:
@@ -338,30 +347,35 @@ def _has_window(dataset: Any) -> bool:
     return float(first) >= 1
 
 
-def _film(dataset: Any, pixels: np.ndarray) -> np.ndarray | None:
-    """Where stored values are film, not padding (DICOM PS3.3 C.7.5.1.1.2); bool, None = everywhere."""
+def _film_area(dataset: Any, pixels: np.ndarray) -> np.ndarray | None:
+    """Mark pixels that are film, not padding (DICOM PS3.3 C.7.5.1.1.2): bool; None = all."""
     first = dataset.get("PixelPaddingValue")
     if first is None:
         return None
     last = dataset.get("PixelPaddingRangeLimit")
     ends = [int(value) for value in (first, first if last is None else last)]
     if pixels.dtype.kind == "i" and pixels.dtype.itemsize == 2:
-        # Many writers call it unsigned whatever the pixels are: 63536 is -2000.
+        # Many writers store it unsigned even for signed pixels: 63536 is -2000.
         ends = [end - 2**16 if end >= 2**15 else end for end in ends]
     return (pixels < min(ends)) | (pixels > max(ends))
 
 
-def stretch(values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+def stretch(values: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """Map the range of a float image to 0..255; a constant image becomes all 0.
 
     Args:
-        where: Pixels that count, bool of the same shape; the others become 0. None, or none at all: all.
+        values: float, any shape.
+        valid: bool of the same shape: pixels that determine the range; the others become 0. None,
+            or all False: every pixel.
+
+    Returns:
+        uint8 of the same shape.
     """
-    if where is not None and not where.any():
-        where = None
-    counted = values if where is None else values[where]
+    if valid is not None and not valid.any():
+        valid = None
+    counted = values if valid is None else values[valid]
     low, high = float(counted.min()), float(counted.max())
     if high <= low:
         return np.zeros(values.shape, np.uint8)
     levels = np.round((values - low) * (255.0 / (high - low)))
-    return (levels if where is None else np.where(where, levels, 0)).astype(np.uint8)
+    return (levels if valid is None else np.where(valid, levels, 0)).astype(np.uint8)

@@ -1,6 +1,6 @@
-"""Read an image file as radiology sends it: PNG and JPEG of 8 or 16 bit, and DICOM.
+"""Image and mask reader: PNG, JPEG and TIFF of 8 or 16 bit, and DICOM.
 
-Everything comes out as uint8 (height, width, channels); bright means dense (bone is white).
+Images are returned as uint8 (height, width, channels); bright means dense (bone is white).
 """
 
 from __future__ import annotations
@@ -20,33 +20,35 @@ def read_image(path: Path, colour: str, row: str = "") -> np.ndarray:
     Args:
         path: PNG, JPEG, TIFF or DICOM (by suffix, or by its first bytes without one).
         colour: `grey` gives one channel, `rgb` three.
-        row: Where the path stands in its table, for the message.
+        row: Location of the path in its table, for the message.
 
     Returns:
         uint8 (height, width, 1 or 3).
 
     Raises:
-        DataError: When the file is missing, unreadable or empty; names file and row.
+        DataError: The file is missing, unreadable or empty; names file and row.
     """
-    where = f"{path}" + (f" ({row})" if row else "")
+    location = f"{path}" + (f" ({row})" if row else "")
     try:
         pixels = read_dicom(path) if is_dicom(path) else _read_raster(path)
     except FileNotFoundError as error:
         raise DataError(
-            f"{where}: no such image.", "Check the table's path column and root."
+            f"{location}: no such image.", "Check root and the path column of the table."
         ) from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{where}: {_size(path)}{error}", "Shrink the image before use.") from error
+        raise DataError(
+            f"{location}: {_declared_size(path)}{error}", "Shrink the image before use."
+        ) from error
     except DataError as error:
-        # The cause of a DICOM error quotes the header; it stays out of tracebacks too.
-        raise DataError(f"{where}: {error.message}", error.hint) from None
+        # The cause of a DICOM error quotes the header, so it is kept out of tracebacks too.
+        raise DataError(f"{location}: {error.message}", error.hint) from None
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise DataError(
-            f"{where}: unreadable image: {error}",
-            "Replace the file, or leave such rows out with --on-bad-image skip.",
+            f"{location}: unreadable image: {error}",
+            "Replace the file, or skip such images with --on-bad-image skip.",
         ) from error
     if pixels.size == 0:
-        raise DataError(f"{where}: the image has no pixels.")
+        raise DataError(f"{location}: the image has no pixels.")
     return _to_colour(pixels, colour)
 
 
@@ -59,25 +61,27 @@ def read_mask(path: Path, row: str = "") -> np.ndarray:
     Raises:
         DataError: As `read_image`.
     """
-    where = f"{path}" + (f" ({row})" if row else "")
+    location = f"{path}" + (f" ({row})" if row else "")
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
     except FileNotFoundError as error:
         raise DataError(
-            f"{where}: no such mask.", "Leave the cell empty where there is none."
+            f"{location}: no such mask.", "Leave the cell empty if the image has no mask."
         ) from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{where}: {_size(path)}{error}", "Shrink the mask before use.") from error
+        raise DataError(
+            f"{location}: {_declared_size(path)}{error}", "Shrink the mask before use."
+        ) from error
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DataError(f"{where}: unreadable mask: {error}") from error
+        raise DataError(f"{location}: unreadable mask: {error}") from error
     return np.asarray(pixels.any(axis=2) if pixels.ndim == 3 else pixels != 0)
 
 
 def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A mask at the size of its image, where it was drawn on that image at another size.
+    """Resize a mask that was drawn on its image at another size.
 
-    A pixel is inside where at least half of it is.
+    A pixel is inside if at least half of its area is.
 
     Args:
         mask: bool, any size.
@@ -91,11 +95,11 @@ def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(levels.resize((width, height), Image.Resampling.BOX)) >= 128
 
 
-def _size(path: Path) -> str:
-    """`30000x20000: ` of an image that is too large to be opened."""
+def _declared_size(path: Path) -> str:
+    """Return `30000x20000: ` for an image that is too large to open."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path) as image:  # reads the header alone
+        with Image.open(path) as image:  # reads the header only
             return f"{image.width}x{image.height}: "
     except (OSError, SyntaxError, ValueError):
         return ""
@@ -117,7 +121,7 @@ def _to_colour(pixels: np.ndarray, colour: str) -> np.ndarray:
         pixels = pixels[..., None]
     pixels = pixels[..., :3]
     if colour == "grey" and pixels.shape[2] == 3:
-        # Chest films saved as RGB hold one value three times; the luma weights keep it exactly.
+        # Chest films saved as RGB repeat one value three times; the luma weights keep it exactly.
         image = Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
         return np.asarray(image)[..., None]
     if colour == "rgb" and pixels.shape[2] == 1:

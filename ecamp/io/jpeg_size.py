@@ -1,4 +1,8 @@
-"""The size that stands inside a compressed image: what its decoder would allocate, read without decoding.
+"""Size of a compressed image, read from its stream without decoding.
+
+It is the size that a decoder allocates, so it is checked before decoding. Pillow cannot serve here: it
+refuses JPEG of 12 and 16 bit and JPEG-LS, and of a JP2 file it reports the size in the box `ihdr`, which
+decoders ignore.
 
 Why: docs/decisions.md#sizes-are-read-before-decoding.
 """
@@ -8,16 +12,16 @@ from __future__ import annotations
 import struct
 
 _SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # JPEG frames and JPEG-LS; not DHT, JPG, DAC
-_BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_STANDALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 
 
 def encoded_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG, JPEG-LS or JPEG 2000 stream (also within a JP2 file).
+    """Read width and height of a JPEG, JPEG-LS or JPEG 2000 stream (also within a JP2 file).
 
     Sources: ITU-T T.81 B.2.2, T.87 C.2.2, T.800 A.5.1 and I.4.
 
     Returns:
-        None where the stream is none of them, is cut short, or leaves its height open (DNL).
+        (width, height); None if the stream is none of these, is truncated, or defers its height (DNL).
     """
     try:
         if data[:2] == b"\xff\xd8":
@@ -33,18 +37,18 @@ def encoded_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
             return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill
-            at += 1
-        elif marker in _BARE:
-            at += 2
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _STANDALONE:
+            position += 2
         elif marker in _SOF:
-            height, width = struct.unpack_from(">2H", data, at + 5)
+            height, width = struct.unpack_from(">2H", data, position + 5)
             return (width, height) if height else None
         else:
-            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+            position += 2 + struct.unpack_from(">H", data, position + 2)[0]
     return None

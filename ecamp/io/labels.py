@@ -1,4 +1,4 @@
-"""Labels as tables write them: findings joined by bars, and values with an uncertain one."""
+"""Parsers of label cells: findings joined by bars, and CheXpert's values with an uncertain one."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from ecamp.errors import DataError, did_you_mean
 
 
 def from_findings(
-    text: str, classes: Sequence[str], where: str, none: str = "No Finding"
+    text: str, classes: Sequence[str], location: str, none: str = "No Finding"
 ) -> tuple[int, ...]:
-    """`Mass|Nodule` as one 0 or 1 a class; a finding must match a class whole.
+    """Convert `Mass|Nodule` to one 0 or 1 per class; a finding must equal a class name.
 
     Raises:
-        DataError: A word that is no class; names the row.
+        DataError: A finding that is not a class; names the row.
     """
-    found = {part.strip() for part in text.split("|")}
-    strange = sorted(found - set(classes) - {none})
-    if strange:
+    named = {part.strip() for part in text.split("|")}
+    unknown = sorted(named - set(classes) - {none})
+    if unknown:
         raise DataError(
-            f"{where}: '{strange[0]}' is no finding.", did_you_mean(strange[0], classes)
+            f"{location}: unknown finding '{unknown[0]}'.", did_you_mean(unknown[0], classes)
         )
-    return tuple(int(name in found) for name in classes)
+    return tuple(int(name in named) for name in classes)
 
 
-def from_uncertain(text: str, uncertain: int | None, where: str) -> int | None:
-    """A cell of CheXpert: 1 present, 0 absent, empty not mentioned (0), -1 uncertain.
+def from_uncertain(text: str, uncertain: int | None, location: str) -> int | None:
+    """Parse a label of CheXpert: 1 present, 0 absent, empty not mentioned (0), -1 uncertain.
 
     Args:
-        uncertain: What -1 becomes; None = unknown.
+        uncertain: The value that -1 becomes; None = unknown.
 
     Raises:
         DataError: Any other value; names the row.
@@ -39,4 +39,4 @@ def from_uncertain(text: str, uncertain: int | None, where: str) -> int | None:
         return 1
     if text in ("-1", "-1.0"):
         return uncertain
-    raise DataError(f"{where}: '{text}' is no label.", "Labels are 1, 0, -1 or empty.")
+    raise DataError(f"{location}: '{text}' is not a label.", "Labels are 1, 0, -1 or empty.")

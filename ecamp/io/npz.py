@@ -1,4 +1,4 @@
-"""Arrays of an npz file, mapped instead of read: gigabytes of images cost no memory."""
+"""Arrays of an npz file, memory-mapped instead of read: gigabytes of images cost no memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ecamp.storage.files import atomic_path, cache_root, locked
 
 
 def members(path: Path) -> list[zipfile.ZipInfo]:
-    """What an npz file holds, with checksums; reads no array."""
+    """List the members of an npz file with their checksums, without reading an array."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: no npz file: {error}.", "Download it again.") from error
+        raise DataError(f"{path}: not an npz file: {error}.", "Download it again.") from error
 
 
 def map_array(path: Path, name: str) -> np.ndarray:
-    """An array of an npz file, mapped: unpacked once into the cache, by its checksum.
+    """Map an array of an npz file, which is unpacked once into the cache under its checksum.
 
     Raises:
-        DataError: Not an npz file, or no such array in it; names what it holds.
+        DataError: Not an npz file, or no such array in it; lists those that are.
     """
     try:
         state = path.stat()
@@ -38,11 +38,11 @@ def map_array(path: Path, name: str) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _mapped(path: Path, name: str, changed: int, size: int) -> np.ndarray:
-    held = {info.filename: info for info in members(path)}
-    info = held.get(f"{name}.npy")
+    arrays = {info.filename: info for info in members(path)}
+    info = arrays.get(f"{name}.npy")
     if info is None:
         raise DataError(
-            f"{path}: no {name}; it holds {', '.join(sorted(held)) or 'nothing'}.",
+            f"{path}: no array {name}; it contains {', '.join(sorted(arrays)) or 'nothing'}.",
             "Is it another file under this name?",
         )
     target = cache_root() / "npz" / f"{path.stem}-{name}-{info.CRC:08x}-{info.file_size}.npy"
@@ -53,7 +53,7 @@ def _mapped(path: Path, name: str, changed: int, size: int) -> np.ndarray:
         return np.asarray(np.load(target, mmap_mode="r", allow_pickle=False))
     except ValueError as error:
         raise DataError(
-            f"{path}: {name} is no plain array: {error}.", "Download it again."
+            f"{path}: {name} is not a plain array: {error}.", "Download it again."
         ) from error
 
 

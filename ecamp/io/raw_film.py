@@ -1,4 +1,4 @@
-"""Films without a header: nothing but the digitiser's numbers, so their form must be known beforehand.
+"""Films without a header: raw values of the digitiser, whose form must be known beforehand.
 
 Why: docs/decisions.md#raw-films-of-jsrt-keep-their-scale.
 """
@@ -15,14 +15,14 @@ from ecamp.errors import DataError
 def read_optical_density(
     path: Path, width: int, height: int, bits: int, row: str = ""
 ) -> np.ndarray:
-    """Read optical densities: rows of big-endian 16-bit numbers, of which `bits` are used.
+    """Read optical densities: rows of big-endian 16-bit numbers that use `bits` bits.
 
-    A dense spot of the film is a dark one, behind air; it is turned around, so that bone is white. The
-    whole range of the digitiser becomes 0 to 255, alike for each film: exposures stay comparable.
+    A high optical density is dark film, behind air; values are inverted, so that bone is white. The
+    whole range of the digitiser is mapped to 0..255, the same way for each film: exposures stay comparable.
 
     Args:
-        width, height: In pixels.
-        row: Where the path stands in its table, for the message.
+        width, height: Of the film in pixels.
+        row: Location of the path in its table, for the message.
 
     Returns:
         uint8 (height, width, 1).
@@ -30,27 +30,28 @@ def read_optical_density(
     Raises:
         DataError: No such file; another number of bytes; values that look little-endian.
     """
-    where = f"{path}" + (f" ({row})" if row else "")
+    location = f"{path}" + (f" ({row})" if row else "")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{where}: no such image, or closed to you.", "Check root, or unpack the film again."
+            f"{location}: no such image, or no permission to read it.",
+            "Check root, or unpack the film again.",
         ) from error
     if len(data) != 2 * width * height:
         raise DataError(
-            f"{where}: {len(data):,} bytes; {width:,} x {height:,} pixels of 2 bytes are "
+            f"{location}: {len(data):,} bytes; {width:,} x {height:,} pixels of 2 bytes are "
             f"{2 * width * height:,}.",
-            "Unpack the film again; one that was saved in another form needs that form's suffix (.png).",
+            "Unpack the film again; a film saved in another format needs that format's suffix (.png).",
         )
     values = np.frombuffer(data, ">u2").reshape(height, width)
     top = 2**bits - 1
-    # Bytes in the other order put nearly all values far above the top; single ones are clipped.
+    # In the other byte order nearly all values are far above the maximum; single ones are clipped.
     if np.median(values) > top:
         raise DataError(
-            f"{where}: most values are above {top:,}, the largest of {bits} bits.",
-            "The bytes seem to stand in the other order (little-endian); take the file as published.",
+            f"{location}: most values are above {top:,}, the largest of {bits} bits.",
+            "The bytes seem to be little-endian; use the file as published.",
         )
-    light = top - np.minimum(values, top).astype(np.uint32)
-    result: np.ndarray = ((light * 255 + top // 2) // top).astype(np.uint8)[..., None]
+    brightness = top - np.minimum(values, top).astype(np.uint32)
+    result: np.ndarray = ((brightness * 255 + top // 2) // top).astype(np.uint8)[..., None]
     return result

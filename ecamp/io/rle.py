@@ -1,7 +1,7 @@
-"""Run-length masks of SIIM-ACR Pneumothorax and of Kaggle: column by column, top to bottom.
+"""Run-length masks of SIIM-ACR Pneumothorax and of Kaggle: by columns, top to bottom.
 
-A mask is a list of pairs `start length`. SIIM counts each start from the end of the run before
-(`relative`); Kaggle's other competitions count from the first pixel, from 1 (`absolute`).
+A mask is a list of pairs `start length`. SIIM counts each start from the end of the previous run
+(`relative`); Kaggle's other competitions count from the first pixel, which is 1 (`absolute`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ecamp.errors import DataError
 
 
 def decode_rle(
-    text: str, height: int, width: int, *, relative: bool, where: str = ""
+    text: str, height: int, width: int, *, relative: bool, location: str = ""
 ) -> np.ndarray:
-    """Decode.
+    """Decode the runs of one mask.
 
     Args:
-        text: Numbers with white space between; empty or `-1` = nothing.
-        relative: SIIM's form.
-        where: File and row, for the message.
+        text: Numbers separated by white space; empty or `-1` = an empty mask.
+        relative: Whether starts count from the end of the previous run.
+        location: File and row, for the message.
 
     Returns:
         bool (height, width).
@@ -33,15 +33,15 @@ def decode_rle(
     try:
         numbers = np.array([int(word) for word in words], np.int64)
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{where}: run lengths are no whole numbers: {text[:60]}") from error
+        raise DataError(f"{location}: run lengths are not whole numbers: {text[:60]}") from error
     if len(numbers) % 2:
-        raise DataError(f"{where}: {len(numbers)} numbers are no pairs of start and length.")
+        raise DataError(f"{location}: {len(numbers)} numbers are not pairs of start and length.")
     starts, lengths = numbers[::2], numbers[1::2]
     starts = np.cumsum(starts) + np.r_[0, np.cumsum(lengths)[:-1]] if relative else starts - 1
     size = height * width
     if (lengths < 0).any() or (starts < 0).any() or (starts + lengths > size).any():
         raise DataError(
-            f"{where}: a run leaves the image of {width}x{height}.",
+            f"{location}: a run leaves the image of {width}x{height}.",
             f"Are these {'absolute' if relative else 'relative'} starts, or another image size?",
         )
     flat = np.zeros(size, bool)
@@ -51,7 +51,7 @@ def decode_rle(
 
 
 def encode_rle(mask: np.ndarray, *, relative: bool) -> str:
-    """The inverse, `-1` for an empty mask; the shortest runs.
+    """Encode a mask as the fewest runs; an empty mask is `-1`.
 
     Args:
         mask: bool (height, width).
@@ -61,7 +61,7 @@ def encode_rle(mask: np.ndarray, *, relative: bool) -> str:
     starts, ends = edges[::2], edges[1::2]
     if not len(starts):
         return "-1"
-    shown = starts - np.r_[0, ends[:-1]] if relative else starts + 1
+    encoded = starts - np.r_[0, ends[:-1]] if relative else starts + 1
     return " ".join(
-        f"{s} {n}" for s, n in zip(shown.tolist(), (ends - starts).tolist(), strict=True)
+        f"{s} {n}" for s, n in zip(encoded.tolist(), (ends - starts).tolist(), strict=True)
     )

@@ -1,13 +1,14 @@
-"""Tables as people send them: one CSV reader for every data set.
+"""Lenient CSV/TSV reader, the only one of ecamp.
 
-Byte order mark, CRLF, quotes, white space around names and values, columns that nobody asked for, gzip:
-all are read. A missing column is named with what is there, a bad row with its line.
+It accepts a byte order mark, CRLF, quotes, white space around names and values, additional columns and
+gzip. Errors name a missing column with those that are there, and a bad row with its line.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,20 +22,25 @@ from ecamp.errors import DataError, MissingError, did_you_mean
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of a table; `line` counts as an editor does, the header is line 1."""
+    """One row of a table.
+
+    Attributes:
+        line: Line of the file at which it ends; the header is line 1.
+        values: Text by column, without surrounding white space.
+    """
 
     line: int
     values: dict[str, str]
 
 
 class BadRows:
-    """What becomes of rows that cannot be used: the first one raises, or each is left out and told.
+    """Policy for unusable rows: raise on the first one, or skip and record each.
 
     with bad:
-        ...  # a DataError in here ends the row, not the reading
+        ...  # with `skip`, a DataError raised here skips the row and reading continues
 
     Args:
-        skip: Leave bad rows out; else the error goes through.
+        skip: Skip bad rows; otherwise the error is raised.
     """
 
     def __init__(self, skip: bool = False) -> None:
@@ -43,9 +49,9 @@ class BadRows:
 
     @property
     def flaws(self) -> tuple[str, ...]:
-        """What every result must say of the rows that were left out; nothing where none was."""
-        told = self.messages
-        return (f"{len(told):,} rows left out, first {told[0]}",) if told else ()
+        """Warning that every result carries about skipped rows; empty if there were none."""
+        messages = self.messages
+        return (f"{len(messages):,} rows skipped, first {messages[0]}",) if messages else ()
 
     def __enter__(self) -> BadRows:
         return self
@@ -55,9 +61,13 @@ class BadRows:
         trace: TracebackType | None,
     ) -> bool:  # fmt: skip
         if self.skip and isinstance(error, DataError):
-            self.messages.append(error.message)
+            self.record(error)
             return True
         return False
+
+    def record(self, error: DataError) -> None:
+        """Record the error of a row that is skipped."""
+        self.messages.append(error.message)
 
 
 STRICT = BadRows()
@@ -65,25 +75,32 @@ STRICT = BadRows()
 
 @contextmanager
 def open_table(
-    path: Path, bad: BadRows = STRICT, *, unnamed: bool = False
+    path: Path, bad: BadRows = STRICT, *, unnamed: bool = False, lenient: bool = False
 ) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
-    """Open a CSV, or a TSV by its suffix; `.gz` is unpacked.
+    """Open a CSV or, by its suffix, a TSV file; `.gz` is decompressed.
 
     Args:
-        unnamed: Values in last columns without a name are dropped too: the rest of a note that was
-            cut at its comma. Else they are an error, since such a row may be shifted.
+        bad: Policy for rows with a wrong number of fields.
+        unnamed: Drop values of trailing columns without a name too: the rest of a note that was
+            cut at its comma. Otherwise they are an error, because such a row may be shifted.
+        lenient: Broken quotes are an error of their row, not of the file, and bytes that are not
+            UTF-8 become lone surrogates, so that only readers of their cell have to refuse them.
 
     Yields:
-        Names of the header; (line, values) of each row that is not empty. A row has one value a
-        name; empty values beyond them, as a comma at the end of each line makes, are dropped.
+        Names of the header; (line, values) of each row that is not empty. The line is that of the
+        row's end, with `lenient` of its start. A row has one value per name; empty values beyond
+        them, as a comma at the end of each line makes, are dropped.
 
     Raises:
-        MissingError: No such file. DataError: Not UTF-8, no valid CSV, a damaged archive.
+        MissingError: No such file.
+        DataError: Not UTF-8, not valid CSV, or a damaged archive.
     """
     tabs = path.name.removesuffix(".gz").endswith(".tsv")
+    errors = "surrogateescape" if lenient else "strict"
+    csv.field_size_limit(sys.maxsize)  # the default of 128 kB is shorter than some reports
     try:
         opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        with opened(path, "rt", encoding="utf-8-sig", errors=errors, newline="") as file:
             reader = csv.reader(
                 file, delimiter="\t" if tabs else ",", strict=True, skipinitialspace=True
             )
@@ -91,7 +108,7 @@ def open_table(
             room = len(header) if unnamed else 0
             while header and not header[-1]:
                 header.pop()
-            yield header, _rows(path, reader, len(header), room, bad)
+            yield header, _rows(path, reader, len(header), room, bad, lenient)
     except FileNotFoundError as error:
         raise MissingError(f"{path}: no such table.", "Check the path.") from error
     except UnicodeDecodeError as error:
@@ -100,29 +117,43 @@ def open_table(
         ) from error
     except csv.Error as error:
         raise DataError(
-            f"{path}: no valid CSV: {error}.", "Check the quotes near that line."
+            f"{path}: not valid CSV: {error}.", "Check the quotes near that line."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path}: damaged or closed to you: {error}.", "Download it again."
+            f"{path}: damaged, or no permission to read it: {error}.", "Download it again."
         ) from error
 
 
 def _rows(
-    path: Path, reader: Any, width: int, room: int, bad: BadRows
+    path: Path, reader: Any, width: int, room: int, bad: BadRows, lenient: bool
 ) -> Iterator[tuple[int, list[str]]]:
-    for values in reader:
+    while True:
+        start = reader.line_num + 1
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            if not lenient:
+                raise
+            with bad:
+                raise DataError(
+                    f"{path} line {start}: not valid CSV: {error}.", "Check the quotes in this row."
+                ) from error
+            continue
+        if values is None:
+            return
+        line = start if lenient else reader.line_num
         if not values:
             continue
         if len(values) >= width and not any(values[max(width, room) :]):
-            yield reader.line_num, values[:width]
+            yield line, values[:width]
             continue
         with bad:
             raise DataError(
-                f"{path} line {reader.line_num}: {len(values)} fields, the header has {width}.",
-                "Quote fields that hold commas."
+                f"{path} line {line}: {len(values)} fields, the header has {width}.",
+                "Quote fields that contain commas."
                 if len(values) > width
-                else "Is the file cut short? Get it again, or fill the row.",
+                else "Is the file truncated? Download it again, or complete the row.",
             )
 
 
@@ -130,28 +161,28 @@ def read_table(
     path: Path, columns: Collection[str] | Mapping[str, str], bad: BadRows = STRICT,
     *, unnamed: bool = False,
 ) -> Iterator[TableRow]:  # fmt: skip
-    """Read the columns that are needed, row by row.
+    """Read the requested columns, row by row.
 
     Args:
-        columns: Names; a mapping also says where each was asked for.
-        unnamed: As in `open_table`.
+        columns: Names; a mapping also gives the option that asks for each, for messages.
+        bad, unnamed: As in `open_table`.
 
     Raises:
-        MissingError, DataError: As `open_table`; a column missing or twice, named with what is there.
+        MissingError, DataError: As `open_table`; also a missing or duplicate column.
     """
     with open_table(path, bad, unnamed=unnamed) as (header, rows):
         _check_header(path, header, columns)
-        at = {name: header.index(name) for name in columns}
+        index = {name: header.index(name) for name in columns}
         for line, values in rows:
-            yield TableRow(line, {name: values[k].strip() for name, k in at.items()})
+            yield TableRow(line, {name: values[k].strip() for name, k in index.items()})
 
 
 def _check_header(
     path: Path, header: list[str], columns: Collection[str] | Mapping[str, str]
 ) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1 and name in columns})
-    if twice:
-        raise DataError(f"{path}: column '{twice[0]}' stands twice.", "Rename one of them.")
+    duplicates = sorted({name for name in header if header.count(name) > 1 and name in columns})
+    if duplicates:
+        raise DataError(f"{path}: duplicate column '{duplicates[0]}'.", "Rename one of them.")
     lacking = [name for name in columns if name not in header]
     if lacking:
         asked = f" ({columns[lacking[0]]})" if isinstance(columns, Mapping) else ""

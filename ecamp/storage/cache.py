@@ -1,8 +1,8 @@
-"""Entries of the cache: described when they are made, marked when used; listed, collected, verified.
+"""Cache entries: described when created, marked when used; listed, evicted, verified.
 
-CACHE/<kind>/<key>/ is an entry, <key>.lock beside it is held while it is made. In the entry, `meta.json`
-says what it is and holds sizes and hashes of its files; the empty file `used` bears the time of the
-last use, and a shared lock on it while a process works with the entry.
+CACHE/<kind>/<key>/ is an entry; <key>.lock next to it is locked while the entry is created. In the entry,
+`meta.json` describes it and lists sizes and hashes of its files; the modification time of the empty file
+`used` is the time of the last use, and processes that work with the entry hold a shared lock on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ecamp.storage.files import content_hash, locked, read_json, write_json
 
 KINDS = ("arrays", "pretrain", "features")
 META, USED = "meta.json", "used"
-# What an entry cannot be without; a pre-training may be unfinished and holds what it holds.
+# Files that an entry must have; a pre-training may be unfinished and must have none.
 REQUIRED = {
     "arrays": (META, "images.npy", "masks.npy", "truth.npz"),
     "features": (META, "features.safetensors"),
@@ -33,10 +33,10 @@ REQUIRED = {
 
 
 class EntryLease:
-    """Marks an entry as in use, from now until this object is closed or forgotten.
+    """Lease of an entry: marks it as in use until this object is closed or garbage collected.
 
-    Take it while the entry's lock is held, so that it is not collected before. Where the cache
-    cannot be written nothing is marked: nobody can collect it either.
+    Take it while the entry's lock is held, so that it is not evicted in between. In a read-only cache
+    nothing is marked: nobody can evict from it either.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class EntryLease:
             fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def close(self) -> None:
-        """End the use."""
+        """End the lease."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -58,14 +58,14 @@ class EntryLease:
 
 
 def write_meta(folder: Path, label: str, files: Sequence[str], **more: Any) -> None:
-    """Describe an entry: what it is, and bytes and SHA-256 of its files.
+    """Write `meta.json` of an entry: its label, and bytes and SHA-256 of its files.
 
     Args:
-        label: For people: data set, encoder, pretext.
-        files: Names in `folder`, all there.
+        label: Description for people: data set, encoder, pretext.
+        files: Names in `folder`; all must exist.
         more: Further fields of `meta.json`.
     """
-    known = {
+    described = {
         name: {
             "bytes": (folder / name).stat().st_size,
             "sha256": content_hash(folder / name),
@@ -73,32 +73,33 @@ def write_meta(folder: Path, label: str, files: Sequence[str], **more: Any) -> N
         for name in files
     }
     write_json(
-        folder / META, {**more, "label": label, "created": round(time.time()), "files": known}
+        folder / META, {**more, "label": label, "created": round(time.time()), "files": described}
     )
 
 
-def damage(folder: Path, meta: dict[str, Any]) -> str | None:
-    """What is wrong with the files that `meta.json` describes; None when they are whole."""
-    for name, known in dict(meta.get("files", {})).items():
+def find_corruption(folder: Path, meta: dict[str, Any]) -> str | None:
+    """Describe the first damage to the files listed in `meta.json`; None if they are intact."""
+    for name, expected in dict(meta.get("files", {})).items():
         path = folder / name
         if not path.exists():
             return f"{name} is missing"
-        if path.stat().st_size != known["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, not {known['bytes']}"
-        if content_hash(path) != known["sha256"]:
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
+        if content_hash(path) != expected["sha256"]:
             return f"{name} differs from its hash"
     return None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry as it stands on disk.
+    """One entry as it is on disk.
 
     Attributes:
-        label: What it is; `?` where it does not say.
+        kind: One of `KINDS`.
+        label: Its description; `?` if it has none.
         bytes: Size of its files.
-        used: Time of the last use, seconds since the epoch.
-        busy: A process makes or uses it right now.
+        last_used: Time of the last use, seconds since the epoch.
+        in_use: Whether a process is creating or using it.
     """
 
     kind: str
@@ -106,18 +107,18 @@ class Entry:
     folder: Path
     label: str
     bytes: int
-    used: float
-    busy: bool
+    last_used: float
+    in_use: bool
 
 
 def list_entries(root: Path, kinds: Sequence[str] = KINDS) -> list[Entry]:
-    """All entries of some kinds, by kind, the last used first."""
-    found = []
+    """List all entries of some kinds, by kind, most recently used first."""
+    listed = []
     for kind in kinds:
         folders = (path for path in _children(root / kind) if not path.name.startswith("."))
         entries = [_entry(kind, folder) for folder in folders if folder.is_dir()]
-        found += sorted(entries, key=lambda entry: (-entry.used, entry.key))
-    return found
+        listed += sorted(entries, key=lambda entry: (-entry.last_used, entry.key))
+    return listed
 
 
 def _children(folder: Path) -> list[Path]:
@@ -127,53 +128,56 @@ def _children(folder: Path) -> list[Path]:
 def _entry(kind: str, folder: Path) -> Entry:
     sizes, times = [0], [0.0]
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # it is being made
+        with contextlib.suppress(FileNotFoundError):  # it is being created
             if path.is_file():
                 sizes.append(path.stat().st_size)
                 times.append(path.stat().st_mtime)
     mark = folder / USED
-    used = mark.stat().st_mtime if mark.exists() else max(times)
-    label, busy = "?", False
+    last_used = mark.stat().st_mtime if mark.exists() else max(times)
+    label, in_use = "?", False
     with contextlib.suppress(OSError, CorruptFileError, AttributeError):
         label = str(read_json(folder / META).get("label", "?"))
     if kind == "pretrain" and not (folder / "weights.safetensors").exists():
         label += " (unfinished)"
-    with contextlib.suppress(OSError, EcampError), free(folder) as mine:  # or a read-only cache
-        busy = not mine
-    return Entry(kind, folder.name, folder, label, sum(sizes), used, busy)
+    with contextlib.suppress(OSError, EcampError), try_exclusive(folder) as unused:  # or read-only
+        in_use = not unused
+    return Entry(kind, folder.name, folder, label, sum(sizes), last_used, in_use)
 
 
 @contextlib.contextmanager
-def free(folder: Path) -> Iterator[bool]:
-    """Keep others from an entry for the block; False when somebody makes or uses it.
+def try_exclusive(folder: Path) -> Iterator[bool]:
+    """Lock an entry for the block unless a process is creating or using it.
 
-    The lock file goes with the entry when the block removed it.
+    The lock file is deleted too if the block removed the entry.
+
+    Yields:
+        Whether the entry is locked.
     """
     lock = folder.with_suffix(".lock")
-    with locked(lock, wait=False) as mine, contextlib.ExitStack() as stack:
-        unused = mine
+    with locked(lock, wait=False) as acquired, contextlib.ExitStack() as stack:
+        unused = acquired
         mark = folder / USED
-        if mine and mark.exists():
+        if acquired and mark.exists():
             file = stack.enter_context(mark.open("r+b"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 unused = False
         yield unused
-        if mine and not folder.exists():
+        if acquired and not folder.exists():
             lock.unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> bool:
-    """Delete an entry; False when somebody makes or uses it."""
-    with free(folder) as mine:
-        if mine:
-            # Renamed first: an entry is whole or not there, also when we are killed meanwhile.
-            gone = folder.with_name(f".{folder.name}.gone")
-            shutil.rmtree(gone, ignore_errors=True)
-            folder.replace(gone)
-            shutil.rmtree(gone)
-        return mine
+    """Delete an entry unless a process is creating or using it; return whether it was deleted."""
+    with try_exclusive(folder) as unused:
+        if unused:
+            # Renamed first, so that an entry is complete or absent even if we are killed meanwhile.
+            renamed = folder.with_name(f".{folder.name}.gone")
+            shutil.rmtree(renamed, ignore_errors=True)
+            folder.replace(renamed)
+            shutil.rmtree(renamed)
+        return unused
 
 
 def select_for_eviction(
@@ -183,55 +187,56 @@ def select_for_eviction(
     max_bytes: float | None = None,
     now: float,
 ) -> list[Entry]:
-    """Choose what is collected: what was not used for long, then the least recently used.
+    """Choose entries to delete: those unused for long, then the least recently used.
 
     Args:
-        older_than: Seconds without use. max_bytes: What all entries together may take.
+        older_than: Seconds without use after which an entry is chosen.
+        max_bytes: Size that all entries together may have.
         now: Seconds since the epoch.
 
     Returns:
-        The longest unused first; never one in use.
+        Entries, the longest unused first; never one in use.
     """
     total = sum(entry.bytes for entry in entries)
     chosen = []
-    for entry in sorted(entries, key=lambda entry: (entry.used, entry.key)):
-        old = older_than is not None and entry.used < now - older_than
-        if not entry.busy and (old or (max_bytes is not None and total > max_bytes)):
+    for entry in sorted(entries, key=lambda entry: (entry.last_used, entry.key)):
+        old = older_than is not None and entry.last_used < now - older_than
+        if not entry.in_use and (old or (max_bytes is not None and total > max_bytes)):
             chosen.append(entry)
             total -= entry.bytes
     return chosen
 
 
 def stale_files(root: Path, kinds: Sequence[str] = KINDS) -> list[Path]:
-    """Temporary files of processes that died, and locks without an entry."""
-    found = []
+    """List temporary files of processes that died, and lock files without an entry."""
+    stale = []
     for kind in kinds:
         for path in _children(root / kind):
             if path.name.startswith("."):  # .<key>.<random>
-                owner, mine = path.with_name(path.name.split(".")[1]), [path]
+                owner, candidates = path.with_name(path.name.split(".")[1]), [path]
             elif path.suffix == ".lock":
                 owner = path.with_suffix("")
-                mine = [] if owner.exists() else [path]
+                candidates = [] if owner.exists() else [path]
             else:
-                owner, mine = path, sorted(path.rglob(".*"))
-            if mine and _idle(owner.with_suffix(".lock")):
-                found += mine
-    return found
+                owner, candidates = path, sorted(path.rglob(".*"))
+            if candidates and _idle(owner.with_suffix(".lock")):
+                stale += candidates
+    return stale
 
 
 def _idle(lock: Path) -> bool:
-    """Nobody makes the entry (that may not be there yet)."""
+    """Tell whether no process is creating the entry (which may not exist yet)."""
     if not lock.exists():
         return True
-    with locked(lock, wait=False) as mine:
-        return mine
+    with locked(lock, wait=False) as acquired:
+        return acquired
 
 
-def clear(path: Path) -> None:
+def remove_stale(path: Path) -> None:
     """Delete one of `stale_files`."""
     if path.suffix == ".lock":
-        with locked(path, wait=False) as mine:
-            if mine and not path.with_suffix("").exists():
+        with locked(path, wait=False) as acquired:
+            if acquired and not path.with_suffix("").exists():
                 path.unlink()
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -240,10 +245,10 @@ def clear(path: Path) -> None:
 
 
 def verify(entry: Entry) -> str | None:
-    """What is wrong with an entry; None when it is whole.
+    """Describe the damage to an entry; None if it is intact.
 
-    Files that `meta.json` describes are hashed; others (of an unfinished pre-training, or made before
-    hashes were kept) are looked at for their structure.
+    Files listed in `meta.json` are hashed; of others (of an unfinished pre-training, or written before
+    hashes were recorded) the structure is checked.
     """
     for name in REQUIRED.get(entry.kind, ()):
         if not (entry.folder / name).exists():
@@ -252,7 +257,7 @@ def verify(entry: Entry) -> str | None:
     try:
         if (entry.folder / META).exists():
             meta = dict(read_json(entry.folder / META))
-        if problem := damage(entry.folder, meta):
+        if problem := find_corruption(entry.folder, meta):
             return problem
     except (CorruptFileError, KeyError, TypeError, ValueError, AttributeError, MissingError):
         return f"{META} is damaged"
@@ -263,7 +268,7 @@ def verify(entry: Entry) -> str | None:
 
 
 def _readable(path: Path) -> bool:
-    """Whether a file is what its name says."""
+    """Tell whether a file has the format of its suffix."""
     try:
         if path.suffix == ".npy":
             np.load(path, mmap_mode="r")
@@ -277,6 +282,8 @@ def _readable(path: Path) -> bool:
 
             with safe_open(path, framework="numpy") as file:
                 file.keys()
-    except Exception:  # zipfile, zlib, numpy, json and safetensors raise many kinds on a torn file
+    except (
+        Exception
+    ):  # zipfile, zlib, numpy, json and safetensors raise many types on a truncated file
         return False
     return True

@@ -1,9 +1,8 @@
-"""Files that survive a crash: atomic writes, and checked reads of what we wrote."""
+"""Crash-safe file writes, locks and JSON lines."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +11,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from ecamp.errors import CorruptFileError, EcampError, MissingError
 
@@ -20,22 +21,22 @@ T = TypeVar("T")
 
 
 def cache_root(override: Path | None = None) -> Path:
-    """Where decoded pixels, pre-trained weights and features are kept.
+    """Return the folder of decoded pixels, pre-trained weights and features:
 
-    `--cache`, else `$ECAMP_CACHE`, else `~/.cache/ecamp`.
+    `override` (`--cache`), else `$ECAMP_CACHE`, else `~/.cache/ecamp`.
     """
     if override is not None:
         return override
-    named = os.environ.get("ECAMP_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "ecamp"
+    variable = os.environ.get("ECAMP_CACHE")
+    return Path(variable) if variable else Path.home() / ".cache" / "ecamp"
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path; on success sync it and rename it to `path`, on failure remove it.
+    """Yield a temporary path; sync it and rename it to `path` on success, remove it on failure.
 
     Raises:
-        EcampError: When the folder cannot be written or the disk is full.
+        EcampError: The folder cannot be written or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise EcampError(
             f"{path.parent}: cannot be written: {error.strerror}.",
-            "Choose another folder with --run or --cache, or make room.",
+            "Choose another folder with --run or --cache, or free disk space.",
         ) from error
     temporary = Path(name)
     try:
@@ -56,52 +57,52 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise EcampError(
             f"{path}: cannot be written: {error.strerror or error}.",
-            "Make room or choose another folder, then run the same command again: it resumes.",
+            "Free disk space or choose another folder, then run the same command again: it resumes.",
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write atomically."""
+    """Write a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_if_changed(path: Path, data: bytes) -> None:
-    """Write atomically, unless the file holds just that: its time stays then."""
+    """Write atomically unless the file has that content, so that its time stays."""
     if not (path.is_file() and path.read_bytes() == data):
         write_bytes(path, data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically: sorted keys, two spaces, NaN refused, so equal values, equal bytes."""
+    """Write JSON atomically; equal values give equal bytes (sorted keys, two spaces, no NaN)."""
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON that we wrote.
+    """Read a JSON file that ecamp wrote.
 
     Raises:
-        FileNotFoundError: When it is not there.
-        CorruptFileError: When it is no JSON; names the file.
+        FileNotFoundError: No such file.
+        CorruptFileError: Not valid JSON; names the file.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
         raise CorruptFileError(
-            f"{path}: damaged: {error}.", "Delete it; it is made again."
+            f"{path}: damaged: {error}.", "Delete it; it will be written again."
         ) from error
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line and sync it."""
+    """Append one JSON line and sync the file."""
     append_lines(path, (value,))
 
 
 def append_lines(path: Path, values: Iterable[Any]) -> None:
-    """Append JSON lines and sync them once."""
+    """Append JSON lines and sync the file once."""
     text = _json_lines(values)
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -112,26 +113,26 @@ def append_lines(path: Path, values: Iterable[Any]) -> None:
         raise EcampError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def read_lines(path: Path, kind: type[T]) -> list[T]:
-    """JSON lines as dataclasses of `kind`; what is none, as a kill may leave it, is passed over."""
+def read_lines(path: Path, row_type: type[T]) -> list[T]:
+    """Read JSON lines as dataclasses of `row_type`, skipping lines that an interruption cut off."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    found = []
+    rows = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError, TypeError):
-            found.append(kind(**json.loads(line)))
-    return found
+            rows.append(row_type(**json.loads(line)))
+    return rows
 
 
-def repair_and_read_lines(path: Path, kind: type[T]) -> list[T]:
-    """The same, for a run that goes on here: torn lines are taken out, the next one appended begins one."""
-    found = read_lines(path, kind)
+def repair_and_read_lines(path: Path, row_type: type[T]) -> list[T]:
+    """Read lines for resuming: incomplete ones are removed, so that appending starts on a new line."""
+    rows = read_lines(path, row_type)
     if path.exists():
-        write_lines(path, found)
-    return found
+        write_lines(path, rows)
+    return rows
 
 
 def write_lines(path: Path, lines: Iterable[Any]) -> None:
-    """Write dataclasses as JSON lines, unless the file holds just them."""
+    """Write dataclasses as JSON lines unless the file has that content."""
     write_if_changed(path, _json_lines(map(asdict, lines)).encode())
 
 
@@ -143,10 +144,10 @@ def _json_lines(values: Iterable[Any]) -> str:
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file that an option names; it stands for the file in identities.
+    """Compute the SHA-256 of a file that an option names; it represents the file in identities.
 
     Raises:
-        MissingError: When it cannot be read; names it.
+        MissingError: It cannot be read; names it.
     """
     try:
         with path.open("rb") as file:
@@ -159,7 +160,7 @@ def content_hash(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; on success it takes its place, on failure it goes.
+    """Yield a temporary folder next to `path` that replaces it on success and is removed on failure.
 
     Raises:
         OSError: The folder cannot be written or the disk is full.
@@ -176,37 +177,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on a file for the block; waits for another process to finish.
+    """Hold an exclusive lock on a file for the block, waiting until other processes release it.
+
+    The file may be deleted while the lock is held or awaited (garbage collection does): a lock on a
+    deleted file never counts.
 
     Yields:
-        Whether the lock is held: always, unless `wait` is False and somebody else holds it.
+        Whether the lock is held: always, unless `wait` is False and another process holds it.
+
+    Raises:
+        EcampError: The folder cannot be written.
     """
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _lock(path, wait)
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
     except OSError as error:
         raise EcampError(
             f"{path.parent}: cannot be written: {error.strerror}.",
             "Choose another folder with --run or --cache.",
         ) from error
-    if file is None:
-        yield False
-        return
-    with file:
+    try:
         yield True
-
-
-def _lock(path: Path, wait: bool) -> IO[str] | None:
-    while True:
-        file = path.open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.close()
-            return None
-        # Garbage collection may have removed the file while we waited: a lock on a file that has
-        # no name any more keeps nobody out.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()
+    finally:
+        lock.release()

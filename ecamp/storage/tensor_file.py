@@ -1,8 +1,8 @@
-"""A safetensors file that is filled in place, so that its tensors never stand in memory as a whole.
+"""A safetensors file that is filled in place, so that its tensors are never in memory as a whole.
 
-The safetensors library writes what is in memory; features of a large data set need not be. Reading is
-the library's own. The format: 8 bytes little-endian length, a JSON header padded with spaces to a
-multiple of 8, the tensors' bytes one after the other.
+The safetensors library can only write tensors that are in memory; features of a large data set may not
+fit. Reading uses the library. The format: 8 bytes little-endian length, a JSON header padded with spaces
+to a multiple of 8, then the bytes of the tensors.
 
 Why: docs/decisions.md#features-in-a-mapped-file-of-our-own.
 """
@@ -25,25 +25,25 @@ NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 
 
 def total_bytes(specs: Specs) -> int:
-    """Bytes of all tensors."""
+    """Count the bytes of all tensors."""
     return sum(dtype.itemsize * math.prod(shape) for dtype, shape in specs.values())
 
 
 def create_tensors(path: Path, specs: Specs, metadata: Mapping[str, str]) -> dict[str, Tensor]:
-    """Write a file of zeros and map it: what is written to the tensors lands in the file.
+    """Create a file of zeros and map it: writing to the tensors writes to the file.
 
     Args:
         specs: dtype (float32 or bfloat16) and shape by name; wider types first, for alignment.
 
     Raises:
-        OSError: No room; all of it is taken at once, so that filling it cannot fail.
+        OSError: No disk space; all of it is allocated at once, so that filling it cannot fail.
     """
     header: dict[str, object] = {"__metadata__": dict(metadata)}
-    places, end = {}, 0
+    offsets, end = {}, 0
     for name, (dtype, shape) in specs.items():
         start, end = end, end + dtype.itemsize * math.prod(shape)
         header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": (start, end)}
-        places[name] = start, end
+        offsets[name] = start, end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     begin = 8 + len(text)
@@ -55,17 +55,17 @@ def create_tensors(path: Path, specs: Specs, metadata: Mapping[str, str]) -> dic
         else:  # macOS
             file.truncate(begin + end)
     storage = torch.UntypedStorage.from_file(str(path), shared=True, nbytes=begin + end)
-    every = torch.empty(0, dtype=torch.uint8).set_(cast(torch.UntypedStorage, storage))
+    content = torch.empty(0, dtype=torch.uint8).set_(cast(torch.UntypedStorage, storage))
     return {
-        name: every[begin + start : begin + stop].view(specs[name][0]).view(specs[name][1])
-        for name, (start, stop) in places.items()
+        name: content[begin + start : begin + stop].view(specs[name][0]).view(specs[name][1])
+        for name, (start, stop) in offsets.items()
     }
 
 
 def map_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and metadata of a file; pages are read when they are touched.
+    """Map the tensors of a file and read its metadata; pages are read when they are touched.
 
-    Writing to the tensors leaves the file as it is.
+    Writing to the tensors does not change the file.
     """
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -27,7 +27,8 @@ from ecamp.api.task import (
     TaskSplit,
     distinct_texts,
 )
-from ecamp.data.arrays import Arrays, check_records, check_sample, materialise
+from ecamp.data.arrays import Arrays, materialise
+from ecamp.data.decoding import check_records, check_sample
 from ecamp.data.normalise import normaliser
 from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
 from ecamp.distill.sources import as_report

@@ -5,20 +5,18 @@ Tables and JSON lines are streamed: one row is in memory at a time, however long
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ecamp.errors import DataError, MissingError, UsageError, did_you_mean
+from ecamp.io.table import BadRows, open_table
 
 # Columns that are read when none is named; the first group with a member present wins.
 DEFAULT_COLUMNS = (("findings", "impression"), ("report",), ("text",))
-TABLES = (".csv", ".tsv", ".jsonl")
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".jsonl")
 OnBadRow = Callable[[DataError], None]
 
 
@@ -58,7 +56,7 @@ def read_reports(path: Path, columns: Sequence[str] = ()) -> list[str]:
     """
     if not path.exists():
         raise MissingError(f"{path}: no such file or folder.")
-    table = path.suffix in TABLES and path.is_file()
+    table = path.name.endswith(TABLES) and path.is_file()
     if columns and not table:
         raise UsageError(
             f"{path} is plain text and has no column '{columns[0]}'.", "Leave out --column."
@@ -94,7 +92,7 @@ def decode(data: bytes, source: str) -> str:
 
 
 def read_rows(path: Path, on_bad_row: OnBadRow = raise_error) -> Iterator[TableRow]:
-    """Yield the rows of a .csv, .tsv or .jsonl file, one at a time; empty lines are left out.
+    """Yield the rows of a .csv, .tsv (also .gz) or .jsonl file, one at a time; empty lines are left out.
 
     Args:
         path: The file.
@@ -105,14 +103,17 @@ def read_rows(path: Path, on_bad_row: OnBadRow = raise_error) -> Iterator[TableR
         MissingError: The file cannot be opened.
         DataError: Raised by `on_bad_row`; names file and line.
     """
-    try:
-        with path.open("rb") as file:
-            if path.suffix == ".jsonl":
+    if path.suffix == ".jsonl":
+        try:
+            with path.open("rb") as file:
                 yield from _json_rows(file, path, on_bad_row)
-            else:
-                yield from _table_rows(file, path, on_bad_row)
-    except OSError as error:
-        raise MissingError(f"{path}: cannot be read: {error.strerror}.") from error
+        except OSError as error:
+            raise MissingError(f"{path}: cannot be read: {error.strerror}.") from error
+        return
+    _check_readable(path)
+    with open_table(path, _PassOn(on_bad_row), lenient=True) as (header, rows):
+        for line, values in rows:
+            yield TableRow(line, dict(zip(header, values, strict=True)))
 
 
 def column_names(path: Path) -> list[str]:
@@ -124,15 +125,10 @@ def column_names(path: Path) -> list[str]:
     """
     if path.suffix == ".jsonl":
         return list(next((row.values for row in read_rows(path, lambda _: None)), {}))
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            return [name.strip() for name in next(_reader(file, path), [])]
-    except OSError as error:
-        raise MissingError(f"{path}: cannot be read: {error.strerror}.") from error
-    except csv.Error as error:
-        raise DataError(
-            f"{path} line 1: not valid CSV: {error}.", "Check the quotes in this line."
-        ) from error
+    _check_readable(path)
+    with open_table(path, lenient=True) as (header, _):
+        # Names are shown in messages, which cannot contain lone surrogates.
+        return [name.encode(errors="replace").decode() for name in header]
 
 
 def choose_columns(path: Path, requested: Sequence[str]) -> list[str]:
@@ -195,39 +191,22 @@ def _texts(path: Path, columns: Sequence[str]) -> Iterator[str]:
         yield " ".join(filter(None, (cell(row, name, path).strip() for name in names)))
 
 
-def _reader(file: Any, path: Path) -> Any:
-    # A field may be as long as a report; the module's own limit is 128 kB.
-    csv.field_size_limit(sys.maxsize)
-    return csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+def _check_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise MissingError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def _table_rows(file: Any, path: Path, on_bad_row: OnBadRow) -> Iterator[TableRow]:
-    # Bytes that are not UTF-8 become lone surrogates, which `cell` refuses: only rows whose cells
-    # are read are lost.
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = _reader(text, path)
-    header: list[str] | None = None
-    while True:
-        number = reader.line_num + 1
-        location = f"{path} line {number}"
-        try:
-            values = next(reader, None)
-        except csv.Error as error:
-            problem = DataError(
-                f"{location}: not valid CSV: {error}.", "Check the quotes in this line."
-            )
-            problem.__cause__ = error
-            on_bad_row(problem)
-            continue
-        if values is None:
-            return
-        if header is None:
-            header = [name.strip() for name in values]
-        elif len(values) == len(header):
-            yield TableRow(number, dict(zip(header, values, strict=True)))
-        elif values:
-            message = f"{location}: {len(values)} fields, the header has {len(header)}."
-            on_bad_row(DataError(message, "Quote fields that contain commas."))
+class _PassOn(BadRows):
+    """Policy for bad rows that passes their errors to a function."""
+
+    def __init__(self, on_bad_row: OnBadRow) -> None:
+        super().__init__(skip=True)
+        self._on_bad_row = on_bad_row
+
+    def record(self, error: DataError) -> None:
+        self._on_bad_row(error)
 
 
 def _json_rows(file: Any, path: Path, on_bad_row: OnBadRow) -> Iterator[TableRow]:

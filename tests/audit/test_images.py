@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecamp.audit.fingerprints import Fingerprint, PrintStore, fingerprint, near_duplicates
-from ecamp.audit.images import audit_images, name_form
+from ecamp.audit.fingerprints import Fingerprint, FingerprintStore, fingerprint, near_duplicates
+from ecamp.audit.images import audit_images, name_pattern
 from ecamp.cli import run
 from ecamp.datasets.phantom.study import render_study
 from ecamp.errors import DataError
@@ -209,7 +209,7 @@ def test_an_archive_shows_in_the_names_of_its_files(films: list[np.ndarray]) -> 
     ],
 )
 def test_forms_of_names(path: str, form: str) -> None:
-    assert name_form(path) == form
+    assert name_pattern(path) == form
 
 
 def test_a_box_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,7 +233,7 @@ def test_a_box_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for _ in range(2):  # read, then from the cache
         run(["data", "audit", str(tmp_path / "set.yaml"), "--cache", str(tmp_path / "cache")])
         told = capsys.readouterr().out
-        assert "box-twice: 1 boxes stand twice on one image." in told
+        assert "box-twice: 1 boxes are duplicates of another on the same image." in told
 
 
 def test_an_interrupted_audit_goes_on(tmp_path: Path, films: list[np.ndarray]) -> None:
@@ -249,12 +249,12 @@ def test_an_interrupted_audit_goes_on(tmp_path: Path, films: list[np.ndarray]) -
         return fingerprint(films[i])
 
     with pytest.raises(KeyboardInterrupt):
-        PrintStore(path).of(keys, reader)
+        FingerprintStore(path).compute(keys, reader)
     path.write_text(path.read_text() + '{"key": "6", "pix')  # the line that a kill cut
-    again = PrintStore(path).of(keys, reader)
+    again = FingerprintStore(path).compute(keys, reader)
     assert read == [0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9]
     assert again[8] == "8.png: unreadable"
-    plain = PrintStore(None).of(keys[:8], lambda i: fingerprint(films[i]))
+    plain = FingerprintStore(None).compute(keys[:8], lambda i: fingerprint(films[i]))
     for a, b in zip(again[:8], plain, strict=True):
         assert isinstance(a, Fingerprint)
         assert isinstance(b, Fingerprint)
@@ -301,4 +301,4 @@ def test_pooled_sites_are_a_shortcut(
     out = capsys.readouterr().out
     assert code == 0, out
     for kind in ("image size", "grey of the border"):
-        assert re.search(rf"'covid' can be told from the {kind} alone: AUROC (0\.9|1\.0)", out)
+        assert re.search(rf"'covid' can be predicted from the {kind} alone: AUROC (0\.9|1\.0)", out)

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecamp.audit.splits import AuditContext, Item, SplitList, audit_lists
+from ecamp.audit.splits import AuditContext, AuditItem, SplitList, audit_lists
 from ecamp.cli import run
 
 
-def item(k: int, patient: int | None = None, **more: object) -> Item:
-    return Item(f"{k}.png", f"p{k if patient is None else patient}", row=f"line {k}", **more)  # type: ignore[arg-type]
+def item(k: int, patient: int | None = None, **more: object) -> AuditItem:
+    return AuditItem(f"{k}.png", f"p{k if patient is None else patient}", row=f"line {k}", **more)  # type: ignore[arg-type]
 
 
-def clean(count: int = 40) -> dict[str, list[Item]]:
+def clean(count: int = 40) -> dict[str, list[AuditItem]]:
     """Three splits of `count` images, two an image, both labels in each."""
-    out: dict[str, list[Item]] = {}
+    out: dict[str, list[AuditItem]] = {}
     for s, split in enumerate(("train", "val", "test")):
         base = 1000 * s
         out[split] = [
@@ -30,7 +30,7 @@ def clean(count: int = 40) -> dict[str, list[Item]]:
 
 
 def found(
-    lists: dict[str, list[Item]], facts: AuditContext | None = None
+    lists: dict[str, list[AuditItem]], facts: AuditContext | None = None
 ) -> dict[str, tuple[str, int]]:
     listings = []
     for name, items in lists.items():
@@ -73,8 +73,8 @@ def test_another_film_of_a_test_patient_in_train() -> None:
 
 
 def test_the_fellow_eye() -> None:
-    def eye(patient: int, side: str) -> Item:
-        return Item(f"{patient}_{side}.jpg", str(patient))
+    def eye(patient: int, side: str) -> AuditItem:
+        return AuditItem(f"{patient}_{side}.jpg", str(patient))
 
     lists = {
         "train": [eye(k, "left") for k in range(10)],

@@ -319,7 +319,7 @@ def test_features_in_use_are_not_collected(arrays: Arrays, tmp_path: Path) -> No
         encoder, plugin(VIT), arrays, BOTH, "vit on x"
     )
     (item,) = list_entries(tmp_path)
-    assert (item.label, item.busy) == ("vit on x", True)
+    assert (item.label, item.in_use) == ("vit on x", True)
     assert not remove(item.folder)
     found = None
     assert found is None

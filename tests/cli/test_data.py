@@ -92,7 +92,7 @@ def test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         small, large = (set(lists[f"train_{s}_draw{draw}"]) for s in (10, 50))
         assert small < large < set(lists["train"])
     assert lists["train_10_draw0"] != lists["train_10_draw1"]
-    assert "phantom/" in " ".join(lists["PROTOCOL"])
+    assert "phantom/" in " ".join(lists["SPLIT_ID"])
     # The lists are of a published form, so the audit reads them; whole patients: nothing to find.
     assert run(["data", "audit", "--lists", str(out)]) == 0
     assert run(["data", "split", PHANTOM, "-o", str(out), "--fractions", "few"]) == 2
@@ -127,7 +127,7 @@ def test_info_without_data_is_a_guide(name: str, capsys: pytest.CaptureFixture[s
     if name not in ("folder", "mimic-cxr"):
         assert "get: " in out
         assert "root holds" in out
-        assert "protocols:" in out
+        assert "splits:" in out
 
 
 def test_info_and_audit_of_a_leaky_protocol(
@@ -159,9 +159,9 @@ def test_prepare_then_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         "1",
     ]
     assert run(args) == 0
-    assert "12 made, 0 kept, 0 bad" in capsys.readouterr().out
+    assert "12 converted, 0 kept, 0 bad" in capsys.readouterr().out
     assert run(args) == 0
-    assert "0 made, 12 kept, 0 bad" in capsys.readouterr().out
+    assert "0 converted, 12 kept, 0 bad" in capsys.readouterr().out
     assert run(["data", "check", f"rsna?root={out}&splits=mgca-det"]) == 0
     (release.root / "stage_2_train_images/bad.dcm").write_bytes(b"torn")
     assert run(args) == 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ecamp.data.arrays import CHUNK, materialise
+from ecamp.data.arrays import materialise
+from ecamp.data.decoding import CHUNK
 from ecamp.datasets.phantom import PhantomDataset
 
 

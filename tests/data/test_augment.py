@@ -38,7 +38,7 @@ def test_box_and_mask_stay_on_what_they_mark(
     image, mask, box = _film(x, y, x + width, y + height)
     how = Augmentation(crop=0.5, jitter=0.0, flip=True)
     warp = sample_augmentation(1, how, torch.Generator().manual_seed(seed))
-    warp = Warp(warp.crop, torch.tensor([flip]), warp.contrast, warp.light)
+    warp = Warp(warp.crop, torch.tensor([flip]), warp.contrast, warp.brightness)
     seen = warp.images(image)[0, :, :, 0] > 100
     marked = warp.masks(mask)[0, 0].numpy()
     assert (seen == marked).all()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecamp.data.splits import few_shot, scikit_split, strata_of, stratified_split
+from ecamp.data.splits import few_shot, patient_strata, scikit_split, stratified_split
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 GROUPS = st.dictionaries(st.text(max_size=6), st.integers(0, 3), max_size=80)
@@ -44,7 +44,7 @@ def test_a_salt_draws_anew_and_an_addition_moves_few() -> None:
 def test_a_stratum_is_the_rarest_class_of_a_patient(
     images: list[tuple[str, list[int | None]]],
 ) -> None:
-    strata = strata_of([p for p, _ in images], [row for _, row in images])
+    strata = patient_strata([p for p, _ in images], [row for _, row in images])
     assert list(strata) == list(dict.fromkeys(p for p, _ in images))
     has = {p: {k for q, row in images for k in range(3) if q == p and row[k] == 1} for p in strata}
     for patient, stratum in strata.items():

@@ -38,7 +38,7 @@ TRAPS = {
         file="CXR14/Data_Entry_2017.csv",
         good=",Mass,",
         bad=",Mess,",
-        message=r"Data_Entry_2017\.csv line 7: 'Mess' is no finding",
+        message=r"Data_Entry_2017\.csv line 7: unknown finding 'Mess'",
     ),
     "nih name": Trap(
         build=releases.nih_original,
@@ -52,7 +52,7 @@ TRAPS = {
         file="ECAMP/ECAMP/Fine-tuning/Classification/datasets/ChestX-ray14/test_list.txt",
         good="images_002/00000004_000.png",
         bad="../../00000004_000.png",
-        message=r"test_list\.txt line 1: '\.\./\.\./00000004_000\.png' lies outside",
+        message=r"test_list\.txt line 1: '\.\./\.\./00000004_000\.png' is outside",
     ),
     "nih labels": Trap(
         build=releases.nih_mrm,
@@ -66,21 +66,22 @@ TRAPS = {
         file="MRM-pytorch/DatasetsSplits/NIH_ChestX-ray/test_list.txt",
         good="00000005_000.png",
         bad="00000004_000.png",
-        message=r"'00000004_000\.png' stands twice \(test_list\.txt line 1 and test_list\.txt line 2\)",
+        message=r"duplicate image '00000004_000\.png' "
+        r"\(test_list\.txt line 1 and test_list\.txt line 2\)",
     ),
     "chexpert label": Trap(
         build=releases.chexpert_original,
         file="data/CheXpert-v1.0-small/train.csv",
         good=",1.0,",
         bad=",2.0,",
-        message=r"train\.csv line 4: '2\.0' is no label",
+        message=r"train\.csv line 4: '2\.0' is not a label",
     ),
     "chexpert name": Trap(
         build=releases.chexpert_ecamp,
         file="lists/test_list.txt",
         good="patient64541/study1/view1",
         bad="someone/study1/view1",
-        message=r"test_list\.txt line 1: 'valid/someone.* is no row",
+        message=r"test_list\.txt line 1: 'valid/someone.* is not a row",
     ),
     "rsna target": Trap(
         build=releases.rsna_original,
@@ -108,7 +109,7 @@ TRAPS = {
         file="clone/Fine-tuning/Detection/datasets/RSNA/test_list.csv",
         good="[0.0, 0.0, 0.0, 0.0]",
         bad="[0.0, 0.0]",
-        message=r"test_list\.csv line \d: no boxes",
+        message=r"test_list\.csv line \d: not a list of boxes",
     ),
     "siim empty": Trap(
         build=releases.siim_original,
@@ -129,7 +130,7 @@ TRAPS = {
         file="COVIDx/test_COVIDx9A.txt",
         good="normal",
         bad="norml",
-        message=r"test_COVIDx9A\.txt line 2: 'norml' is no class",
+        message=r"test_COVIDx9A\.txt line 2: unknown class 'norml'",
     ),
     "covidx words": Trap(
         build=releases.covidx_original,
@@ -143,14 +144,14 @@ TRAPS = {
         file="lists/test_list.txt",
         good=".png 2",
         bad=".png 3",
-        message=r"test_list\.txt line 1: .* is no class 0, 1 or 2",
+        message=r"test_list\.txt line 1: .* is not a class",
     ),
     "rsna corners": Trap(
         build=releases.rsna_mgca_cls,
         file="rsna/test.csv",
         good="]]",
         bad="]",
-        message=r"test\.csv line \d: no boxes",
+        message=r"test\.csv line \d: not a list of boxes",
     ),
     "rsna target of MGCA": Trap(
         build=releases.rsna_mgca_cls,
@@ -164,7 +165,7 @@ TRAPS = {
         file="lovt/datasets/RSNA-Pneunomia-Detection/test.csv",
         good=";",
         bad=" ",
-        message=r"test\.csv line \d: no boxes",
+        message=r"test\.csv line \d: not a list of boxes",
     ),
     "siim id of LoVT": Trap(
         build=releases.siim_lovt,
@@ -178,42 +179,42 @@ TRAPS = {
         file="COVIDx/test.csv",
         good=",COVID-19,2",
         bad=",COVID-19,1",
-        message=r"test\.csv line \d: class 'COVID-19' is not 1, pneumonia",
+        message=r"test\.csv line \d: class 'COVID-19' does not match label 1, pneumonia",
     ),
     "covidx label of MGCA": Trap(
         build=releases.covidx_mgca,
         file="COVIDx/test.csv",
         good=",COVID-19,2",
         bad=",COVID-19,2.0",
-        message=r"test\.csv line \d: '2\.0' is no label",
+        message=r"test\.csv line \d: '2\.0' is not a label",
     ),
     "object shape": Trap(
         build=releases.object_cxr,
         file="object-CXR/dev.csv",
         good="0 0 0 20 5",
         bad="0 0 0 20",
-        message=r"dev\.csv line 2: no shape '0 0 0 20'",
+        message=r"dev\.csv line 2: '0 0 0 20' is not a shape",
     ),
     "jsrt size": Trap(
         build=releases.jsrt_png,
         file="jsrt/CLNDAT_EN.txt",
         good="5\t30\t",
         bad="5\t?\t",
-        message=r"CLNDAT_EN\.txt line 2: no nodule of \? mm at 1614, 1090",
+        message=r"CLNDAT_EN\.txt line 2: a nodule of \? mm at 1614, 1090",
     ),
     "jsrt centre": Trap(
         build=releases.jsrt_png,
         file="jsrt/CLNDAT_EN.txt",
         good="1634\t692",
         bad="1634\t6920",
-        message=r"CLNDAT_EN\.txt line 1: no nodule of 15 mm at 1634, 6920",
+        message=r"CLNDAT_EN\.txt line 1: a nodule of 15 mm at 1634, 6920",
     ),
     "jsrt centre of Kaggle": Trap(
         build=releases.jsrt_kaggle,
         file="kaggle-jsrt/nodules-in-chest-xrays-jsrt/jsrt_metadata.csv",
         good="1634,692",
         bad="1634,",
-        message=r"jsrt_metadata\.csv line 2: no nodule of 15 mm at 1634, ",
+        message=r"jsrt_metadata\.csv line 2: a nodule of 15 mm at 1634, ",
     ),
 }
 
@@ -230,6 +231,6 @@ def test_a_bad_row_is_named_and_can_be_left_out(tmp_path: Path, trap: Trap) -> N
         make(release).records()
     rest = make(release, on_bad_row="skip")
     assert len(rest.records()) == whole - 1
-    assert any("rows left out, first " in flaw for flaw in rest.info.flaws)
+    assert any("rows skipped, first " in flaw for flaw in rest.info.flaws)
     again = make(trap.build(tmp_path / "again"), on_bad_row="skip")
     assert rest.fingerprint() != again.fingerprint()

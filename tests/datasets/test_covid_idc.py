@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ecamp.audit.dataset import audit_dataset
-from ecamp.datasets.covid_idc import CLASSES, CovidIDC, class_of
+from ecamp.datasets.covid_idc import CLASSES, CovidIDC, parse_finding
 from ecamp.errors import DataError
 from tests.datasets.releases import covid_idc, lines
 
@@ -28,14 +28,14 @@ def make(root: Path, **options: Any) -> CovidIDC:
     ],
 )  # fmt: skip
 def test_classes_of_findings(finding: str, kind: int | None) -> None:
-    assert class_of(finding, "row") == (None if kind is None else CLASSES[kind])
+    assert parse_finding(finding, "row") == (None if kind is None else CLASSES[kind])
 
 
 @pytest.mark.parametrize("finding", ["", "/", "COVID", "Pneumonia/Viral/COVID-91", "covid-19"])
 def test_words_that_are_no_finding(finding: str) -> None:
     """A slip must not become another pneumonia."""
-    with pytest.raises(DataError, match=r"row: '.*' is no finding"):
-        class_of(finding, "row")
+    with pytest.raises(DataError, match=r"row: unknown finding '.*'"):
+        parse_finding(finding, "row")
 
 
 def test_views_and_classes(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_notes_about_patients_are_not_read(tmp_path: Path) -> None:
 
 
 BAD = {
-    "finding": (",SARS,", ",SRAS,", r"metadata\.csv line 9: 'SRAS' is no finding"),
+    "finding": (",SARS,", ",SRAS,", r"metadata\.csv line 9: unknown finding 'SRAS'"),
     "patient": ("\n9,", "\n,", r"metadata\.csv line 14: no patientid"),
     "file": (",plain.png,", ",,", r"metadata\.csv line 14: no filename"),
-    "outside": (",images,plain", ",../images,plain", r"line 14: '\.\./images/plain\.png' lies outside"),
+    "outside": (",images,plain", ",../images,plain", r"line 14: '\.\./images/plain\.png' is outside"),
     "fields": ("9,0,M,65,Pneumonia,", "9,0,Pneumonia,", r"line 14: 11 fields, the header has 12"),
 }  # fmt: skip
 
@@ -86,7 +86,7 @@ def test_a_bad_row_is_named_and_can_be_left_out(tmp_path: Path, case: tuple[str,
         make(release.root).records()
     rest = make(release.root, on_bad_row="skip")
     assert len(rest.records()) == len(release.labels) - 1
-    assert any(flaw.startswith("1 rows left out") for flaw in rest.info.flaws)
+    assert any(flaw.startswith("1 rows skipped") for flaw in rest.info.flaws)
 
 
 # --- real films -----------------------------------------------------------------------------------

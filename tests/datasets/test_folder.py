@@ -110,11 +110,11 @@ def test_one_bad_row_of_many(folder: Path) -> None:
     lenient = make_plugin("ecamp.datasets", PluginRef.parse(name))
     assert len(lenient.records()) == 39_997
     (flaw,) = lenient.info.flaws
-    assert "3 rows left out, first table.csv line 31415" in flaw.replace(f"{folder}/", "")
+    assert "3 rows skipped, first table.csv line 31415" in flaw.replace(f"{folder}/", "")
     lines[31_414] = lines[30_000] = "x,0.png,x,train,0,,m0.png,Clear."
     lines[30_000] = lines[30_000].replace("x", "y")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
-    with pytest.raises(DataError, match=r"table\.csv line 20001: 'training'.* is no split"):
+    with pytest.raises(DataError, match=r"table\.csv line 20001: unknown split 'training'"):
         dataset(folder).records()
 
 
@@ -123,7 +123,7 @@ def test_rows_beside_images_are_skipped_in_a_bench(folder: Path) -> None:
     told = {"tasks": ["cls"], "datasets": ref, "pretext": "none", "encoders": "vit-micro"}
     for how, options in (("fail", {}), ("skip", {"on_bad_row": "skip"})):
         plan = make_plan(validate(BenchSpec, {**told, "on_bad_image": how}, "test"))
-        assert {cell.dataset.options.get("on_bad_row") for cell in plan.cells} == {
+        assert {cell.dataset.ref.options.get("on_bad_row") for cell in plan.cells} == {
             options.get("on_bad_row")
         }
     asked = PluginRef.parse(f"{ref}?on_bad_row=fail")
@@ -184,29 +184,29 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no table": (edit("table", "tabel.csv"), "tabel.csv: no such table"),
     "unset variable": (edit("table", "${NO_SUCH_VAR_1}/t.csv"), "NO_SUCH_VAR_1"),
     "no column": (edit("patient", "pateint"), "no column 'pateint'.*Did you mean 'patient'"),
-    "nothing left": (edit("where", {"a": "9"}), "no row is left of 4"),
+    "nothing left": (edit("where", {"a": "9"}), "none of 4 rows remains"),
     "shares": (edit("split", {"hash": {"train": 0.5, "test": 0.4}}), "sum to 0.9"),
     "two rules": (edit("split", {"column": "split", "hash": {"train": 1.0}}), "either"),
     "one class": (edit("labels", {"multiclass": "a", "classes": ["0"]}), "two or more"),
-    "foreign class": (edit("labels", {"multiclass": "text", "classes": ["0", "1"]}), "line 2.*is no class"),
-    "id twice": (table("1,1.png,p1", "0,1.png,p1"), "id '0' stands twice"),
+    "foreign class": (edit("labels", {"multiclass": "text", "classes": ["0", "1"]}), "line 2: unknown class"),
+    "id twice": (table("1,1.png,p1", "0,1.png,p1"), "duplicate id '0'"),
     "empty patient": (table(",p1,", ",,"), "line 3: 'patient' is empty"),
-    "unknown split": (table(",dev,", ",devl,"), "line 4: 'devl' in 'split'.*Did you mean 'dev'"),
-    "label": (table("p1,train,1", "p1,train,7"), "line 3: '7' in 'a' is no label"),
+    "unknown split": (table(",dev,", ",devl,"), "line 4: unknown split 'devl' in 'split'.*Did you mean 'dev'"),
+    "label": (table("p1,train,1", "p1,train,7"), "line 3: '7' in 'a' is not a label"),
     "ragged": (table("p1,train,1", "p1,train,1,1"), "line 3: 9 fields, the header has 8"),
     "two splits": (table("p3,test", "p0,test"), "patient 'p0' is in train.*and in test"),
     "no image": (table("1.png", "nine.png"), "nine.png.*line 3.*no such image"),
     "text as image": (lambda f: (f / "1.png").write_text("hello"), "1.png.*line 3.*unreadable"),
     "torn image": (lambda f: (f / "1.png").write_bytes((f / "1.png").read_bytes()[:90]), "line 3.*unreadable"),
-    "outside": (table("1.png", "../1.png"), "lies outside"),
+    "outside": (table("1.png", "../1.png"), "is outside"),
     "mask size": (lambda f: Image.new("L", (9, 9)).save(f / "m1.png"), "line 3: mask 'lung'.*9x9, image 20x10"),
     "no mask": (table("m1.png", "m9.png"), "m9.png.*no such mask"),
-    "box outside": (coco("bbox", [15, 2, 9, 3]), "lies outside the image"),
+    "box outside": (coco("bbox", [15, 2, 9, 3]), "is empty or outside the image"),
     "empty box": (coco("bbox", [1, 2, 0, 3]), "is empty"),
     "box class": (coco("category_id", 9), "annotation 1: category 9"),
     "box image": (coco("image_id", 9), "annotation 1: image 9"),
-    "boxes not json": (lambda f: (f / "boxes.json").write_text("{"), "boxes.json: not JSON"),
-    "boxes no coco": (lambda f: (f / "boxes.json").write_text("{}"), "no COCO file"),
+    "boxes not json": (lambda f: (f / "boxes.json").write_text("{"), "boxes.json: not valid JSON"),
+    "boxes no coco": (lambda f: (f / "boxes.json").write_text("{}"), "not a COCO file"),
     "latin-1": (lambda f: (f / "table.csv").write_bytes("id\xe9".encode("latin-1")), "not UTF-8"),
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ecamp.api.dataset import Record
 from ecamp.audit.dataset import audit_dataset
-from ecamp.datasets.iu_xray import FINDINGS, IUXray, labels_of, report_of, uid_of
+from ecamp.datasets.iu_xray import FINDINGS, IUXray, join_sections, labels_from_mesh, parse_uid
 from ecamp.errors import DataError, MissingError, UsageError
 from tests.datasets import releases
 from tests.datasets.releases import IU_STUDIES, Release, paint
@@ -121,9 +121,9 @@ def test_the_split_of_r2gen_and_its_leak(real: Path) -> None:
     trained = {text[uid] for uid, s in split.items() if s == "train"} - {""}
     leaked = sum(text[uid] in trained for uid, s in split.items() if s == "test")
     assert leaked == 170
-    says = f"the reports of {leaked} of 396 test examinations stand word for word in train"
+    says = f"the reports of {leaked} of 396 test examinations appear verbatim in train"
     assert says in dataset.info.flaws
-    assert any("the protocol has 4,138 / 592 / 1,180" in flaw for flaw in dataset.info.flaws)
+    assert any("these splits have 4,138 / 592 / 1,180" in flaw for flaw in dataset.info.flaws)
     assert dataset.info.split_id == "iu-xray/r2gen"
     assert make(real, splits="r2gen").info.split_id == "iu-xray/r2gen+frontal"
     assert not [f for f in audit_dataset(dataset, images=False) if f.severity == "leak"]
@@ -133,30 +133,30 @@ def test_the_split_of_r2gen_and_its_leak(real: Path) -> None:
 
 
 def test_sections_become_one_text() -> None:
-    assert report_of({"FINDINGS": "Clear  lungs.", "IMPRESSION": "Normal."}) == (
+    assert join_sections({"FINDINGS": "Clear  lungs.", "IMPRESSION": "Normal."}) == (
         "Clear lungs. Normal."
     )
-    assert report_of({"FINDINGS": "", "IMPRESSION": "1. x-XXXX."}) == "1. x-XXXX."
-    assert report_of({"FINDINGS": "", "IMPRESSION": ""}) == ""
+    assert join_sections({"FINDINGS": "", "IMPRESSION": "1. x-XXXX."}) == "1. x-XXXX."
+    assert join_sections({"FINDINGS": "", "IMPRESSION": ""}) == ""
 
 
 WORDS = sorted({name for names in FINDINGS.values() for name in names})
 
 
 @given(st.sets(st.sampled_from(WORDS)), st.lists(st.sampled_from(["/lung", "/right/small", ""])))
-def test_labels_of_any_entries(found: set[str], tails: list[str]) -> None:
+def test_labels_from_mesh_any_entries(found: set[str], tails: list[str]) -> None:
     """A heading counts whole, wherever it stands; others (`Pulmonary Emphysema Test`) do not."""
     entries = [word + (tails[k % len(tails)] if tails else "") for k, word in enumerate(found)]
     expected = tuple(int(bool(found & set(names))) for names in FINDINGS.values())
-    assert labels_of([*entries, "normal"]) == expected
-    assert labels_of([" Scoliosis", *entries, *(f"No {word}" for word in WORDS)]) == expected
+    assert labels_from_mesh([*entries, "normal"]) == expected
+    assert labels_from_mesh([" Scoliosis", *entries, *(f"No {word}" for word in WORDS)]) == expected
 
 
 def test_numbers_of_examinations() -> None:
     known = {"CXR2384_IM-0942": "2384", "CXR1_1_IM-0001": "1", "12": "12", "CXR7": "7"}
-    assert {name: uid_of(name) for name in known} == known
+    assert {name: parse_uid(name) for name in known} == known
     for name in ("", "12a", "IM-0942", "XCXR1"):
-        assert uid_of(name) is None
+        assert parse_uid(name) is None
 
 
 def _reports(dataset: IUXray) -> dict[str, str | None]:
@@ -196,7 +196,7 @@ def test_identical_texts_of_a_small_folder(tmp_path: Path) -> None:
         split = {r.patient: r.split for r in make(releases.iu_kaggle(tmp_path / views)).records()}
         assert split["4"] == split["8"]
     leaky = make(releases.iu_split_table(tmp_path / "c")).info.flaws
-    assert "the reports of 1 of 2 test examinations stand word for word in train" in leaky
+    assert "the reports of 1 of 2 test examinations appear verbatim in train" in leaky
 
 
 def test_distilled_text_by_examination(tmp_path: Path) -> None:
@@ -216,18 +216,18 @@ def test_distilled_text_by_examination(tmp_path: Path) -> None:
 
 BAD = {
     "projection": (releases.iu_kaggle, "indiana_projections.csv", ",Frontal", ",Frontl",
-                   r"indiana_projections\.csv line 3: 'Frontl' is no projection", 1),
+                   r"indiana_projections\.csv line 3: unknown projection 'Frontl'", 1),
     "uid": (releases.iu_kaggle, "indiana_projections.csv", "\n4,", "\n99,",
             r"indiana_projections\.csv line 6: uid '99' is not in indiana_reports\.csv", 0),
     "split": (releases.iu_split_table, "r2gen_split.csv", "train", "trian",
-              r"r2gen_split\.csv line 2: split 'trian' is none of train, val, test", 1),
+              r"r2gen_split\.csv line 2: unknown split 'trian'", 1),
     "split uid": (releases.iu_split_table, "r2gen_split.csv", "\n1,", "\nx,",
-                  r"r2gen_split\.csv line 2: 'x' names no examination", 1),
+                  r"r2gen_split\.csv line 2: 'x' is not an examination", 1),
     "report": (releases.iu_r2gen, "annotation.json", '"report": "Lungs are clear."', '"report": 1',
-               r"annotation\.json train 0: 'report' is no text", 2),
+               r"annotation\.json train 0: 'report' is not a text", 2),
     "paths": (releases.iu_r2gen, "annotation.json", "image_path", "images",
               r"annotation\.json train 0: no 'image_path'", 2),
-    "xml": (releases.iu_xml, "ecgen-radiology/1.xml", "</eCitation>", "", r"1\.xml: no XML", 2),
+    "xml": (releases.iu_xml, "ecgen-radiology/1.xml", "</eCitation>", "", r"1\.xml: not valid XML", 2),
     "xml uid": (releases.iu_xml, "ecgen-radiology/2.xml", "uId", "id", r"2\.xml: no uId", 2),
 }  # fmt: skip
 
@@ -245,20 +245,20 @@ def test_a_bad_row_is_named_and_can_be_left_out(tmp_path: Path, case: Any) -> No
         make(release).records()
     rest = make(release, on_bad_row="skip")
     assert len(rest.records()) == whole - lost
-    assert any("rows left out, first " in flaw for flaw in rest.info.flaws)
+    assert any("rows skipped, first " in flaw for flaw in rest.info.flaws)
 
 
 def test_an_examination_that_stands_twice(tmp_path: Path) -> None:
     release = releases.iu_kaggle(tmp_path)
     path = release.root / "indiana_reports.csv"
     path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
-    with pytest.raises(DataError, match=r"indiana_reports\.csv line 10: uid '1' stands twice"):
+    with pytest.raises(DataError, match=r"indiana_reports\.csv line 10: duplicate uid '1'"):
         make(release).records()
     assert len(make(release, on_bad_row="skip").records()) == len(IU_STUDIES)
 
 
 def test_views_that_nothing_names(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"only indiana_projections\.csv says"):
+    with pytest.raises(UsageError, match=r"views=frontal needs indiana_projections\.csv"):
         make(releases.iu_xml(tmp_path), views="frontal").records()
 
 
@@ -266,7 +266,7 @@ def test_views_that_nothing_names(tmp_path: Path) -> None:
 def test_an_annotation_that_is_none(tmp_path: Path, text: str) -> None:
     release = releases.iu_r2gen(tmp_path)
     release.index.write_text(text)
-    with pytest.raises(DataError, match=r"annotation\.json: (no JSON|does not map)"):
+    with pytest.raises(DataError, match=r"annotation\.json: (not valid JSON|does not map)"):
         make(release).records()
 
 

@@ -79,10 +79,10 @@ def test_bad_folders_and_rows(root: Path):
     split = root / "mimic-cxr-2.0.0-split.csv.gz"
     rows = [list(row[:4]) for row in ROWS]
     _table(split, columns, [*rows, rows[0]])
-    with pytest.raises(DataError, match=r"line 7: 'a1' stands twice \(first .*line 2\)"):
+    with pytest.raises(DataError, match=r"line 7: duplicate dicom_id 'a1' \(first in .*line 2\)"):
         _make(root).records()
     _table(split, columns, [*rows[1:], ["a1", "50000001", "1/../../../../../etc", "train"]])
-    with pytest.raises(DataError, match=r"line 6: 'files/.*etc.*' lies outside"):
+    with pytest.raises(DataError, match=r"line 6: 'files/.*etc.*' is outside"):
         _make(root).records()
     header, *lines = [",".join(columns), *(",".join(f'"{v} "' for v in row) for row in rows)]
     split.write_bytes(gzip.compress(("\ufeff" + "\r\n".join([header, *lines])).encode()))
@@ -122,7 +122,7 @@ def test_a_file_of_ecamp_distill_is_read_by_study(root: Path):
 
 def test_what_is_missing_is_named(root: Path):
     with pytest.raises(
-        MissingError, match=r"no mimic-cxr-2\.0\.0-metadata\.csv\.gz; the folder holds p10"
+        MissingError, match=r"no mimic-cxr-2\.0\.0-metadata\.csv\.gz; the folder contains p10"
     ):
         _make(root / "files").records()
     for report in root.rglob("*.txt"):

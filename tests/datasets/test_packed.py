@@ -42,7 +42,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack") / "phantom"
     done = pack(make(PHANTOM), folder, 64, workers=1, shard_bytes=20 * 64 * 64 * 2)
     assert done.images == 86
-    assert done.made == done.shards >= 3
+    assert done.written == done.shards >= 3
     return folder
 
 
@@ -90,7 +90,7 @@ def test_a_bench_on_it_gives_the_same_scores(packed: Path, tmp_path: Path) -> No
         assert run([
             "bench", "--datasets", name, "--encoders",
             "vit-micro?width=32&depth=1&heads=2&image_size=64&patch_size=16", "--pretext", "none",
-            "--tasks", "cls", "--named_splits", "linear", "--fractions", "1", "--seeds", "0", "--bootstrap",
+            "--tasks", "cls", "--protocols", "linear", "--fractions", "1", "--seeds", "0", "--bootstrap",
             "100", "--run", str(folder),
         ]) == 0  # fmt: skip
         found = [json.loads(p.read_text()) for p in sorted(folder.glob("cells/*/result.json"))]
@@ -188,12 +188,12 @@ def test_an_interrupted_pack_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (folder / META).exists()
     with pytest.raises(MissingError, match="unfinished pack"):
         make(f"packed?path={folder}").records()
-    with pytest.raises(UsageError, match="holds a pack of other data, of another size"):
+    with pytest.raises(UsageError, match="contains a pack of other data, of another size"):
         pack(source, folder, 32, workers=1, shard_bytes=budget)
     loaded.clear()
     loaded.extend([""] * 1000)
     done = pack(source, folder, 64, workers=1, shard_bytes=budget)
-    assert 0 < done.made < done.shards
+    assert 0 < done.written < done.shards
     assert len(loaded) - 1000 < 86
     whole = tmp_path / "whole"
     pack(source, whole, 64, workers=2, shard_bytes=budget)
@@ -231,12 +231,12 @@ def test_damage_is_named_and_mended(packed: Path, own: Path, name: str, how: str
             make(f"packed?path={own}").records() and make(f"packed?path={own}").info
     done = pack(make(PHANTOM), own, 64, workers=1, shard_bytes=shards(own))
     if name.endswith(".npy"):
-        assert done.made == 1
+        assert done.written == 1
     else:  # what is not vouched for is made anew
-        assert done.made >= 1
+        assert done.written >= 1
     for file in packed.iterdir():
         assert (own / file.name).read_bytes() == file.read_bytes(), file.name
-    assert pack(make(PHANTOM), own, 64, workers=1, shard_bytes=shards(own)).made == 0
+    assert pack(make(PHANTOM), own, 64, workers=1, shard_bytes=shards(own)).written == 0
 
 
 def test_other_formats_and_other_folders(own: Path, tmp_path: Path) -> None:

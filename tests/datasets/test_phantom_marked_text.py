@@ -9,7 +9,7 @@ import pytest
 
 from ecamp.api.distiller import POLARITIES, Statement
 from ecamp.datasets.phantom.heldout import KINDS, held_out_report
-from ecamp.datasets.phantom.marked_text import parse_marked_report, signed
+from ecamp.datasets.phantom.marked_text import parse_marked_report, set_polarity
 from ecamp.datasets.phantom.study import ENTITY, Description, describe_study, oracle_text
 from ecamp.text.lexicon import Lexicon
 
@@ -101,7 +101,7 @@ def test_held_out_reports_vary_and_depend_on_seed_and_index_alone() -> None:
 
 def test_marks_are_read() -> None:
     text, statements = parse_marked_report(
-        [("A: ", "No [-x|y,z]."), ("", signed("Is [q] [r s|t].", "?"))], " "
+        [("A: ", "No [-x|y,z]."), ("", set_polarity("Is [q] [r s|t].", "?"))], " "
     )
     assert text == "A: No x. Is q r s."
     assert [(s.entity, s.polarity, text[s.start : s.end], s.section) for s in statements] == [

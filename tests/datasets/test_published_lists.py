@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ecamp.audit.published_lists import split_lists
 from ecamp.datasets.published_lists import (
-    by_image,
+    group_by_image,
     list_files,
     patient_of,
     read_list,
@@ -115,7 +115,7 @@ def test_run_lengths_with_either_spelling(tmp_path: Path, header: str, none: str
     text = f"{header}\n1.2.3,10 4 1000 2\n1.2.3,7 1\n1.2.4,{none}\n"
     read = read_list(write(tmp_path, "train.csv", text), "train")
     assert read.form == "rle"
-    assert {image: [row.rle for row in rows] for image, rows in by_image(read.rows)} == {
+    assert {image: [row.rle for row in rows] for image, rows in group_by_image(read.rows)} == {
         "1.2.3": ["10 4 1000 2", "7 1"], "1.2.4": [""],
     }  # fmt: skip
     (listing,), exclusive = split_lists([read])
@@ -171,12 +171,12 @@ def test_a_folder_of_lists_is_found_by_names(tmp_path: Path) -> None:
     [
         ("train.txt", "a.png 0 1\nb.png 0\n", "line 2: 1 labels, line 1 has 2"),
         ("train.txt", "a.png 0\nb.png x\n", "line 2"),
-        ("train.txt", "a.png zero one\n", "line 1: no known form"),
+        ("train.txt", "a.png zero one\n", "line 1: unknown form"),
         ("train.txt", "p a.png COVID-19 cohen\np b.png\n", "line 2: 2 words"),
         ("train.csv", "image_path,bbox\na.png\n", "line 2: 1 fields, the header has 2"),
-        ("train.csv", 'image_path,bbox\na.png,"[[1, 2, 3]]"\n', "line 2: no boxes"),
-        ("train.csv", 'image_path,bbox\na.png,"__import__(1)"\n', "line 2: no boxes"),
-        ("train.csv", "colour,taste\nred,sour\n", "no column that names an image"),
+        ("train.csv", 'image_path,bbox\na.png,"[[1, 2, 3]]"\n', "line 2: not a list of boxes"),
+        ("train.csv", 'image_path,bbox\na.png,"__import__(1)"\n', "line 2: not a list of boxes"),
+        ("train.csv", "colour,taste\nred,sour\n", "no column with the name of the image"),
         ("train.txt", "", "no rows"),
         ("train.txt", "\xff", "a"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 from ecamp.api.dataset import Dataset
 from ecamp.api.plugin_ref import PluginRef
-from ecamp.data.arrays import check_records
+from ecamp.data.decoding import check_records
 from ecamp.errors import EcampError, MissingError
 from ecamp.plugin.host import list_plugins, make_plugin
 from ecamp.testing.contract import check_plugin

@@ -140,11 +140,11 @@ def test_png_whose_film_has_no_known_size(tmp_path: Path) -> None:
     ):
         make(release).records()
     meta.write_text(rows.replace("0a02", "0a99"))
-    with pytest.raises(DataError, match=r"train\.csv line \d+: '0a02' is in no meta table"):
+    with pytest.raises(DataError, match=r"train\.csv line \d+: '0a02' is not in the meta tables"):
         make(release).records()
     assert len(make(release, on_bad_row="skip").records()) == 13
     meta.write_text(rows.replace(f"0a02,{HEIGHT}", "0a02,none"))
-    with pytest.raises(DataError, match=r"train_meta\.csv line 3: no size 'none' x '96'"):
+    with pytest.raises(DataError, match=r"train_meta\.csv line 3: 'none' x '96' is not a size"):
         make(release).records()
 
 
@@ -185,7 +185,7 @@ def test_prepared_png_are_the_films(tmp_path: Path, build: Callable[[Path], Rele
     out = tmp_path / "png"
     made = prepare(release.root, out, VinDrCXR.prepared, VinDrCXR.tables)
     films, copies = make(release), make(release, root=str(out))
-    assert made.made == len(films.records())
+    assert made.converted == len(films.records())
     for film, copy in zip(films.records(), copies.records(), strict=True):
         assert (film.id, film.split, film.labels) == (copy.id, copy.split, copy.labels)
         assert copy.payload.path.endswith(".png")
@@ -195,7 +195,7 @@ def test_prepared_png_are_the_films(tmp_path: Path, build: Callable[[Path], Rele
     # Another image in the same folder is not one of them.
     paint(out / "train/0a01.jpg", [], (32, 24))
     (out / "train/0a01.png").rename(out / "0a01.png")
-    with pytest.raises(MissingError, match=r"0a01\.jpg is no DICOM file"):
+    with pytest.raises(MissingError, match=r"0a01\.jpg is not a DICOM file"):
         make(release, root=str(out)).records()
 
 
@@ -203,11 +203,11 @@ def test_prepared_png_are_the_films(tmp_path: Path, build: Callable[[Path], Rele
 
 BAD = {
     "label": ("image_labels_train.csv", "0a03,R1,0", "0a03,R1,2",
-              r"image_labels_train\.csv line 8: Aortic enlargement is '2', no label"),
+              r"image_labels_train\.csv line 8: '2' in 'Aortic enlargement' is not a label"),
     "label of the test": ("image_labels_test.csv", "0b02,0", "0b02,",
-                          r"image_labels_test\.csv line 3: Aortic enlargement is '', no label"),
+                          r"image_labels_test\.csv line 3: '' in 'Aortic enlargement' is not a label"),
     "class": ("annotations_train.csv", "0a03,R1,ILD", "0a03,R1,IDL",
-              r"(?s)annotations_train\.csv line \d+: 'IDL' is no class.*ILD"),
+              r"(?s)annotations_train\.csv line \d+: unknown class 'IDL'.*ILD"),
     "no box": ("annotations_train.csv", "ILD,8.0,8.0,40.0,40.0", "ILD,,,,",
                r"annotations_train\.csv line \d+: 'ILD' with box"),
     "box of nothing": ("annotations_test.csv", "0b02,No finding,,,,", "0b02,No finding,1,1,2,2",
@@ -233,7 +233,7 @@ def test_a_bad_row_costs_its_film(tmp_path: Path, case: tuple[str, str, str, str
         make(release).records()
     rest = make(release, on_bad_row="skip")
     assert len(rest.records()) == len(release.labels) - 1
-    (flaw,) = (flaw for flaw in rest.info.flaws if "rows left out, first " in flaw)
+    (flaw,) = (flaw for flaw in rest.info.flaws if "rows skipped, first " in flaw)
     assert flaw.startswith("1 rows")
 
 
@@ -243,7 +243,7 @@ def test_a_row_of_boxes_twice_costs_the_row_alone(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines, lines[1]]) + "\n")
     with pytest.raises(
-        DataError, match=rf"annotations_train\.csv line {len(lines) + 1}: '0a01' has this row twice"
+        DataError, match=rf"annotations_train\.csv line {len(lines) + 1}: duplicate row of '0a01'"
     ):
         make(release).records()
     rest = make(release, on_bad_row="skip")

@@ -181,7 +181,8 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 def test_any_cells_come_back_as_written(tmp_path_factory, rows) -> None:
     path = tmp_path_factory.mktemp("h") / "r.csv"
     buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerows([("findings", "impression"), *rows])
+    writer = csv.writer(buffer, quoting=csv.QUOTE_ALL)
+    writer.writerows([("findings", "impression"), *rows])
     path.write_text(buffer.getvalue(), encoding="utf-8", newline="")
     reports = _read(path)
     assert len(reports) == len(rows)

@@ -29,7 +29,7 @@ def rsna(tmp_path: Path) -> Dataset:
 def test_boxes_as_pycocotools_reads_them(rsna: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = write_ground_truth(rsna, out)
-    assert (done.masks, done.boxes, done.made, done.bad) == (12, 6, 12, ())
+    assert (done.masks, done.boxes, done.new, done.bad) == (12, 6, 12, ())
     coco = COCO(out / BOXES)
     assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == ["opacity"]
     by_path = {r.payload.path: r for r in rsna.records()}
@@ -89,22 +89,20 @@ def test_a_torn_run_goes_on_and_a_second_changes_nothing(rsna: Dataset, tmp_path
     out = tmp_path / "out"
     write_ground_truth(rsna, out)
     whole = tree(out)
-    assert (
-        write_ground_truth(rsna, out).made == write_ground_truth(rsna, out, verify=True).made == 0
-    )
+    assert write_ground_truth(rsna, out).new == write_ground_truth(rsna, out, verify=True).new == 0
     assert tree(out) == whole
     (out / BOXES).unlink()
     lines = (out / TRUTH).read_text().splitlines(keepends=True)
     (out / TRUTH).write_text("".join(lines[:7]) + lines[7][:30])
     lost = out / next(iter(json.loads(lines[0])["masks"]))
     lost.unlink()
-    assert write_ground_truth(rsna, out).made == 6
+    assert write_ground_truth(rsna, out).new == 6
     assert {name: digest for name, (digest, _) in tree(out).items()} == {
         name: digest for name, (digest, _) in whole.items()
     }
     lost.write_bytes(lost.read_bytes()[:-1])
-    assert write_ground_truth(rsna, out).made == 0
-    assert write_ground_truth(rsna, out, verify=True).made == 1
+    assert write_ground_truth(rsna, out).new == 0
+    assert write_ground_truth(rsna, out, verify=True).new == 1
 
 
 def test_another_table_makes_it_anew(rsna: Dataset, tmp_path: Path) -> None:
@@ -114,7 +112,7 @@ def test_another_table_makes_it_anew(rsna: Dataset, tmp_path: Path) -> None:
     table.write_text(text.replace("64.0,128.0,448.0,128.0", "0.0,128.0,512.0,128.0"))
     assert table.read_text() != text
     again = write_ground_truth(RSNA(RSNA.Config(root=rsna.config.root)), tmp_path / "out")
-    assert again.made == 12
+    assert again.new == 12
     box = json.loads((tmp_path / "out" / BOXES).read_text())["annotations"][0]["bbox"]
     assert box == [0, 8, 32, 8]
 

@@ -14,14 +14,14 @@ from ecamp.cli import run
 from ecamp.datasets.rsna import RSNA
 from ecamp.datasets.siim import SIIM
 from ecamp.errors import DataError, MissingError
-from ecamp.export.png import MANIFEST, Made, Prepared, prepare
+from ecamp.export.png import MANIFEST, ConversionSummary, ConvertedFile, prepare
 from ecamp.io.images import read_image
 from ecamp.storage.files import append_line, repair_and_read_lines
 from tests.datasets import releases
 from tests.export.trees import tree
 
 
-def ready(root: Path, out: Path, **options: bool) -> Prepared:
+def ready(root: Path, out: Path, **options: bool) -> ConversionSummary:
     return prepare(root, out, RSNA.prepared, RSNA.tables, **options)
 
 
@@ -43,7 +43,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_pixels_tables_and_manifest(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert ready(root, out) == Prepared(13, 0, ())
+    assert ready(root, out) == ConversionSummary(13, 0, ())
     for dicom in root.rglob("*.dcm"):
         folder = "train_images" if "train" in dicom.parent.name else "test_images"
         png = Image.open(out / folder / f"{dicom.stem}.png")
@@ -68,7 +68,7 @@ def test_a_second_run_changes_nothing(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ready(root, out)
     before = tree(out)
-    assert ready(root, out) == ready(root, out, verify=True) == Prepared(0, 13, ())
+    assert ready(root, out) == ready(root, out, verify=True) == ConversionSummary(0, 13, ())
     assert tree(out) == before, "not even the time of a file"
 
 
@@ -79,19 +79,19 @@ def test_a_torn_run_goes_on_and_wrong_files_are_made_again(root: Path, tmp_path:
     manifest = out / MANIFEST
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(lines[:5]) + lines[5][:20])  # killed while writing
-    repair_and_read_lines(manifest, Made)
+    repair_and_read_lines(manifest, ConvertedFile)
     append_line(manifest, {"a line after it": "begins one"})
     assert manifest.read_text().count("\n") == 6
     lost, torn = (out / json.loads(line)["png"] for line in lines[:2])
     lost.unlink()
     torn.write_bytes(torn.read_bytes()[:-3])
-    assert ready(root, out) == Prepared(10, 3, ())
+    assert ready(root, out) == ConversionSummary(10, 3, ())
     assert {name: digest for name, (digest, _) in tree(out).items()} == whole
     flipped = bytearray(torn.read_bytes())
     flipped[-20] ^= 1  # the same size: only a checksum sees it
     torn.write_bytes(bytes(flipped))
-    assert ready(root, out) == Prepared(0, 13, ())
-    assert ready(root, out, verify=True) == Prepared(1, 12, ())
+    assert ready(root, out) == ConversionSummary(0, 13, ())
+    assert ready(root, out, verify=True) == ConversionSummary(1, 12, ())
     assert {name: digest for name, (digest, _) in tree(out).items()} == whole
 
 
@@ -100,14 +100,14 @@ def test_a_changed_source_is_made_again(root: Path, tmp_path: Path) -> None:
     ready(root, out)
     dicom = root / "stage_2_test_images/window.dcm"
     releases.write_dicom(dicom, np.arange(50 * 30, dtype=np.uint16).reshape(50, 30))
-    assert ready(root, out) == Prepared(1, 12, ())
+    assert ready(root, out) == ConversionSummary(1, 12, ())
     assert Image.open(out / "test_images/window.png").size == (30, 50)
     content = bytearray(dicom.read_bytes())
     content[-1] ^= 255  # another film of the same size: only a checksum sees it
     dicom.write_bytes(content)
-    assert ready(root, out) == Prepared(0, 13, ())
-    assert ready(root, out, verify=True) == Prepared(1, 12, ())
-    assert ready(root, out, verify=True) == Prepared(0, 13, ())
+    assert ready(root, out) == ConversionSummary(0, 13, ())
+    assert ready(root, out, verify=True) == ConversionSummary(1, 12, ())
+    assert ready(root, out, verify=True) == ConversionSummary(0, 13, ())
 
 
 def test_bad_files_are_named_and_tried_again(
@@ -118,10 +118,10 @@ def test_bad_files_are_named_and_tried_again(
     good = dicom.read_bytes()
     dicom.write_bytes(good[:300])
     done = ready(root, out)
-    assert (done.made, len(done.bad)) == (12, 1)
+    assert (done.converted, len(done.bad)) == (12, 1)
     assert "window.dcm" in done.bad[0]
     dicom.write_bytes(good)
-    assert ready(root, out) == Prepared(1, 12, ())
+    assert ready(root, out) == ConversionSummary(1, 12, ())
 
 
 def test_the_output_is_a_root(tmp_path: Path) -> None:
@@ -165,4 +165,4 @@ def test_a_download_laid_out_anew_is_made_again(root: Path, tmp_path: Path) -> N
     ready(root, out)
     (home / "deeper").mkdir()
     (home / "window.dcm").rename(home / "deeper" / "window.dcm")
-    assert ready(root, out) == Prepared(1, 12, ())
+    assert ready(root, out) == ConversionSummary(1, 12, ())

@@ -109,9 +109,9 @@ def test_each_sample_decodes_to_its_hash_or_says_why_not(shared_data: Path):
         assert "ecamp[dicom]" in told["MR_small_jpeg_ls_lossless.dcm"]
     assert "8,130 of 8,192 bytes" in told["MR_truncated.dcm"]
     assert "no Rows" in told["no_meta.dcm"]
-    assert "no set of numbers" in told["badVR.dcm"]
+    assert "values that are not numbers" in told["badVR.dcm"]
     for name in set(told) & {"JPEG-lossy.dcm", "JPGExtended.dcm"}:
-        assert "12 bit" in told[name]
+        assert "12-bit" in told[name]
 
 
 def test_without_the_extra_a_codec_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -373,7 +373,7 @@ def test_a_decoder_that_crashes_takes_one_image_with_it(
     assert np.array_equal(decode_dicom(lossless_jpeg)[1], expected)
     with monkeypatch.context() as patch:
         patch.setattr(module, "_gdcm", lambda path, syntax: os.kill(os.getpid(), signal.SIGSEGV))
-        with pytest.raises(DataError, match="content that crashes its decoder") as caught:
+        with pytest.raises(DataError, match="content crashes the decoder") as caught:
             decode_dicom(lossless_jpeg)
         assert "--on-bad-image skip" in str(caught.value)
     assert np.array_equal(decode_dicom(lossless_jpeg)[1], expected)
@@ -429,7 +429,7 @@ def test_a_stream_of_another_size_than_the_header_is_refused(tmp_path: Path, for
     assert read_dicom(path).shape == (24, 32)
     data.Columns = 16
     data.save_as(path)
-    with pytest.raises(DataError, match="DICOM of 16x24 holds a compressed image of 32x24"):
+    with pytest.raises(DataError, match="DICOM of 16x24 contains a compressed image of 32x24"):
         read_dicom(path)
 
 
@@ -451,7 +451,7 @@ def test_frames_found_by_an_extended_offset_table(tmp_path: Path) -> None:
     assert np.array_equal(decode_dicom(path)[1], frames[0])
     data.Columns = 16
     data.save_as(path)
-    with pytest.raises(DataError, match="DICOM of 16x24 holds a compressed image of 32x24"):
+    with pytest.raises(DataError, match="DICOM of 16x24 contains a compressed image of 32x24"):
         read_dicom(path)
 
 

@@ -42,7 +42,7 @@ def test_a_path_never_leaves_the_root(parts: list[str], start: str) -> None:
         found = Path("/films") / resolve_below_root(Path("/films"), text, "row 1")
         assert found == Path(*walked)
     else:
-        with pytest.raises(DataError, match=r"row 1: .* lies outside /films"):
+        with pytest.raises(DataError, match=r"row 1: .* is outside /films"):
             resolve_below_root(Path("/films"), text, "row 1")
 
 
@@ -55,11 +55,11 @@ def test_images_by_path_and_by_name(tmp_path: Path) -> None:
     (tmp_path / "train/deep/up").symlink_to(tmp_path / "train")
     index = ImageIndex(tmp_path, ("train", "test"))
     assert len(index.paths) == 4
-    assert index.place("test/a.b.1.jpg") == "test/a.b.1.jpg"
-    assert index.place("anywhere/a.b.1.tif") == "train/a.b.1.PNG"  # of two, PNG before JPEG
-    assert index.place("c") == "train/deep/down/c.dcm"
-    assert index.place("d.png") == "train/linked/d.png"
-    assert index.place("none/e.png") == "none/e.png"
+    assert index.resolve("test/a.b.1.jpg") == "test/a.b.1.jpg"
+    assert index.resolve("anywhere/a.b.1.tif") == "train/a.b.1.PNG"  # of two, PNG before JPEG
+    assert index.resolve("c") == "train/deep/down/c.dcm"
+    assert index.resolve("d.png") == "train/linked/d.png"
+    assert index.resolve("none/e.png") == "none/e.png"
     assert not any("notes" in path for path in index.paths)
 
 
@@ -75,7 +75,7 @@ def test_image_names_keep_their_dots(text: str, name: str) -> None:
 def test_a_wrong_folder_says_what_is_there_and_where_it_may_be(tmp_path: Path) -> None:
     touch(tmp_path / "data/inner/train.csv", tmp_path / "data/data.zip", tmp_path / "data/b.txt")
     text = str(missing_file_error(tmp_path / "data", ("train*.csv",), "See the guide."))
-    assert "found no train*.csv; the folder holds b.txt, data.zip, inner." in text
+    assert "found no train*.csv; the folder contains b.txt, data.zip, inner." in text
     assert f"Is it root={tmp_path / 'data/inner'}?" in text
     touch(tmp_path / "other/archive.zip", *(tmp_path / f"other/{k:02}.txt" for k in range(20)))
     text = str(missing_file_error(tmp_path / "other", ("valid.csv",), "See the guide."))
@@ -98,7 +98,7 @@ def test_findings(present: set[str], bar: str) -> None:
 @pytest.mark.parametrize("text", ["mass", "Mass,Nodule", "", "Mass|", "Masses"])
 def test_findings_match_whole(text: str) -> None:
     """BenchX looks for a part of the text: Mass would be found in Masses."""
-    with pytest.raises(DataError, match=r"row: .* is no finding"):
+    with pytest.raises(DataError, match=r"row: unknown finding"):
         from_findings(text, CLASSES, "row")
 
 

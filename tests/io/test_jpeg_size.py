@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ecamp.io.jpeg_size import encoded_size
 
@@ -90,3 +91,33 @@ def _markers(data: bytes) -> tuple[int, int] | None:
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
+
+
+@pytest.mark.parametrize(("marker", "bits"), [(0xC1, 12), (0xC3, 16)])
+def test_frames_of_more_than_8_bit_which_pillow_refuses(marker: int, bits: int) -> None:
+    """Lossy JPEG of 12 bit and lossless JPEG, as DICOM has them."""
+    frame = struct.pack(">BBHBHHB", 0xFF, marker, 11, bits, 64, 48, 1) + b"\x01\x11\x00"
+    stream = b"\xff\xd8" + frame + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + bytes(20) + b"\xff\xd9"
+    assert encoded_size(stream) == (48, 64)
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(io.BytesIO(stream))
+
+
+def test_a_jp2_file_has_the_size_of_its_codestream() -> None:
+    """Decoders allocate that, whatever the header box claims; Pillow reports the box."""
+    buffer = io.BytesIO()
+    Image.new("L", (40, 30)).save(buffer, "JPEG2000")
+    content = buffer.getvalue()
+    start = content.index(b"ihdr") + 4
+    lying = content[:start] + struct.pack(">2I", 3, 4) + content[start + 8 :]
+    assert encoded_size(lying) == (40, 30)
+    assert Image.open(io.BytesIO(lying)).size == (4, 3)
+
+
+@given(
+    st.binary(max_size=60), st.sampled_from([b"", b"\xff\xd8", b"\xff\x4f\xff\x51", b"    jP  "])
+)
+def test_anything_else_has_no_size_or_one(rest: bytes, head: bytes) -> None:
+    size = encoded_size(head + rest)
+    assert size is None or (len(size) == 2 and head != b"")
+    assert encoded_size(b"\xff\xd8") is None

@@ -74,8 +74,8 @@ def test_the_rest_of_a_note_in_a_column_without_a_name(tmp_path: Path) -> None:
         ("a,b\n1,2\n1,2,3\n", "line 3: 3 fields, the header has 2"),
         ("a,c\n", r"no column 'b'\.(?s:.*)Known: a, c"),
         ("", "no column 'a', 'b'"),
-        ("a,b,b\n", "column 'b' stands twice"),
-        ('a,b\n"1,2\n', "no valid CSV"),
+        ("a,b,b\n", "duplicate column 'b'"),
+        ('a,b\n"1,2\n', "not valid CSV"),
         ("a,b\n\xff\n", None),
     ],
 )  # fmt: skip

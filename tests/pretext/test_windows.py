@@ -166,8 +166,8 @@ def test_maps_from_a_file_follow_the_crop(tmp_path: Path):
     ("text", "message"),
     [
         ("id,x0,y0,x1,y1\nfilm-0,0.5,0,0.2,1\n", "line 2: box"),
-        ("id,x0,y0,x1,y1\nfilm-0,a,0,1,1\n", "line 2: no window"),
-        ("id,x,y\nfilm-0,0,1\n", "Columns: id,x0,y0,x1,y1"),
+        ("id,x0,y0,x1,y1\nfilm-0,a,0,1,1\n", "line 2: not a window"),
+        ("id,x,y\nfilm-0,0,1\n", "no column 'x0', 'y0', 'x1', 'y1'"),
         ("id,x0,y0,x1,y1\nother,0,0,1,1\n", "names none of the 1 pre-training images"),
     ],
 )

@@ -21,9 +21,9 @@ from ecamp.plugin.host import make_plugin
 from ecamp.storage.cache import (
     Entry,
     EntryLease,
-    clear,
     list_entries,
     remove,
+    remove_stale,
     select_for_eviction,
     stale_files,
     verify,
@@ -48,7 +48,7 @@ def test_entries_tell_what_they_are_and_when_they_were_used(tmp_path: Path) -> N
     entry(tmp_path, "pretrain", "old", used=100.0)
     entry(tmp_path, "pretrain", "new", used=200.0)
     found = list_entries(tmp_path)
-    assert [(e.key, e.used, e.label, e.busy) for e in found] == [
+    assert [(e.key, e.last_used, e.label, e.in_use) for e in found] == [
         ("new", 200.0, "label of new", False),
         ("old", 100.0, "label of old", False),
     ]
@@ -58,8 +58,8 @@ def test_entries_tell_what_they_are_and_when_they_were_used(tmp_path: Path) -> N
         use = EntryLease(tmp_path / "pretrain" / "old")
     first = list_entries(tmp_path)[0]
     assert first.key == "old"
-    assert first.used >= began - 1
-    assert first.busy
+    assert first.last_used >= began - 1
+    assert first.in_use
     use.close()
 
 
@@ -87,7 +87,7 @@ def test_another_process_that_uses_an_entry_keeps_it(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        assert list_entries(tmp_path)[0].busy
+        assert list_entries(tmp_path)[0].in_use
         assert not remove(folder)
         process.kill()  # the system lets go of a dead process's locks
         process.wait()
@@ -134,16 +134,16 @@ def test_collection_keeps_its_rules(
     ]
     chosen = select_for_eviction(entries, older_than=days, max_bytes=most, now=50.0)
     kept = [e for e in entries if e not in chosen]
-    assert not any(e.busy for e in chosen)
+    assert not any(e.in_use for e in chosen)
     if days is not None:
-        assert all(e.busy or e.used >= 50 - days for e in kept)
+        assert all(e.in_use or e.last_used >= 50 - days for e in kept)
     if most is not None:
-        free = [e for e in kept if not e.busy]
+        free = [e for e in kept if not e.in_use]
         assert sum(e.bytes for e in kept) <= most or not free
         # Nothing was used more recently than what stays, unless by age.
         for gone in chosen:
-            if days is None or gone.used >= 50 - days:
-                assert all((e.used, e.key) > (gone.used, gone.key) for e in free)
+            if days is None or gone.last_used >= 50 - days:
+                assert all((e.last_used, e.key) > (gone.last_used, gone.key) for e in free)
         if days is None and chosen:  # no more than needed
             assert sum(e.bytes for e in kept) + chosen[-1].bytes > most
     if days is None and most is None:
@@ -166,7 +166,7 @@ def test_leftovers_of_the_dead_go_those_of_the_living_stay(tmp_path: Path) -> No
         with locked(tmp_path / "pretrain" / f"{key}.lock"):
             assert name not in found()
     for path in stale_files(tmp_path):
-        clear(path)
+        remove_stale(path)
     assert stale_files(tmp_path) == []
     assert {p.name for p in (tmp_path / "pretrain").iterdir()} == {"aa", "aa.lock"}
     assert verify(list_entries(tmp_path)[0]) is None

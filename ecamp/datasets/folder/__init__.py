@@ -26,8 +26,14 @@ from ecamp.io.table import BadRows, TableRow, read_table
 
 
 @dataclass(frozen=True)
-class Files:
-    """What a row names: the image, a mask file a class, and its boxes with their classes."""
+class RowFiles:
+    """Payload of a record.
+
+    Attributes:
+        path: Path of the image, as in the table.
+        masks: Class -> path of its mask.
+        boxes: float32 (n, 4) x1, y1, x2, y2 and int64 (n,) classes; None = not known.
+    """
 
     path: str
     masks: dict[str, str]
@@ -35,29 +41,29 @@ class Files:
 
 
 class FolderConfig(PluginConfig):
-    """Where the description lies."""
+    """Location of `dataset.yaml`."""
 
     path: str = Field(description="path/to/dataset.yaml")
     on_bad_row: Literal["fail", "skip"] = Field(
         default="fail",
-        description="skip: leave rows out that cannot be used, and say so in results",
+        description="skip: skip rows that cannot be used, and report them in results",
     )
 
 
 class FolderDataset(Dataset[FolderConfig]):
-    """A table of images with labels, masks, boxes and reports, as `dataset.yaml` says."""
+    """A table of images with labels, masks, boxes and reports, described by `dataset.yaml`."""
 
     summary = "your own images: a CSV table and a dataset.yaml, no code"
     licence = "as the data's"
     citation = "docs/add-a-data-set.md"
     layout = """
-write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the folder of the images, masks,
+use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the folder of the images, masks,
   a COCO file and reports (docs/add-a-data-set.md)
 """
 
     @cached_property
     def described(self) -> Layout:
-        """The parsed file."""
+        """The parsed `dataset.yaml`."""
         return read_layout(Path(self.config.path))
 
     @cached_property
@@ -102,14 +108,16 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
     @cached_property
     def _rows(self) -> list[TableRow]:
         rows = list(read_table(self._table, _columns(self.described), self._bad))
-        wanted = {
+        allowed = {
             name: {value} if isinstance(value, str) else set(value)
             for name, value in self.described.where.items()
         }
-        kept = [r for r in rows if all(r.values[name] in values for name, values in wanted.items())]
+        kept = [
+            r for r in rows if all(r.values[name] in values for name, values in allowed.items())
+        ]
         if not kept:
             raise MissingError(
-                f"{self._table}: no row is left of {len(rows)}.", "Check `where` and the table."
+                f"{self._table}: none of {len(rows)} rows remains.", "Check `where` and the table."
             )
         return kept
 
@@ -129,27 +137,28 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
 
     @cached_property
     def _records(self) -> list[Record]:
-        found: list[Record] = []
+        records: list[Record] = []
         rows: dict[str, str] = {}
         for row in self._rows:
             with self._bad:
                 record = self._record(row)
-                # Else `check_records` refuses the table.
+                # Without `skip`, `check_records` refuses the table.
                 if self._bad.skip and record.id in rows:
                     raise DataError(
-                        f"{record.row}: '{record.id}' stands twice (first {rows[record.id]})."
+                        f"{record.row}: duplicate id '{record.id}' (first in {rows[record.id]}).",
+                        "Ids must be unique; remove one row.",
                     )
                 rows[record.id] = record.row
-                found.append(record)
-        if not found:
-            raise MissingError(f"{self._table}: no row can be used.", self._bad.messages[0])
-        return found
+                records.append(record)
+        if not records:
+            raise MissingError(f"{self._table}: no usable row.", self._bad.messages[0])
+        return records
 
     def _record(self, row: TableRow) -> Record:
-        layout, where = self.described, f"{self._table.name} line {row.line}"
+        layout, location = self.described, f"{self._table.name} line {row.line}"
         for column in (layout.id, layout.image, layout.patient):
             if not row.values[column]:
-                raise DataError(f"{where}: '{column}' is empty.", "Every image needs one.")
+                raise DataError(f"{location}: '{column}' is empty.", "Every image needs one.")
         patient = row.values[layout.patient]
         texts = (row.values[name] for name in layout.reports)
         masks = {name: row.values[column] for name, column in layout.masks.items()}
@@ -157,21 +166,21 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
         return Record(
             id=row.values[layout.id],
             patient=patient,
-            split=self._split(row, patient, where),
-            row=where,
-            labels=self._labels(row, where),
+            split=self._split(row, patient, location),
+            row=location,
+            labels=self._labels(row, location),
             report=" ".join(filter(None, texts)) or None,
             distilled=self._distilled_of(row),
-            # Several masks an image: known only where each of them is given.
+            # With several masks per image the truth is known only if all of them are given.
             has_mask=bool(masks) and all(masks.values()),
             has_boxes=boxes is not None,
-            payload=Files(row.values[layout.image], masks, boxes),
+            payload=RowFiles(row.values[layout.image], masks, boxes),
         )
 
     @cached_property
     def _distilled_path(self) -> Path | None:
-        named = self.described.distilled_file
-        return resolve(named, self._base, self.config.path) if named else None
+        file = self.described.distilled_file
+        return resolve(file, self._base, self.config.path) if file else None
 
     @cached_property
     def _distilled(self) -> dict[str, str]:
@@ -183,7 +192,7 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
             return row.values[layout.distilled] or None
         return self._distilled.get(row.values[layout.distilled_id or layout.id]) or None
 
-    def _split(self, row: TableRow, patient: str, where: str) -> str:
+    def _split(self, row: TableRow, patient: str, location: str) -> str:
         rule = self.described.split
         if rule.column is None:
             return hash_split(patient, rule.hash, f"{self.described.name}/{self.described.version}")
@@ -191,12 +200,12 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
         split = rule.names.get(value, value)
         if split not in SPLITS:
             raise DataError(
-                f"{where}: '{value}' in '{rule.column}' is no split.",
-                did_you_mean(value, [*SPLITS, *rule.names]) + " Map it with `split.names`.",
+                f"{location}: unknown split '{value}' in '{rule.column}'.",
+                did_you_mean(value, [*SPLITS, *rule.names]) + " Or map it with `split.names`.",
             )
         return split
 
-    def _labels(self, row: TableRow, where: str) -> tuple[int | None, ...] | None:
+    def _labels(self, row: TableRow, location: str) -> tuple[int | None, ...] | None:
         rule = self.described.labels
         if rule is None:
             return None
@@ -206,7 +215,7 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
                 return (None,) * len(rule.classes)
             if value not in rule.classes:
                 raise DataError(
-                    f"{where}: '{value}' in '{rule.multiclass}' is no class.",
+                    f"{location}: unknown class '{value}' in '{rule.multiclass}'.",
                     did_you_mean(value, rule.classes),
                 )
             return tuple(int(value == name) for name in rule.classes)
@@ -215,14 +224,14 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
             text = row.values[column]
             if text not in ("", "0", "1", "0.0", "1.0"):
                 raise DataError(
-                    f"{where}: '{text}' in '{column}' is no label.",
-                    "Use 0, 1, or an empty field for unknown.",
+                    f"{location}: '{text}' in '{column}' is not a label.",
+                    "Labels are 0, 1, or empty for unknown.",
                 )
             values.append(int(float(text)) if text else None)
         return tuple(values)
 
     def _boxes_of(self, row: TableRow) -> tuple[np.ndarray, np.ndarray] | None:
-        """Boxes of an image, found by its path, its file name, or its id."""
+        """Find the boxes of an image by its path, its file name, or its id."""
         if self._coco is None:
             return None
         path = row.values[self.described.image]
@@ -231,26 +240,26 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
                 return self._coco.by_name[name]
         return None
 
-    def _inside(self, text: str, where: str) -> Path:
-        return self._root / resolve_below_root(self._root, text, where)
+    def _resolve(self, text: str, location: str) -> Path:
+        return self._root / resolve_below_root(self._root, text, location)
 
     def load(self, record: Record, size: int) -> Sample:
-        files: Files = record.payload
-        image = read_image(self._inside(files.path, record.row), self.described.colour, record.row)
+        files: RowFiles = record.payload
+        image = read_image(self._resolve(files.path, record.row), self.described.colour, record.row)
         layers = None
         if record.has_mask:
-            read = [
-                read_mask(self._inside(path, record.row), record.row)
+            masks = [
+                read_mask(self._resolve(path, record.row), record.row)
                 for path in files.masks.values()
             ]
-            for (name, path), layer in zip(files.masks.items(), read, strict=True):
+            for (name, path), layer in zip(files.masks.items(), masks, strict=True):
                 if layer.shape != image.shape[:2]:
                     raise DataError(
                         f"{record.row}: mask '{name}' ({path}) is {layer.shape[1]}x{layer.shape[0]}, "
                         f"image {image.shape[1]}x{image.shape[0]}.",
-                        "Mask and image must have one size.",
+                        "Mask and image must have the same size.",
                     )
-            layers = np.stack(read)
+            layers = np.stack(masks)
         return Sample(image, layers, *(files.boxes or (None, None)))
 
     @cached_property
@@ -260,14 +269,14 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
             paths = [row.values[self.described.image]]
             paths += [row.values[column] for column in self.described.masks.values()]
             for path in filter(None, paths):
-                files[path] = _content(self._root / path)
+                files[path] = _file_hash(self._root / path)
         boxes = self.described.boxes
-        coco = _content(resolve(boxes, self._base, self.config.path)) if boxes else ""
-        elsewhere = {"table", "root", "boxes", "distilled_file", "distilled_id"}
-        layout = self.described.model_dump(exclude=elsewhere)
-        parts = ["folder", 1, layout, _content(self._table), coco, sorted(files.items())]
+        coco = _file_hash(resolve(boxes, self._base, self.config.path)) if boxes else ""
+        hashed_by_content = {"table", "root", "boxes", "distilled_file", "distilled_id"}
+        layout = self.described.model_dump(exclude=hashed_by_content)
+        parts = ["folder", 1, layout, _file_hash(self._table), coco, sorted(files.items())]
         if self._distilled_path:
-            parts += [_content(self._distilled_path), self.described.distilled_id]
+            parts += [_file_hash(self._distilled_path), self.described.distilled_id]
         return identity(parts)
 
     def fingerprint(self) -> str:
@@ -275,7 +284,7 @@ write: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fo
 
 
 def _columns(layout: Layout) -> dict[str, str]:
-    """Column -> where the layout asks for it."""
+    """Map each column to the field of `dataset.yaml` that asks for it."""
     columns = {layout.id: "id", layout.image: "image", layout.patient: "patient"}
     if layout.split.column:
         columns[layout.split.column] = "split.column"
@@ -293,8 +302,8 @@ def _columns(layout: Layout) -> dict[str, str]:
     return columns
 
 
-def _content(path: Path) -> str:
-    """Hash of a file's bytes; a missing file is `missing` (loading it says so with its row)."""
+def _file_hash(path: Path) -> str:
+    """Hash the bytes of a file; `missing` if there is none (loading it then names the row)."""
     try:
         state = path.stat()
     except OSError:

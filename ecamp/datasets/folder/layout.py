@@ -1,4 +1,4 @@
-"""What `dataset.yaml` may say."""
+"""Fields of `dataset.yaml`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from ecamp.errors import MissingError, UsageError
 
 
 class SplitRule(PluginConfig):
-    """Either a column with the split's name, or shares that a hash of the patient decides."""
+    """Splits: either a column with their names, or shares by a hash of the patient."""
 
-    column: str | None = Field(default=None, description="column that names the split")
+    column: str | None = Field(default=None, description="column with the name of the split")
     names: dict[str, str] = Field(
         default_factory=dict, description="value of the column -> pretrain, train, val or test"
     )
-    hash: dict[str, float] = Field(default_factory=dict, description="split -> share; sum 1")
+    hash: dict[str, float] = Field(
+        default_factory=dict, description="split -> share; the sum must be 1"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> SplitRule:
@@ -30,17 +32,17 @@ class SplitRule(PluginConfig):
             raise ValueError("give either `column` or `hash`")
         for name in [*self.hash, *self.names.values()]:
             if name not in SPLITS:
-                raise ValueError(f"'{name}' is no split; use {', '.join(SPLITS)}")
+                raise ValueError(f"unknown split '{name}'; use {', '.join(SPLITS)}")
         if self.hash and abs(sum(self.hash.values()) - 1) > 1e-6:
             raise ValueError(f"the shares sum to {sum(self.hash.values()):g}, not 1")
         return self
 
 
 class Labels(PluginConfig):
-    """Either several 0/1 columns, or one column with the class."""
+    """Labels: either several 0/1 columns, or one column with the class."""
 
     multilabel: dict[str, str] = Field(default_factory=dict, description="label -> 0/1 column")
-    multiclass: str | None = Field(default=None, description="column that holds the class")
+    multiclass: str | None = Field(default=None, description="column with the class")
     classes: list[str] = Field(
         default_factory=list, description="classes of `multiclass`, in order"
     )
@@ -53,7 +55,7 @@ class Labels(PluginConfig):
     @field_validator("classes", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:
-        # YAML reads `no`, `1` and the like as other types; a table holds text.
+        # YAML reads `no`, `1` and the like as other types; a table contains text.
         return [str(v) for v in value] if isinstance(value, list) else value
 
     @model_validator(mode="after")
@@ -66,33 +68,35 @@ class Labels(PluginConfig):
 
 
 class Layout(PluginConfig):
-    """The whole file."""
+    """Content of `dataset.yaml`."""
 
     name: str = Field(min_length=1, description="name in every result")
-    version: str = Field(default="1", description="version of the split protocol")
-    table: str = Field(description="CSV or TSV file, relative to this one; ${VAR} is replaced")
+    version: str = Field(default="1", description="version of the splits")
+    table: str = Field(description="CSV or TSV file, relative to dataset.yaml; ${VAR} is replaced")
     root: str | None = Field(
-        default=None, description="folder of images and masks; default: table's"
+        default=None, description="folder of images and masks; default: that of the table"
     )
     where: dict[str, str | list[str]] = Field(
         default_factory=dict, description="column -> value(s) of the rows to keep"
     )
     id: str = Field(description="column: unique name of the image")
     image: str = Field(description="column: path of the image")
-    patient: str = Field(description="column: patient; splits and intervals go by it")
+    patient: str = Field(description="column: patient; splits and intervals are by patient")
     split: SplitRule
     labels: Labels | None = None
     masks: dict[str, str] = Field(default_factory=dict, description="class -> column of mask paths")
     boxes: str | None = Field(default=None, description="COCO JSON file")
-    reports: list[str] = Field(default_factory=list, description="columns, joined in this order")
+    reports: list[str] = Field(
+        default_factory=list, description="columns of the report, joined in this order"
+    )
     distilled: str | None = Field(
         default=None, description="column: entity-centred statements distilled from the report"
     )
     distilled_file: str | None = Field(
-        default=None, description="file of `ecamp distill`, instead of a column"
+        default=None, description="output file of `ecamp distill`, instead of a column"
     )
     distilled_id: str | None = Field(
-        default=None, description="column: the report's id in that file; default: id"
+        default=None, description="column: id of the report in that file; default: id"
     )
     colour: str = Field(default="grey", pattern="^(grey|rgb)$")
     mean: list[float] | None = None
@@ -130,24 +134,27 @@ def read_layout(path: Path) -> Layout:
     """Read `dataset.yaml`.
 
     Raises:
-        MissingError: No such file. UsageError: Not YAML, a wrong or unknown key; names it.
+        MissingError: No such file.
+        UsageError: Not YAML, or a wrong or unknown key; names it.
     """
     if not path.exists():
         raise MissingError(f"{path}: no such data set.", "Check the path after --datasets.")
     return validate(Layout, load_recipe(path), str(path))
 
 
-def resolve(text: str, base: Path, where: str) -> Path:
-    """Replace `${VAR}` and make the path absolute.
+def resolve(text: str, base: Path, location: str) -> Path:
+    """Replace `${VAR}` and resolve the path relative to `base`.
 
     Raises:
-        UsageError: When the variable is not set.
+        UsageError: The variable is not set.
     """
 
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
-            raise UsageError(f"{where}: ${{{name}}} is not set.", f"export {name}=/path/to/folder")
+            raise UsageError(
+                f"{location}: ${{{name}}} is not set.", f"export {name}=/path/to/folder"
+            )
         return os.environ[name]
 
     return base / Path(re.sub(r"\$\{(\w+)\}", value, text)).expanduser()

@@ -1,4 +1,4 @@
-"""Procedural chest radiographs with truth and reports: the data set that is always there.
+"""Procedural chest radiographs with truth and reports: the built-in data set.
 
 Why: docs/decisions.md#the-phantom-is-the-default.
 """
@@ -28,20 +28,20 @@ from ecamp.storage.files import content_hash
 
 
 class PhantomConfig(PluginConfig):
-    """Studies a split (rounded up to whole blocks of patients) and the seed."""
+    """Studies per split (rounded up to whole blocks of patients) and the seed."""
 
-    seed: int = Field(default=0, ge=0, description="another seed, another population")
+    seed: int = Field(default=0, ge=0, description="seed of the population")
     pretrain: int = Field(default=6000, ge=0, description="image-report pairs to pre-train on")
-    train: int = Field(default=2000, ge=0, description="labelled images to learn from")
-    val: int = Field(default=500, ge=0, description="images to choose on")
-    test: int = Field(default=1000, ge=0, description="images to report on")
+    train: int = Field(default=2000, ge=0, description="labelled images to train on")
+    val: int = Field(default=500, ge=0, description="images for model selection")
+    test: int = Field(default=1000, ge=0, description="images to test on")
     distilled: str = Field(
-        default="none", description="none, oracle (the truth), or a file of `ecamp distill`"
+        default="none", description="none, oracle (the truth), or an output file of `ecamp distill`"
     )
 
 
 class PhantomDataset(Dataset[PhantomConfig]):
-    """Rendered on demand; any machine gives the same pixels."""
+    """Films rendered on demand, with the same pixels on any machine."""
 
     summary = "procedural chest radiographs: labels, masks, boxes and reports, no download"
     licence = "Apache-2.0"
@@ -49,12 +49,12 @@ class PhantomDataset(Dataset[PhantomConfig]):
 
     @property
     def _population(self) -> dict[str, int]:
-        """What decides films and reports; statements drawn from the reports do not."""
+        """Options that determine films and reports; distilled statements do not."""
         return dict(self.config.model_dump(exclude={"distilled"}))
 
     @cached_property
     def _distilled(self) -> Callable[[str, Description], str | None]:
-        """(record id, study) -> distilled text."""
+        """Function (record id, study) -> distilled text."""
         if self.config.distilled == "none":
             return lambda _, __: None
         if self.config.distilled == "oracle":

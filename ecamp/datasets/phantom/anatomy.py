@@ -1,6 +1,6 @@
-"""A thorax in unit coordinates: x to the image's right, y down, both 0..1.
+"""Anatomy of a thorax in unit coordinates: x to the right of the image, y down, both 0..1.
 
-The patient's right side is on the image's left, as on every frontal film.
+The patient's right side is on the left of the image, as on every frontal film.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from ecamp.datasets.phantom.deterministic_math import Field, chance, smoothstep, uniform
 
-SIDES = ("right", "left")  # patient's sides; index 0 lies at small x
+SIDES = ("right", "left")  # the patient's sides; index 0 is at small x
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Shape of one patient; shared by all his or her studies.
+    """Shape of one patient; shared by all studies of the patient.
 
     Lengths are in units of the image side.
     """
@@ -40,7 +40,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Pose:
-    """How one study was taken."""
+    """Acquisition parameters of one study."""
 
     centre: float  # x of the spine
     lift: float  # y shift
@@ -58,7 +58,7 @@ class Pose:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw a patient."""
+    """Draw the anatomy of a patient."""
     return Anatomy(
         habitus=uniform(rng, 0, 1),
         lung_half_width=uniform(rng, 0.148, 0.182),
@@ -78,7 +78,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
 
 
 def draw_pose(rng: np.random.Generator) -> Pose:
-    """Draw how a study was taken."""
+    """Draw the acquisition parameters of a study."""
     portable = chance(rng, 0.35)
     return Pose(
         centre=0.5 + uniform(rng, -0.025, 0.025),
@@ -99,14 +99,14 @@ def draw_pose(rng: np.random.Generator) -> Pose:
 
 @lru_cache(maxsize=8)
 def pixel_grid(size: int) -> tuple[Field, Field]:
-    """Pixel centres in unit coordinates: x (1, size), y (size, 1)."""
-    at = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
-    return at[None, :], at[:, None]
+    """Compute pixel centres in unit coordinates: x (1, size), y (size, 1)."""
+    centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
+    return centres[None, :], centres[:, None]
 
 
 @dataclass(frozen=True)
 class Thorax:
-    """The patient in the pose, on a pixel grid: fields shared by anatomy and findings.
+    """Fields of the posed patient on a pixel grid, shared by anatomy and findings.
 
     Attributes:
         x, y: Patient coordinates of the pixels (pose undone), float32 (size, size).
@@ -130,7 +130,7 @@ class Thorax:
 
 
 def lung_middle(anatomy: Anatomy, side: int) -> float:
-    """x of the lung's long axis; the heart pushes the left lung a little outward."""
+    """Return x of a lung's long axis."""
     sign = -1.0 if side == 0 else 1.0
     return 0.5 + sign * (anatomy.lung_half_width + 0.058)
 
@@ -138,10 +138,10 @@ def lung_middle(anatomy: Anatomy, side: int) -> float:
 def make_thorax(
     anatomy: Anatomy, pose: Pose, size: int, raised: tuple[float, float] = (0.0, 0.0)
 ) -> Thorax:
-    """Lay the lungs out on a pixel grid.
+    """Compute the fields of the lungs on a pixel grid.
 
     Args:
-        raised: Per side, how far volume loss lifts the diaphragm.
+        raised: Per side, shift of the diaphragm by volume loss.
     """
     gx, gy = pixel_grid(size)
     one = np.float32(1)

@@ -1,4 +1,4 @@
-"""Findings: what they are, how often, where they lie, and how they change the ray's path."""
+"""Findings: frequency, position, course over time, and effect on the attenuation along rays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FINDINGS = (
     "atelectasis",
     "oedema",
 )
-# How often each starts in an abnormal patient; oedema also follows an enlarged heart.
+# Probability of each in an abnormal patient; oedema also follows an enlarged heart.
 WEIGHTS = {
     "nodule": 0.20,
     "mass": 0.15,
@@ -38,20 +38,20 @@ WEIGHTS = {
     "atelectasis": 0.18,
     "oedema": 0.05,
 }
-NORMAL = 0.36  # share of patients without any finding
+NORMAL = 0.36  # fraction of patients without any finding
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One instance.
+    """One instance of a finding.
 
     Attributes:
         name: One of `FINDINGS`.
         side: `right`, `left` (the patient's), or `midline`.
-        zone: `upper`, `mid`, `lower`, or `none` where it makes no sense.
+        zone: `upper`, `mid`, `lower`, or `none` if zones do not apply.
         severity: 1 mild, 2 moderate, 3 severe.
-        stated: Whether the report mentions it (subtle ones are now and then missed).
-        key: Seeds the instance's shape, so that follow-ups share it.
+        stated: Whether the report mentions it (subtle ones are sometimes missed).
+        key: Seed of the shape, so that follow-ups share it.
     """
 
     name: str
@@ -97,7 +97,7 @@ def _instances(rng: np.random.Generator, name: str) -> list[Finding]:
 
 
 def follow_up(rng: np.random.Generator, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """Change a patient's findings between studies: most stay, some grow, shrink, go or come."""
+    """Change a patient's findings between studies: most stay; some grow, shrink, go or appear."""
     kept = []
     fate: dict[str, tuple[bool, int]] = {}
     for finding in findings:
@@ -113,12 +113,12 @@ def follow_up(rng: np.random.Generator, findings: tuple[Finding, ...]) -> tuple[
 
 @dataclass(frozen=True)
 class Effect:
-    """What a finding does to the film.
+    """Effect of a finding on the film.
 
     Attributes:
-        dense: Attenuation added where positive, taken away where negative, (size, size).
-        erase: 0..1, where lung vessels vanish (pneumothorax), or None.
-        mask: bool (size, size), the finding's pixels.
+        dense: float32 (size, size), attenuation to add; negative values remove some.
+        erase: float32 (size, size), 1 where lung vessels vanish (pneumothorax); or None.
+        mask: bool (size, size), pixels of the finding.
     """
 
     dense: Field
@@ -127,13 +127,13 @@ class Effect:
 
 
 def effect(finding: Finding, thorax: Thorax) -> Effect:
-    """Compute one finding's effect on the pixel grid."""
+    """Compute the effect of one finding on the pixel grid."""
     rng = generator(finding.key, 7)
     return _EFFECTS[finding.name](finding, thorax, rng)
 
 
-def _where(finding: Finding, rng: np.random.Generator) -> tuple[float, float]:
-    """Lateral position and height inside the lung for the zone."""
+def _position(finding: Finding, rng: np.random.Generator) -> tuple[float, float]:
+    """Draw lateral position and height inside the lung for the zone."""
     height = {"upper": (0.20, 0.36), "mid": (0.42, 0.60), "lower": (0.66, 0.84), "none": (0.3, 0.7)}
     low, high = height[finding.zone]
     return uniform(rng, -0.35, 0.5), uniform(rng, low, high)
@@ -144,15 +144,15 @@ def _side(finding: Finding) -> int:
 
 
 def _lung_point(thorax: Thorax, side: int, u: float, v: float) -> tuple[float, float]:
-    """Patient coordinates of a point given inside the lung; from the pixel nearest to it."""
+    """Convert a point in lung coordinates to patient coordinates, by the nearest pixel."""
     distance = (thorax.u[side] - np.float32(u)) ** 2 + (thorax.v[side] - np.float32(v)) ** 2
     row, column = divmod(int(distance.argmin()), thorax.size)
     return float(thorax.x[row, column]), float(thorax.y[row, column])
 
 
 def _round(finding: Finding, thorax: Thorax, rng: np.random.Generator) -> Effect:
-    """Nodule (small, smooth) and mass (large, lobulated)."""
-    u, v = _where(finding, rng)
+    """Render a nodule (small, smooth) or a mass (large, lobulated)."""
+    u, v = _position(finding, rng)
     cx, cy = _lung_point(thorax, _side(finding), u, v)
     mass = finding.name == "mass"
     radius = (0.062 if mass else 0.030) * (0.85 + 0.18 * finding.severity)
@@ -166,7 +166,7 @@ def _round(finding: Finding, thorax: Thorax, rng: np.random.Generator) -> Effect
 
 
 def _consolidation(finding: Finding, thorax: Thorax, rng: np.random.Generator) -> Effect:
-    u, v = _where(finding, rng)
+    u, v = _position(finding, rng)
     side = _side(finding)
     cx, cy = _lung_point(thorax, side, u * 0.6, v)
     a = 0.085 + 0.022 * finding.severity
@@ -229,7 +229,7 @@ def _pneumothorax(finding: Finding, thorax: Thorax, rng: np.random.Generator) ->
 
 
 def _atelectasis(finding: Finding, thorax: Thorax, rng: np.random.Generator) -> Effect:
-    u, v = _where(finding, rng)
+    u, v = _position(finding, rng)
     side = _side(finding)
     cx, cy = _lung_point(thorax, side, u * 0.5, v)
     length, thick = 0.10 + 0.02 * finding.severity, 0.014 + 0.006 * finding.severity

@@ -1,8 +1,8 @@
-"""Reports in wording that no template of `report.py` has, with what they say: to judge distillers.
+"""Held-out reports with their statements, in wording that `report.py` never uses, to test distillers.
 
-Written before the rules distiller and not looked at while tuning it. In a template `<+thing>`,
-`<?stuff>`, `<-many>` stand for a name present, possible, absent; no entity comes twice in a
-sentence. Marks as in `statements.py`.
+They were written before the rules distiller and not used to tune it. In a template `<+thing>`, `<?stuff>`
+and `<-many>` are slots for a name that is present, possible or absent; no entity appears twice in a
+sentence. Marks are as in `marked_text.py`.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ _FIRST_LETTER = re.compile(r"(\[[?-]?)?(\w)([^]|]*)(\])?")
 
 
 def held_out_report(seed: int, index: int) -> tuple[str, tuple[Statement, ...]]:
-    """One report and what it says.
+    """Write one report.
 
     Returns:
         Text with headings at line starts, and its statements in text order.
@@ -187,16 +187,16 @@ def held_out_report(seed: int, index: int) -> tuple[str, tuple[Statement, ...]]:
 
 
 def _sentence(rng: np.random.Generator) -> str:
-    """A filled template, still with its marks."""
+    """Fill a template; the marks stay."""
     template = pick(rng, KINDS[_SHARES[int(rng.integers(0, len(_SHARES)))]])
     used = _named(template)
 
     def fill(slot: re.Match[str]) -> str:
-        sign, kind = slot.groups()
-        if kind in WORDS:
-            return pick(rng, WORDS[kind])
-        free = tuple(name for name in NAMES[kind] if not _named(name) & used)
-        name = pick(rng, free)
+        sign, group = slot.groups()
+        if group in WORDS:
+            return pick(rng, WORDS[group])
+        unused = tuple(name for name in NAMES[group] if not _named(name) & used)
+        name = pick(rng, unused)
         used.update(_named(name))
         return name.replace("[", "[" + sign.replace("+", ""))
 
@@ -208,10 +208,10 @@ def _named(marked: str) -> set[str]:
 
 
 def _capitalised(marked: str) -> str:
-    """The sentence with a capital; a mark whose words are its entity keeps the entity's name."""
-    found = _FIRST_LETTER.match(marked)
-    if found is None:
+    """Capitalise a sentence; a mark without an explicit entity gets its uncapitalised words as entity."""
+    match = _FIRST_LETTER.match(marked)
+    if match is None:
         return marked
-    bracket, letter, rest, close = found.groups()
+    bracket, letter, rest, close = match.groups()
     entity = f"|{letter}{rest}]" if bracket and close else close or ""
-    return f"{bracket or ''}{letter.upper()}{rest}{entity}{marked[found.end() :]}"
+    return f"{bracket or ''}{letter.upper()}{rest}{entity}{marked[match.end() :]}"

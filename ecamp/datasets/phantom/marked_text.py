@@ -1,8 +1,8 @@
 """Marked report templates: marks become statements with their exact spans.
 
-`[words|entity]` marks the words that name an entity of the chest lexicon; the entity may be left out
-where it equals the words, and several are parted by commas. A sign behind the bracket is the
-polarity: `[nodule]` present, `[?nodule]` possible, `[-pleural effusion|effusion]` absent.
+`[words|entity]` marks words that name an entity of the chest lexicon; the entity may be omitted if it
+equals the words, and several are separated by commas. A sign after the opening bracket is the polarity:
+`[nodule]` present, `[?nodule]` possible, `[-pleural effusion|effusion]` absent.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ _SIGNS = {"": "present", "?": "possible", "-": "absent"}
 _MARK = re.compile(r"\[([?-]?)([^]|]+)(?:\|([^]]+))?\]")
 
 
-def signed(marked: str, sign: str) -> str:
-    """Give every mark of a phrase a sign: `signed("[nodule]", "-") == "[-nodule]"`."""
+def set_polarity(marked: str, sign: str) -> str:
+    """Give every mark of a phrase a sign: `set_polarity("[nodule]", "-") == "[-nodule]"`."""
     return marked.replace("[", f"[{sign}")
 
 
 def parse_marked_report(
-    sections: Sequence[tuple[str, str]], between: str
+    sections: Sequence[tuple[str, str]], separator: str
 ) -> tuple[str, tuple[Statement, ...]]:
-    """Put a report together and read its marks.
+    """Join the sections of a report and parse its marks.
 
     Args:
-        sections: (heading, marked body); the heading stands before the body as it is, with its
-            colon and space, and without them (lower case) names the section.
-        between: What parts the sections.
+        sections: (heading, marked body); the heading precedes the body unchanged, with its colon
+            and space; without them, in lower case, it is the name of the section.
+        separator: Text between sections.
 
     Returns:
-        The report without marks, and what it says, in text order.
+        The report without marks, and its statements in text order.
     """
     pieces: list[str] = []
     statements: list[Statement] = []
@@ -44,17 +44,17 @@ def parse_marked_report(
         length += len(piece)
 
     for number, (heading, body) in enumerate(sections):
-        add((between if number else "") + heading)
+        add((separator if number else "") + heading)
         name = heading.strip().removesuffix(":").lower()
-        at = 0
+        position = 0
         for mark in _MARK.finditer(body):
             sign, words, entities = mark.groups()
-            add(body[at : mark.start()])
+            add(body[position : mark.start()])
             for entity in (entities or words.lower()).split(","):
                 statements.append(
                     Statement(entity, _SIGNS[sign], length, length + len(words), name)
                 )
             add(words)
-            at = mark.end()
-        add(body[at:])
+            position = mark.end()
+        add(body[position:])
     return "".join(pieces), tuple(statements)

@@ -1,4 +1,4 @@
-"""From anatomy and findings to a film: attenuation along each ray, then the detector's response."""
+"""Renderer of films: attenuation along each ray, then the response of the detector."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def render(
 
 
 def _tissue(thorax: Thorax) -> Field:
-    """Soft tissue of trunk, shoulders and neck, breasts, and the abdomen below the diaphragm."""
+    """Compute trunk, shoulders, neck, breasts, and the abdomen below the diaphragm."""
     anatomy, x, y = thorax.anatomy, thorax.x, thorax.y
     half = F(0.43 + 0.06 * anatomy.habitus)
     neck = smoothstep((y - F(0.02)) / F(0.16))
@@ -90,7 +90,7 @@ def _tissue(thorax: Thorax) -> Field:
 
 
 def _heart(thorax: Thorax, large: int) -> tuple[Field, np.ndarray]:
-    """Heart, aortic knob and mediastinum; an enlarged heart reaches towards the left wall."""
+    """Compute heart, aortic knob and mediastinum; an enlarged heart extends towards the left wall."""
     anatomy, pose = thorax.anatomy, thorax.pose
     grow = 1.0 + (0.16 + 0.13 * large if large else 0.0) + (0.05 if pose.portable else 0.0)
     a, b = (anatomy.heart_width + 0.012) * grow, 0.150 * (1 + 0.35 * (grow - 1))
@@ -116,7 +116,7 @@ def _heart(thorax: Thorax, large: int) -> tuple[Field, np.ndarray]:
 
 
 def _bones(thorax: Thorax) -> Field:
-    """Posterior and anterior ribs, clavicles, vertebrae."""
+    """Compute posterior and anterior ribs, clavicles and vertebrae."""
     anatomy, x, y = thorax.anatomy, thorax.x, thorax.y
     total = np.zeros_like(x)
     for side in (0, 1):
@@ -152,7 +152,7 @@ def _bones(thorax: Thorax) -> Field:
 
 
 def _vessels(thorax: Thorax) -> Field:
-    """Branching vessels that fan out from both hila and thin towards the wall."""
+    """Compute branching vessels that fan out from both hila and thin towards the wall."""
     rng = generator(thorax.anatomy.vessel_seed, 3)
     total = np.zeros_like(thorax.x)
     for side in (0, 1):
@@ -175,7 +175,7 @@ def _vessels(thorax: Thorax) -> Field:
 
 
 def _devices(thorax: Thorax, key: tuple[int, int]) -> Field:
-    """Tubes, leads and a pacemaker: things that are no finding."""
+    """Compute tubes, leads and a pacemaker, which are not findings."""
     rng = generator(key[0], key[1], 11)
     total = np.zeros_like(thorax.x)
     if chance(rng, 0.22 if thorax.pose.portable else 0.06):  # line or tube down the middle
@@ -206,7 +206,7 @@ _MARKS = {
 
 
 def _film(path: Field, thorax: Thorax, key: tuple[int, int]) -> np.ndarray:
-    """Log detector: scatter veil, window, noise that grows where few photons arrive, marks."""
+    """Apply the detector: scatter, window, noise that grows with attenuation, marks."""
     pose, size = thorax.pose, thorax.size
     rng = generator(key[0], key[1], 13)
     veil = F(0.06) * (F(1) - (thorax.x - F(0.5)) ** 2 - (thorax.y - F(0.5)) ** 2)
@@ -238,7 +238,7 @@ def _film(path: Field, thorax: Thorax, key: tuple[int, int]) -> np.ndarray:
 
 
 def _stamp(out: Field, marker: int, size: int) -> None:
-    """Side letter beside the shoulder: R at the image's left, L at its right."""
+    """Stamp a side letter next to the shoulder: R on the left of the image, L on its right."""
     bits = np.array([[c == "1" for c in row] for row in _MARKS[marker]])
     cell = max(1, size // 90)
     letter = np.kron(bits, np.ones((cell, cell), bool))

@@ -1,9 +1,8 @@
-"""A radiology report in varied language from what the film shows.
+"""Radiology reports in varied language from the findings of a film.
 
-Sentences come from tables of templates; `{s}` is severity, `{d}` side, `{z}` zone. What is said
-is true: a positive finding is named unless it was missed (`Finding.stated`), and only absent
-findings are denied. Brackets mark what a sentence says of which entity (`statements.py`); they are no
-words of the report.
+Sentences are made from templates; `{s}` is severity, `{d}` side, `{z}` zone. Reports are true: a positive
+finding is named unless it was missed (`Finding.stated`), and only absent findings are denied. Brackets
+mark the entities of a sentence (`marked_text.py`) and are not part of the report.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 from ecamp.api.distiller import Statement
 from ecamp.datasets.phantom.deterministic_math import chance
 from ecamp.datasets.phantom.findings import FINDINGS, Finding
-from ecamp.datasets.phantom.marked_text import parse_marked_report, signed
+from ecamp.datasets.phantom.marked_text import parse_marked_report, set_polarity
 
 SEVERITY = {
     1: ("mild", "small", "minimal", "subtle"),
@@ -125,7 +124,7 @@ COMPARISON = ("unchanged from the prior study", "new since the prior study",
 
 
 def pick(rng: np.random.Generator, items: tuple[str, ...]) -> str:
-    """One item, uniformly."""
+    """Draw one item uniformly."""
     return items[int(rng.integers(0, len(items)))]
 
 
@@ -135,11 +134,12 @@ def write_report(
     """Write the report of one study.
 
     Args:
-        before: Findings of the patient's study before, or None for the first.
+        findings: Of this study.
+        before: Findings of the patient's previous study; None for the first.
 
     Returns:
-        ASCII text in sections FINDINGS and IMPRESSION, sometimes INDICATION before; and what it
-        says, in text order.
+        ASCII text with the sections FINDINGS and IMPRESSION, sometimes INDICATION before them; and
+        its statements in text order.
     """
     parts = []
     if chance(rng, 0.5):
@@ -180,7 +180,7 @@ def _findings(
 
 
 def _distinct(findings: list[Finding]) -> list[Finding]:
-    """One a name and side; both sides of a bilateral finding are told in one sentence."""
+    """Keep one finding per name and side; one sentence describes both sides of a bilateral one."""
     seen: set[str] = set()
     out = []
     for finding in findings:
@@ -213,20 +213,22 @@ def _positive(
         hedged = finding.severity == 1 and chance(rng, 0.35)
         template = pick(rng, HEDGED if hedged else PRESENT)
         sign = "?" if hedged else ""
-    name = signed(pick(rng, NAMES[finding.name]), sign)
+    name = set_polarity(pick(rng, NAMES[finding.name]), sign)
     words = template.format(s=severity, S=severity.capitalize(), d=side, D=side.capitalize(),
                             z=zone, n=name)  # fmt: skip
     words = " ".join(words.split())
     if before is not None and chance(rng, 0.6):
-        was = next((f for f in before if (f.name, f.side) == (finding.name, finding.side)), None)
-        if was is None:
+        previous = next(
+            (f for f in before if (f.name, f.side) == (finding.name, finding.side)), None
+        )
+        if previous is None:
             change = COMPARISON[1]
         else:
             change = COMPARISON[
                 0
-                if was.severity == finding.severity
+                if previous.severity == finding.severity
                 else 2
-                if finding.severity > was.severity
+                if finding.severity > previous.severity
                 else 3
             ]
         words = words[:-1] + f", {change}."
@@ -234,11 +236,11 @@ def _positive(
 
 
 def _impression(rng: np.random.Generator, stated: list[Finding]) -> str:
-    told = _distinct(stated)
-    if not told:
+    named = _distinct(stated)
+    if not named:
         return pick(rng, CLEAR)
     out = []
-    for finding in told:
+    for finding in named:
         both = len({f.side for f in stated if f.name == finding.name}) == 2
         names = PLURAL.get(finding.name, NAMES[finding.name]) if both else NAMES[finding.name]
         side = "" if finding.side == "midline" else ("bilateral" if both else finding.side)

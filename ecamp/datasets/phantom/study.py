@@ -1,4 +1,4 @@
-"""One phantom study, whole: image, truth and report from (seed, index) alone."""
+"""A complete phantom study: image, truth and report as a function of (seed, index)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ecamp.datasets.phantom.findings import FINDINGS, Finding, draw_findings, fo
 from ecamp.datasets.phantom.render import render
 from ecamp.datasets.phantom.report import write_report
 
-GENERATOR_VERSION = 1  # bump whenever any pixel or word changes
-BLOCK = 6  # studies a block; patients never straddle one
-_SHARES = ((1, 2, 3), (2, 1, 3), (3, 2, 1), (1, 1, 2, 2), (2, 2, 2), (1, 1, 1, 3))
+GENERATOR_VERSION = 1  # increment whenever any pixel or word changes
+BLOCK = 6  # studies per block; the studies of a patient are in one block
+_STUDIES_PER_PATIENT = ((1, 2, 3), (2, 1, 3), (3, 2, 1), (1, 1, 2, 2), (2, 2, 2), (1, 1, 1, 3))
 
 # Name of a finding of the phantom -> entity of the chest lexicon.
 ENTITY = {
@@ -35,7 +35,11 @@ class Description:
     """A study without its pixels.
 
     Attributes:
-        statements: What the report says of entities of the chest lexicon, exactly, in text order.
+        index: Index of the study.
+        patient: Id of the patient.
+        anatomy, pose, findings: Input of the renderer.
+        report: Its text.
+        statements: Exact statements of the report about entities of the chest lexicon, in text order.
     """
 
     index: int
@@ -54,18 +58,19 @@ class Description:
 
 
 def describe_study(seed: int, index: int) -> Description:
-    """Draw patient, findings and report of one study; cheap."""
-    block, place = divmod(index, BLOCK)
-    shares = _SHARES[int(generator(seed, block, 1).integers(0, len(_SHARES)))]
+    """Draw patient, findings and report of one study, without rendering it."""
+    block, position = divmod(index, BLOCK)
+    choice = int(generator(seed, block, 1).integers(0, len(_STUDIES_PER_PATIENT)))
+    studies = _STUDIES_PER_PATIENT[choice]
     person, start = 0, 0
-    while start + shares[person] <= place:
-        start += shares[person]
+    while start + studies[person] <= position:
+        start += studies[person]
         person += 1
     patient_rng = generator(seed, block * BLOCK + start, 2)
     anatomy = draw_anatomy(patient_rng)
     findings = draw_findings(patient_rng)
     before: tuple[Finding, ...] | None = None
-    for visit in range(place - start):
+    for visit in range(position - start):
         before, findings = (
             findings,
             follow_up(generator(seed, block * BLOCK + start + visit, 4), findings),
@@ -82,9 +87,10 @@ class Study:
     """A rendered study.
 
     Attributes:
+        description: The study without its pixels.
         image: uint8 (size, size).
         masks: bool (len(FINDINGS), size, size); False where absent.
-        boxes: float32 (n, 4) x1, y1, x2, y2 in pixels, one an instance; encloses its mask.
+        boxes: float32 (n, 4) x1, y1, x2, y2 in pixels, one per instance; encloses its mask.
         box_classes: int64 (n,) index into `FINDINGS`.
     """
 
@@ -102,12 +108,12 @@ def render_study(seed: int, index: int, size: int) -> Study:
     masks = np.zeros((len(FINDINGS), size, size), bool)
     boxes, classes = [], []
     for finding, mask in zip(study.findings, instance_masks, strict=True):
-        kind = FINDINGS.index(finding.name)
-        masks[kind] |= mask
+        class_id = FINDINGS.index(finding.name)
+        masks[class_id] |= mask
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if len(rows):
             boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            classes.append(kind)
+            classes.append(class_id)
     return Study(
         study,
         image,

@@ -9,7 +9,6 @@ crop; its own windows were never published.
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ecamp.errors import DataError, MissingError
+from ecamp.io.table import read_table
 from ecamp.pretext.images import crop_and_flip
+
+CORNERS = ("x0", "y0", "x1", "y1")
 
 
 def random_windows(
@@ -117,21 +119,21 @@ class WindowFile:
             )
 
     def _read_boxes(self, path: Path, place: dict[str, int]) -> None:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for number, row in enumerate(csv.DictReader(file), 2):
-                where = f"{path} line {number}"
-                try:
-                    values = [float(row[name]) for name in ("x0", "y0", "x1", "y1")]
-                    name = row["id"]
-                except (KeyError, TypeError, ValueError) as error:
-                    raise DataError(
-                        f"{where}: no window: {error}.", "Columns: id,x0,y0,x1,y1 in 0..1."
-                    ) from error
-                x0, y0, x1, y1 = values
-                if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-                    raise DataError(f"{where}: box {values} is empty or leaves 0..1.")
-                if name in place:
-                    self.boxes[place[name]] = torch.tensor(values)
+        for row in read_table(path, ("id", *CORNERS)):
+            location = f"{path} line {row.line}"
+            try:
+                x0, y0, x1, y1 = values = [float(row.values[name]) for name in CORNERS]
+            except ValueError as error:
+                raise DataError(
+                    f"{location}: not a window: {error}.", "Columns: id,x0,y0,x1,y1 in 0..1."
+                ) from error
+            if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+                raise DataError(
+                    f"{location}: box {values} is empty or leaves 0..1.",
+                    "x0 < x1 and y0 < y1 are fractions of the film.",
+                )
+            if row.values["id"] in place:
+                self.boxes[place[row.values["id"]]] = torch.tensor(values)
 
     def _read_maps(self, path: Path, place: dict[str, int]) -> None:
         try:

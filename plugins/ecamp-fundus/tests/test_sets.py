@@ -96,7 +96,7 @@ def test_a_tenth_of_the_published_training(odir_lists: Path) -> None:
     tenth = make("odir", odir_lists, lists="auto", percent=10)
     assert tenth.info.split_id == "odir/ecamp-published+10%"
     assert sum(r.split == "train" for r in tenth.records()) == 3
-    with pytest.raises(UsageError, match="labels of eyes"):
+    with pytest.raises(UsageError, match="labels per eye"):
         make("odir", odir_lists, lists="auto", labels="patient").records()
 
 
@@ -104,7 +104,7 @@ def test_a_tenth_of_the_published_training(odir_lists: Path) -> None:
     ("old", "new", "message"),
     [
         ('"[1, 0, 0, 0, 0, 0, 0, 0]"', '"[1, 1, 0, 0, 0, 0, 0, 0]"', r"full_df\.csv line 2: 'target'"),
-        (",0_left.jpg\n", ",zero.jpg\n", r"line 2: 'zero\.jpg' is no image of ODIR"),
+        (",0_left.jpg\n", ",zero.jpg\n", r"line 2: 'zero\.jpg' is not an image name of ODIR"),
         ("target", "targets", "no column 'target'"),
     ],
 )  # fmt: skip
@@ -118,7 +118,7 @@ def test_odir_bad_rows(odir: Path, old: str, new: str, message: str) -> None:
     if "column" not in message:
         rest = make("odir", odir, on_bad_row="skip")
         assert len(rest.records()) == 59
-        assert any("1 rows left out" in flaw for flaw in rest.info.flaws)
+        assert any("1 rows skipped" in flaw for flaw in rest.info.flaws)
 
 
 # --- APTOS --------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_aptos(aptos: Path) -> None:
     counts = {s: len(p) for s, p in splits(list(published.records())).items()}
     assert counts == {"train": 24, "val": 6, "test": 10}
     # These lists are small ones: whoever evaluates on them is told.
-    assert any("the protocol has 2,563 / 366 / 733" in flaw for flaw in published.info.flaws)
+    assert any("these splits have 2,563 / 366 / 733" in flaw for flaw in published.info.flaws)
     image = published.load(published.records()[3], 64).image
     assert image[15, 20].tolist() == [183, 73, 13]
 
@@ -143,9 +143,9 @@ def test_aptos(aptos: Path) -> None:
 def test_aptos_bad_grades(aptos: Path) -> None:
     path = aptos / "train.csv"
     path.write_text(path.read_text().replace(",4", ",5", 1))
-    with pytest.raises(DataError, match=r"train\.csv line 6: '5' is no grade"):
+    with pytest.raises(DataError, match=r"train\.csv line 6: '5' is not a grade"):
         make("aptos", aptos).records()
-    with pytest.raises(UsageError, match="no protocol 'mrm'"):
+    with pytest.raises(UsageError, match="no splits 'mrm'"):
         make("aptos", aptos, splits="mrm").records()
 
 
@@ -244,7 +244,7 @@ def test_a_lost_mask_is_named(riga: Path) -> None:
 def test_a_path_that_leaves_the_root_is_refused(riga: Path) -> None:
     path = riga / "clone" / "datasets" / "RIGA" / "val_list.csv"
     path.write_text(path.read_text().replace("FinalLabel/", "../../etc/", 1))
-    with pytest.raises(DataError, match=r"val_list\.csv line 2: '\.\./\.\./etc.* lies outside"):
+    with pytest.raises(DataError, match=r"val_list\.csv line 2: '\.\./\.\./etc.* is outside"):
         make("riga", riga, lists=str(riga / "clone")).records()
 
 
@@ -288,7 +288,7 @@ def test_ffa_ir_bad_annotations(ffa_ir: Path) -> None:
     with pytest.raises(DataError, match="does not map train, val, test"):
         make("ffa-ir", ffa_ir).records()
     path.write_text("{")
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="not valid JSON"):
         make("ffa-ir", ffa_ir).records()
 
 

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from ecamp.api import Dataset, DatasetInfo, PluginConfig, Record, Sample
 
-KINDS = ("disc", "square")
+SHAPES = ("disc", "square")
 
 
 class ShapesConfig(PluginConfig):
-    """Sizes."""
+    """Number of images per split."""
 
     train: int = Field(default=60, ge=1, description="training images")
     val: int = Field(default=30, ge=1, description="validation images")
@@ -21,7 +21,7 @@ class ShapesConfig(PluginConfig):
 
 
 class Shapes(Dataset[ShapesConfig]):
-    """Labels, masks and boxes of one shape an image."""
+    """One shape per image, with label, mask and box."""
 
     summary = "a disc, a square, or nothing, on noise"
     licence = "Apache-2.0"
@@ -30,7 +30,7 @@ class Shapes(Dataset[ShapesConfig]):
     @property
     def info(self) -> DatasetInfo:
         return DatasetInfo(
-            name="shapes", version="1", labels=KINDS, mask_classes=KINDS, box_classes=KINDS
+            name="shapes", version="1", labels=SHAPES, mask_classes=SHAPES, box_classes=SHAPES
         )
 
     def records(self) -> Sequence[Record]:
@@ -53,21 +53,21 @@ class Shapes(Dataset[ShapesConfig]):
     def load(self, record: Record, size: int) -> Sample:
         rng = np.random.Generator(np.random.Philox(record.payload))
         image = rng.integers(40, 90, (size, size)).astype(np.uint8)
-        mask = np.zeros((len(KINDS), size, size), bool)
-        kind = record.payload % 3 - 1
+        mask = np.zeros((len(SHAPES), size, size), bool)
+        shape = record.payload % 3 - 1
         boxes = np.zeros((0, 4), np.float32)
-        if kind >= 0:
+        if shape >= 0:
             half = int(rng.integers(size // 8, size // 4))
             x, y = (int(v) for v in rng.integers(half, size - half, 2))
             rows, columns = np.mgrid[:size, :size]
             inside = (abs(columns - x) <= half) & (abs(rows - y) <= half)
-            if kind == 0:
+            if shape == 0:
                 inside &= (columns - x) ** 2 + (rows - y) ** 2 <= half**2
             image[inside] += 90
-            mask[kind] = inside
+            mask[shape] = inside
             boxes = np.array([[x - half, y - half, x + half + 1, y + half + 1]], np.float32)
-        kinds = np.full(len(boxes), max(kind, 0), np.int64)
-        return Sample(image[..., None], mask, boxes, kinds)
+        classes = np.full(len(boxes), max(shape, 0), np.int64)
+        return Sample(image[..., None], mask, boxes, classes)
 
     def fingerprint(self) -> str:
         return f"shapes-1-{self.config.train}-{self.config.val}-{self.config.test}"

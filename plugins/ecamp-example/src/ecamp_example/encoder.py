@@ -13,14 +13,14 @@ if TYPE_CHECKING:  # listing plugins must not import torch
 
 
 class TinyConvConfig(PluginConfig):
-    """Sizes."""
+    """Sizes of the network."""
 
     image_size: int = Field(default=32, ge=16, description="side of the input in pixels")
     width: int = Field(default=32, ge=8, description="channels of the last stage")
 
 
 class TinyConv(EncoderPlugin[TinyConvConfig]):
-    """Fast enough for a test, real enough to score above chance."""
+    """A small convolutional encoder: fast enough for tests, good enough to score above chance."""
 
     summary = "three strided convolutions"
     licence = "Apache-2.0"

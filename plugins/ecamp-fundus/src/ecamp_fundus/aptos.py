@@ -22,14 +22,14 @@ GRADES = ("none", "mild", "moderate", "severe", "proliferative")  # 0..4: the or
 
 
 class APTOS(FundusDataset):
-    """One grade an image; the classes are ordered."""
+    """One grade per image; the classes are ordered."""
 
     summary = "APTOS 2019: 3,662 photographs, 5 ordered grades of diabetic retinopathy"
     licence = "competition rules: non-commercial research"
     citation = "APTOS 2019 Blindness Detection, Kaggle 2019"
     layout = """
 get: https://www.kaggle.com/c/aptos2019-blindness-detection
-root holds train.csv (id_code, diagnosis) and train_images/*.png; the competition's test has no labels
+root contains train.csv (id_code, diagnosis) and train_images/*.png; the competition's test has no labels
 lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
 """
     name = "aptos"
@@ -56,32 +56,39 @@ lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
 
     def _read(self) -> Iterable[Record]:
         if self.from_lists:
-            for split, row, where in self.published():
+            for split, row, location in self.listed_rows():
                 with self.bad:
                     if row.labels is None or len(row.labels) != 1:
                         raise DataError(
-                            f"{where}: not one grade.", "A row is `001639a390f0.png 4`."
+                            f"{location}: not one grade.", "Rows are like `001639a390f0.png 4`."
                         )
-                    yield self._record(row.image, split, str(row.labels[0]), where)
+                    yield self._record(row.image, split, str(row.labels[0]), location)
             return
-        yield from self.drawn(self._graded(), SHARES)
+        yield from self.split_by_hash(self._graded(), SHARES)
 
     def _graded(self) -> Iterator[Record]:
         path = self.source("train.csv")
         for line in read_table(path, ("id_code", "diagnosis"), self.bad):
-            where = f"{path.name} line {line.line}"
+            location = f"{path.name} line {line.line}"
             with self.bad:
                 name = line.values["id_code"]
                 if not name:
-                    raise DataError(f"{where}: 'id_code' is empty.")
+                    raise DataError(
+                        f"{location}: 'id_code' is empty.", "Fill it, or remove the row."
+                    )
                 grade = line.values["diagnosis"]
-                yield self._record(f"{name}.png", "", grade, where)
+                yield self._record(f"{name}.png", "", grade, location)
 
-    def _record(self, path: str, split: str, grade: str, where: str) -> Record:
+    def _record(self, path: str, split: str, grade: str, location: str) -> Record:
         if grade not in ("0", "1", "2", "3", "4"):
-            raise DataError(f"{where}: '{grade}' is no grade.", "Grades are 0 to 4.")
+            raise DataError(f"{location}: '{grade}' is not a grade.", "Grades are 0 to 4.")
         labels = tuple(int(k == int(grade)) for k in range(len(GRADES)))
         name = image_name(path)
         return Record(
-            name, name, split, where, labels, payload=ImagePayload(self.place(path, where))
+            name,
+            name,
+            split,
+            location,
+            labels,
+            payload=ImagePayload(self.resolve_path(path, location)),
         )

@@ -1,4 +1,4 @@
-"""What the retinal sets share: colour, its mean and spread, and who is a patient where nobody says."""
+"""Base class of the retinal data sets: colour with its mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ecamp.api import (
 )
 
 # Of red, green and blue, 0..1, over all pixels of 34 photographs of HRF, CHASE_DB1 and IDRiD, each
-# padded to a square and resized to 224 as an encoder sees them: the black around the retina counts.
-# tests/test_colour.py measures them again. (The published code greys the images and takes the mean
-# and spread of chest films.)
+# padded to a square and resized to 224 as for an encoder: the black around the retina is included.
+# tests/test_colour.py measures them. (The published code converts to grey and uses the mean
+# and standard deviation of chest films.)
 MEAN, STD = (0.3703, 0.1348, 0.0410), (0.3585, 0.1416, 0.0556)
 
 NO_PATIENTS = (
-    "the files name no patients: both eyes of one may be in two splits, each counts as one"
+    "the files name no patients: each eye counts as one patient, and both eyes may be in two splits"
 )
 
 
@@ -34,6 +34,6 @@ class FundusDataset(PublicDataset[PublicConfigT]):
     def load(self, record: Record, size: int) -> Sample:
         return Sample(read_image(self.root / record.payload.path, "rgb", record.row))
 
-    def draw(self, patient: str, shares: dict[str, float]) -> str:
-        """Split of a patient under our own rule, from the hash of the name."""
+    def split_of(self, patient: str, shares: dict[str, float]) -> str:
+        """Return the split of a patient under our own rule, from the hash of the id."""
         return hash_split(patient, shares, f"{self.name}/{self.splits_name}")

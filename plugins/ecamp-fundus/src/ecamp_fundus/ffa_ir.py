@@ -28,30 +28,30 @@ SPLITS = {"train": "pretrain", "val": "val", "test": "test"}
 
 
 class FFAIRConfig(PublicConfig):
-    """Which reports and how many images."""
+    """Choice of reports and number of images."""
 
-    language: Literal["en", "zh"] = Field(default="en", description="of the reports")
+    language: Literal["en", "zh"] = Field(default="en", description="language of the reports")
     per_case: int | None = Field(
         default=None,
         ge=1,
-        description="images a case, evenly over the examination; default all",
+        description="images per case, evenly over the examination; default all",
     )
     distilled: str | None = Field(
-        default=None, description="a file of `ecamp distill`, or JSON of case -> text"
+        default=None, description="output file of `ecamp distill`, or JSON of case -> text"
     )
 
 
 class FFAIR(FundusDataset[FFAIRConfig]):
-    """Images of an examination, each with its report."""
+    """Images of examinations, each with the report of its examination."""
 
     summary = "FFA-IR: 10,790 angiographies and their reports, for pre-training (credentialed)"
     licence = "PhysioNet Credentialed Health Data License 1.5.0"
     citation = "Li et al., FFA-IR, NeurIPS Datasets and Benchmarks 2021"
     layout = """
 get: https://physionet.org/content/ffa-ir-medical-report (credentialed)
-root holds ffair_annotation.json and the images of its `Image_path` lists, directly or in FFAIR/; the
-  parts FAIR.tar.gz.* are unpacked together: cat FAIR.tar.gz.* | tar -xz
-pre-training: the cases of `train`; language=zh takes the Chinese reports
+root contains ffair_annotation.json and the images of its `Image_path` lists, directly or in FFAIR/; unpack
+  the parts FAIR.tar.gz.* together: cat FAIR.tar.gz.* | tar -xz
+pre-training uses the cases of `train`; language=zh selects the Chinese reports
 """
     name = "ffa-ir"
     named_splits: ClassVar[SplitsByName] = {
@@ -62,27 +62,27 @@ pre-training: the cases of `train`; language=zh takes the Chinese reports
     def info(self) -> DatasetInfo:
         return self.describe(has_reports=True)
 
-    def _choices(self) -> tuple[str, ...]:
+    def _version_suffix(self) -> tuple[str, ...]:
         count = self.config.per_case
         return (f"{count}-per-case",) if count else ()
 
     def _read(self) -> Iterable[Record]:
         path = self.source(ANNOTATION, f"*/{ANNOTATION}")
-        told = {}
+        distilled = {}
         if self.config.distilled is not None:
             self.sources.append(file := Path(self.config.distilled).expanduser())
-            told = read_distilled(file)
+            distilled = read_distilled(file)
         base = "FFAIR/" if (self.root / "FFAIR").is_dir() else ""
         for split, cases in _splits(path).items():
             for case, fields in cases.items():
-                where = f"{path.name} {split} {case}"
+                location = f"{path.name} {split} {case}"
                 with self.bad:
-                    report = _report(fields, self.config.language, where)
-                    for image in _some(_images(fields, where), self.config.per_case):
-                        place = resolve_below_root(self.root, base + image, where)
+                    report = _report(fields, self.config.language, location)
+                    for image in _select(_images(fields, location), self.config.per_case):
+                        film = ImagePayload(resolve_below_root(self.root, base + image, location))
                         yield Record(
-                            image, case, SPLITS[split], where, report=report,
-                            distilled=told.get(case) or None, payload=ImagePayload(place),
+                            image, case, SPLITS[split], location, report=report,
+                            distilled=distilled.get(case) or None, payload=film,
                         )  # fmt: skip
 
 
@@ -90,38 +90,41 @@ def _splits(path: Path) -> dict[str, Mapping[str, Any]]:
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: no JSON: {error}.", "Download it again.") from error
+        raise DataError(f"{path}: not valid JSON: {error}.", "Download it again.") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(name), dict) for name in SPLITS):
         raise DataError(f"{path}: does not map {', '.join(SPLITS)} to cases.", "Download it again.")
     return {name: value[name] for name in SPLITS}
 
 
-def _report(fields: Any, language: str, where: str) -> str:
-    """`En_Report`, or the other field that ends so."""
-    named = {} if not isinstance(fields, dict) else {
+def _report(fields: Any, language: str, location: str) -> str:
+    """Return `En_Report`, or for Chinese the other field whose name ends in `_report`."""
+    reports = {} if not isinstance(fields, dict) else {
         name: text for name, text in fields.items() if name.lower().endswith("_report")
     }  # fmt: skip
-    texts = [text for name, text in named.items() if (name == "En_Report") == (language == "en")]
+    texts = [text for name, text in reports.items() if (name == "En_Report") == (language == "en")]
     if len(texts) != 1 or not isinstance(texts[0], str):
         raise DataError(
-            f"{where}: no report in language '{language}'.", f"It has {', '.join(named) or 'none'}."
+            f"{location}: no report in language '{language}'.",
+            f"It has {', '.join(reports) or 'none'}.",
         )
     return texts[0].strip()
 
 
-def _images(fields: Mapping[str, Any], where: str) -> list[str]:
-    """A list, or one written as text."""
+def _images(fields: Mapping[str, Any], location: str) -> list[str]:
+    """Return the image paths, which are a list or a list written as text."""
     paths = fields.get("Image_path")
     try:
         paths = ast.literal_eval(paths) if isinstance(paths, str) else paths
     except (ValueError, SyntaxError) as error:
-        raise DataError(f"{where}: 'Image_path' is no list of paths.") from error
+        raise DataError(f"{location}: 'Image_path' is not a list of paths.") from error
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise DataError(f"{where}: 'Image_path' is no list of paths.")
+        raise DataError(
+            f"{location}: 'Image_path' is not a list of paths.", "Download the file again."
+        )
     return paths
 
 
-def _some(paths: list[str], count: int | None) -> list[str]:
+def _select(paths: list[str], count: int | None) -> list[str]:
     if count is None or len(paths) <= count:
         return paths
     return [paths[(2 * k + 1) * len(paths) // (2 * count)] for k in range(count)]

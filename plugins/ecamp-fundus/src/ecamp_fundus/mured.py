@@ -1,4 +1,4 @@
-"""MuReD: 2,208 photographs of three collections, twenty diseases."""
+"""MuReD: 2,208 photographs from three collections, twenty diseases."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ CLASSES = (
 
 
 class MuReDConfig(PublicConfig):
-    """How many images."""
+    """Number of training images."""
 
     shots: int = Field(
-        default=5, ge=1, description="training images of each class; protocol few-shot"
+        default=5, ge=1, description="training images per class, for splits=few-shot"
     )
 
 
 class MuReD(FundusDataset[MuReDConfig]):
-    """Diseases of an eye, several at once."""
+    """Diseases of an eye, several per image."""
 
     summary = "MuReD: 2,208 photographs, 20 diseases"
     licence = "CC BY 4.0"
@@ -45,7 +45,7 @@ class MuReD(FundusDataset[MuReDConfig]):
     )
     layout = """
 get: https://data.mendeley.com/datasets/pc4mb3h8hz
-root holds train_data.csv and val_data.csv (ID and 20 columns) and images/, with images/*.png and *.tif;
+root contains train_data.csv and val_data.csv (ID and 20 columns) and images/, with images/*.png and *.tif;
   images/images/ is read too
 lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/)
 """
@@ -53,11 +53,11 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
     folders = ("images",)
     named_splits: ClassVar[SplitsByName] = {
         "ecamp": NamedSplits(
-            "val_data.csv is the test; validation is an eighth of train_data.csv, of each class, by hash.",
+            "val_data.csv is the test; validation is an eighth of each class of train_data.csv, by hash.",
             (1_542, 222, 444), "a6fd22a23a122417", flaws=(NO_PATIENTS,),
         ),
         "few-shot": NamedSplits(
-            "as ecamp, trained on so many images of each class (shots=5), the rarest class first, by hash.",
+            "as ecamp, but training on a few images per class (shots=5), the rarest class first, by hash.",
             flaws=(NO_PATIENTS,),
         ),
         "ecamp-published": NamedSplits(
@@ -71,7 +71,7 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
         ),
     }  # fmt: skip
 
-    def _choices(self) -> tuple[str, ...]:
+    def _version_suffix(self) -> tuple[str, ...]:
         return (f"{self.config.shots}-shot",) if self.splits_name == "few-shot" else ()
 
     @property
@@ -80,12 +80,12 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
 
     def _read(self) -> Iterable[Record]:
         if self.from_lists:
-            for split, row, where in self.published():
+            for split, row, location in self.listed_rows():
                 with self.bad:
-                    yield self._record(row.image, split, row.labels or (), where)
+                    yield self._record(row.image, split, row.labels or (), location)
             return
         shares = {"train": 0.875, "val": 0.125}
-        records = list(self.drawn(self._table("train_data.csv", ""), shares, "mured/ecamp"))
+        records = list(self.split_by_hash(self._table("train_data.csv", ""), shares, "mured/ecamp"))
         if self.splits_name == "few-shot":
             train = [r for r in records if r.split == "train"]
             labels = [r.labels or () for r in train]
@@ -97,18 +97,27 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
     def _table(self, table: str, split: str) -> Iterator[Record]:
         path = self.source(table)
         for line in read_table(path, ("ID", *CLASSES), self.bad):
-            where = f"{path.name} line {line.line}"
+            location = f"{path.name} line {line.line}"
             with self.bad:
                 name = line.values["ID"]
                 values = [line.values[column] for column in CLASSES]
                 if not name or not set(values) <= {"0", "1"}:
-                    raise DataError(f"{where}: not an ID and twenty labels of 0 or 1.")
-                yield self._record(name, split, tuple(int(value) for value in values), where)
+                    raise DataError(
+                        f"{location}: not an ID and twenty labels of 0 or 1.", "Correct the row."
+                    )
+                yield self._record(name, split, tuple(int(value) for value in values), location)
 
-    def _record(self, path: str, split: str, labels: tuple[int, ...], where: str) -> Record:
+    def _record(self, path: str, split: str, labels: tuple[int, ...], location: str) -> Record:
         if len(labels) != len(CLASSES):
-            raise DataError(f"{where}: {len(labels)} labels, not {len(CLASSES)}.")
+            raise DataError(
+                f"{location}: {len(labels)} labels, expected {len(CLASSES)}.", "Correct the row."
+            )
         name = image_name(path)
         return Record(
-            name, name, split, where, labels, payload=ImagePayload(self.place(path, where))
+            name,
+            name,
+            split,
+            location,
+            labels,
+            payload=ImagePayload(self.resolve_path(path, location)),
         )

@@ -33,19 +33,19 @@ class RIGA(FundusDataset):
     citation = "Almazroa et al., RIGA, SPIE 2018; Hu et al., RIGA+, MICCAI 2022"
     layout = """
 get: https://zenodo.org/records/6325549 (RIGA+, derived from https://doi.org/10.7302/Z23R0R29)
-root holds Image/{BinRushed,Magrabia,MESSIDOR}/... and FinalLabel/ with a grey mask for each image at the
-  same place: 0 outside, 128 the rim of the disc, 255 the cup (disc = not 0, cup = 255)
+root contains Image/{BinRushed,Magrabia,MESSIDOR}/... and FinalLabel/ with a grey mask for each image at the
+  same path: 0 outside, 128 rim of the disc, 255 cup (disc = not 0, cup = 255)
 lists: of ECAMP (csv `img_path,mask_path`)
 The raw release, with the marks of six graders drawn into copies of each image, is not read.
 """
     name = "riga"
     named_splits: ClassVar[SplitsByName] = {
         "ecamp": NamedSplits(
-            "Magrabia is the test: another site; validation is an eighth of the others, by hash.",
+            "the test is Magrabia, another site; validation is an eighth of the others, by hash.",
             (573, 82, 95), "c2b4eaf07c2ca478", flaws=(NO_PATIENTS,),
         ),
         "ecamp-published": NamedSplits(
-            "lists of ECAMP: Magrabia is the test: another site.",
+            "lists of ECAMP: the test is Magrabia, another site.",
             (560, 95, 95),
             flaws=(NO_PATIENTS,),
             lists=(
@@ -61,22 +61,25 @@ The raw release, with the marks of six graders drawn into copies of each image, 
 
     def _read(self) -> Iterable[Record]:
         if self.from_lists:
-            for split, row, where in self.published():
+            for split, row, location in self.listed_rows():
                 with self.bad:
                     if not row.mask:
-                        raise DataError(f"{where}: no mask_path.", "Columns: img_path, mask_path.")
-                    yield self._record(row.image, row.mask, split, where)
+                        raise DataError(
+                            f"{location}: no mask_path.", "Columns are img_path, mask_path."
+                        )
+                    yield self._record(row.image, row.mask, split, location)
             return
-        found = list(self._found())
-        if not found:
+        records = list(self._images_in_root())
+        if not records:
             raise missing_file_error(
-                self.root, (IMAGES + "**/*.tif",), "ecamp data info riga says what it holds."
+                self.root, (IMAGES + "**/*.tif",), "See ecamp data info riga for its layout."
             )
-        yield from self.drawn((r for r in found if not r.split), {"train": 0.875, "val": 0.125})
-        yield from (r for r in found if r.split)
+        unsplit = (r for r in records if not r.split)
+        yield from self.split_by_hash(unsplit, {"train": 0.875, "val": 0.125})
+        yield from (r for r in records if r.split)
 
-    def _found(self) -> Iterator[Record]:
-        """Images of the folder; "" is the split of those that are still to be drawn."""
+    def _images_in_root(self) -> Iterator[Record]:
+        """Read the images of the folder; images without a split yet have the split ""."""
         for path in sorted((self.root / IMAGES).glob("**/*")):
             image = path.relative_to(self.root).as_posix()
             if path.suffix.lower() not in SUFFIXES:
@@ -84,12 +87,12 @@ The raw release, with the marks of six graders drawn into copies of each image, 
             mask = image.replace(IMAGES, MASKS, 1)
             yield self._record(image, mask, "test" if "/Magrab" in image else "", image)
 
-    def _record(self, image: str, mask: str, split: str, where: str) -> Record:
+    def _record(self, image: str, mask: str, split: str, location: str) -> Record:
         film = ImagePayload(
-            resolve_below_root(self.root, image, where),
-            mask=resolve_below_root(self.root, mask, where),
+            resolve_below_root(self.root, image, location),
+            mask=resolve_below_root(self.root, mask, location),
         )
-        return Record(image, image, split, where, has_mask=True, payload=film)
+        return Record(image, image, split, location, has_mask=True, payload=film)
 
     def load(self, record: Record, size: int) -> Sample:
         levels = read_image(self.root / record.payload.mask, "grey", f"mask, {record.row}")[..., 0]

@@ -1,0 +1,115 @@
+"""Records to samples: checks of a table and of each image's truth, and decoding in parallel."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from joblib import Parallel, delayed
+
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
+from ecamp.data.letterbox import letterbox
+from ecamp.errors import DataError
+
+CHUNK = 64  # images per task of a worker process
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be used.
+
+    Attributes:
+        message: The reason with its hint; errors themselves do not always survive pickling.
+    """
+
+    message: str
+
+
+def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
+    """Check ids and patients of a table.
+
+    Splits that are known to leak, and declare it, may have an image or a patient in several splits.
+
+    Raises:
+        DataError: No rows; a duplicate id; a patient in two splits; names the rows.
+    """
+    if not records:
+        raise DataError(f"{info.name}: no rows.", "Check `table` and `where` of the data set.")
+    seen: dict[tuple[str, str], Record] = {}
+    first_of: dict[str, Record] = {}
+    for record in records:
+        key = (record.id, record.split if info.leaks else "")
+        if key in seen:
+            raise DataError(
+                f"{info.name}: duplicate id '{record.id}' ({seen[key].row} and {record.row}).",
+                "Ids must be unique; remove one row.",
+            )
+        seen[key] = record
+        first = first_of.setdefault(record.patient, record)
+        if first.split != record.split and not info.leaks:
+            raise DataError(
+                f"{info.name}: patient '{record.patient}' is in {first.split} ({first.row}) and in "
+                f"{record.split} ({record.row}).",
+                "A patient must be in one split, otherwise the test leaks; fix the split column.",
+            )
+
+
+def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
+    """Load one sample and check its truth against the image.
+
+    Raises:
+        DataError: A mask of another size, a box that is empty or outside the image, a class out of
+            range; names the row.
+    """
+    sample = dataset.load(record, size)
+    height, width = sample.image.shape[:2]
+    location = f"{dataset.info.name}: {record.id} ({record.row})"
+    if sample.mask is not None and sample.mask.shape[1:] != (height, width):
+        raise DataError(
+            f"{location}: mask is {sample.mask.shape[2]}x{sample.mask.shape[1]}, image {width}x{height}.",
+            "Mask and image must have the same size.",
+        )
+    if sample.boxes is not None and sample.box_classes is not None:
+        for box, class_id in zip(sample.boxes, sample.box_classes, strict=True):
+            x1, y1, x2, y2 = (float(v) for v in box)
+            # One pixel of tolerance: annotators and rounding put edges on the border.
+            if not (-1 <= x1 < x2 <= width + 1 and -1 <= y1 < y2 <= height + 1):
+                raise DataError(
+                    f"{location}: box {[x1, y1, x2, y2]} is empty or outside the image ({width}x{height}).",
+                    "Boxes are x1, y1, x2, y2 in pixels of the stored image.",
+                )
+            if not 0 <= class_id < len(dataset.info.box_classes):
+                raise DataError(
+                    f"{location}: box class {class_id} is out of range.",
+                    f"The data set has {len(dataset.info.box_classes)} box classes.",
+                )
+    return sample
+
+
+def decode(
+    dataset: Dataset, records: Sequence[Record], size: int, workers: int | None = None
+) -> Iterator[Sample | BadImage]:
+    """Load, check and letterbox images in parallel, in the order of records.
+
+    Args:
+        size: Side of the samples in pixels.
+        workers: Processes; default one per core.
+    """
+    chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
+    tasks = (delayed(_decode_chunk)(dataset, chunk, size) for chunk in chunks)
+    jobs = min(workers or os.cpu_count() or 1, len(chunks))
+    for results in Parallel(n_jobs=jobs, return_as="generator")(tasks):
+        yield from results
+
+
+def _decode_chunk(
+    dataset: Dataset, records: Sequence[Record], size: int
+) -> list[Sample | BadImage]:
+    results: list[Sample | BadImage] = []
+    for record in records:
+        try:
+            results.append(letterbox(check_sample(dataset, record, size), size))
+        except DataError as error:
+            results.append(BadImage(str(error)))
+    return results
