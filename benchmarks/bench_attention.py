@@ -4,7 +4,7 @@ Report lengths follow a radiology corpus: word counts of a CSV of reports (ECAMP
 `findings` and `impression`) times 1.3 pieces a word, cut to the window; without one, log-normal
 with a mean near that of such a corpus. Sixteen reports, 12 heads of width 64, window 256.
 
-Baselines, each on the padded batch with dropout 0.1 but for the named one:
+Baselines, each on the padded batch with dropout 0.1 except the named one:
 - published: matmul, mask, softmax, dropout, matmul, in eager mode;
 - sdpa: `F.scaled_dot_product_attention` with a mask (on a CPU dropout sends it to the math path);
 - sdpa without dropout: the same with dropout 0, so that its flash path runs; less work than ours;

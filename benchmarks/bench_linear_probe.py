@@ -94,7 +94,7 @@ def _published_images(arrays: Arrays, rows: np.ndarray, train: bool) -> Tensor:
 
 
 def _pooled(model: Any, images: Tensor) -> Tensor:
-    """What the published head reads."""
+    """Return the features that the published head reads."""
     result: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)
     return result
 
@@ -148,7 +148,7 @@ def cells(arrays: Arrays) -> Iterator[tuple[float, int, np.ndarray]]:
 
 
 def ours(arrays: Arrays, features: Features) -> dict[tuple[float, int], float]:
-    """Validation AUROC of each cell, fitted from the cached features."""
+    """Compute the validation AUROC of each cell, fitted from the cached features."""
     train, val = arrays.where("train"), arrays.where("val")
 
     def split(rows: np.ndarray) -> TaskSplit:

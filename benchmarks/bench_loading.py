@@ -31,7 +31,7 @@ SIZE, COUNT = 224, 200
 
 @pytest.fixture(scope="module")
 def films() -> Path:
-    """The development set of JPEG films."""
+    """Make the development set of JPEG films."""
     root = Path(os.environ.get("ECAMP_SHARED", Path(__file__).parents[2] / "shared"))
     folder = root / "data" / "covid_cxr"
     if not folder.is_dir():

@@ -30,7 +30,7 @@ def forms_by_length(tables: op.MaskTables, kind: int) -> list[Tensor]:
 
 
 def vectorised(batch: Encoded, forms: dict[int, list[Tensor]]) -> Tensor:
-    """The same kind of masking as whole-batch torch: windows against forms, one draw a word.
+    """Mask as whole-batch torch: windows against forms, one draw per word.
 
     Simpler than the op (overlapping forms are not resolved, any word before an entity is a
     descriptor), so it does less work, not more.

@@ -73,7 +73,7 @@ def test_masked_mse(benchmark: BenchmarkFixture, dtype: torch.dtype) -> None:
 
 
 def published_window(predicted: Tensor, images: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """A loop over the batch; every .item() makes a GPU wait."""
+    """Loop over the batch; every .item() makes a GPU wait."""
     loss = predicted.new_zeros(())
     for b in range(BATCH):
         top, left = int(row[b].item()), int(column[b].item())

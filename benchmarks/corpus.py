@@ -1,4 +1,4 @@
-"""Reports to measure on: real ones where the development data lie beside the checkout, else the phantom's."""
+"""Reports to measure on: real ones where the development data are next to the checkout, else the phantom's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARED = Path(os.environ.get("ECAMP_SHARED", Path(__file__).parents[2] / "shared
 
 
 def reports(count: int) -> list[str]:
-    """Findings and impression of `count` studies."""
+    """Write findings and impression of `count` studies."""
     file = SHARED / "data" / "iu_reports" / "reports.csv"
     if not file.exists():
         return [describe_study(0, i).report for i in range(count)]

@@ -1,7 +1,7 @@
 """How we measure: candidate and baselines take turns in one process; ratios are kept and gated.
 
 A ratio is the median over rounds of (baseline seconds / candidate seconds) within a round, so a
-machine that slows down for a while slows both sides. Stored ratios stand in
+machine that slows down for a while slows both sides. Stored ratios are in
 `baselines/<device class>.json`; a run fails when a ratio falls below stored / 1.25 twice, the second
 time with twice the rounds. `ECAMP_BENCH_STORE=1` writes what was measured instead.
 """

@@ -1,4 +1,4 @@
-"""Throughput of the `llm` distiller beside that of its endpoint, 64 requests in flight.
+"""Throughput of the `llm` distiller relative to its endpoint, 64 requests in flight.
 
     python -m benchmarks.llm_client [LATENCY_MS] [REQUESTS] [JITTER]
 
@@ -29,7 +29,7 @@ SERVER = Path(__file__).parents[1] / "tests" / "distill" / "fake_server.py"
 
 
 def reports(count: int, round_: int) -> Iterator[Report]:
-    """Reports of a usual length, no two alike."""
+    """Write reports of a usual length, no two alike."""
     for number in range(count):
         text = (
             f"Report {round_}-{number}. " + "The lungs are clear without focal consolidation. " * 8

@@ -28,7 +28,7 @@ from ecamp.storage.cache import META, EntryLease, find_corruption, write_meta
 from ecamp.storage.files import atomic_folder, cache_root, locked, read_json
 from ecamp.storage.tensor_file import Specs, create_tensors, map_tensors, sync, total_bytes
 
-FORMAT = 1  # bump when the file's layout or what stands in it changes
+FORMAT = 1  # bump when the file's layout or content changes
 FILE = "features.safetensors"
 LIMIT = "ECAMP_FEATURE_CACHE_GB"
 

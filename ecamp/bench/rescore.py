@@ -24,7 +24,7 @@ def rescore(
     """Recompute metrics, intervals and resamples of all cells.
 
     A cell is written only where something changed. Interrupted between its two files, it has new
-    resamples beside old numbers; rescoring again mends that.
+    resamples next to old numbers; rescoring again repairs that.
 
     Args:
         path: A run folder. bootstrap: Resamples; None keeps the run's own number.

@@ -11,7 +11,7 @@ import click
 
 from ecamp.errors import EcampError, did_you_mean
 
-# name -> (module:attribute, one line of help); the help stands here so that listing loads nothing.
+# name -> (module:attribute, one line of help); the help is here so that listing loads nothing.
 COMMANDS = {
     "bench": ("ecamp.cli.bench:bench", "Run encoders x pretexts x data sets x tasks."),
     "pretrain": ("ecamp.cli.pretrain:pretrain", "Pre-train one encoder."),

@@ -76,13 +76,13 @@ def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
                f"in {time.monotonic() - began:.0f} s", err=True)  # fmt: skip
     if outcome.left:
         click.echo(f"the budget of {options['budget']} is spent: {outcome.left} of {len(plan.cells)} "
-                   "cells are left; the same command goes on", err=True)  # fmt: skip
+                   "cells are left; the same command continues", err=True)  # fmt: skip
     if outcome.failed or outcome.left:
         sys.exit(3)
 
 
 def _spec(options: dict[str, Any]) -> BenchSpec:
-    """The recipe file, overridden by the options that were given."""
+    """Read the recipe file, overridden by the given options."""
     from ecamp.config import BenchSpec, load_recipe, validate
 
     values = load_recipe(options["recipe"]) if options["recipe"] else {}
@@ -99,13 +99,13 @@ def _spec(options: dict[str, Any]) -> BenchSpec:
 
 
 def parse_list(kind: type, name: str, text: str) -> list[Any]:
-    """The parts of a comma-separated option."""
+    """Split a comma-separated option into its parts."""
     from ecamp.errors import UsageError
 
     try:
         return [kind(part.strip()) for part in text.split(",") if part]
     except ValueError:
-        raise UsageError(f"--{name}: '{text}' is no list of numbers.") from None
+        raise UsageError(f"--{name}: '{text}' is not a list of numbers.") from None
 
 
 def _show(plan: Plan, options: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def _checks() -> list[dict[str, Any]]:
 
 
 def _torchvision(torch_version: str) -> dict[str, Any]:
-    """The CPU-only torch with the index's CUDA torchvision is the common trap."""
+    """Check that torch and torchvision fit: CPU-only torch with a CUDA torchvision is the common trap."""
     try:
         import torchvision
     except Exception as error:

@@ -34,18 +34,18 @@ def bench_kernels(form: str) -> None:
     """Measure each kernel once against what this machine can move and multiply."""
     from ecamp.ops._inventory import measure_ops
 
-    told = measure_ops()
+    measured = measure_ops()
     if form == "json":
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(measured, indent=2))
         return
-    limits: dict[str, Any] = told["limits"]
+    limits: dict[str, Any] = measured["limits"]
     click.echo(
         f"limits here: copy {limits['gigabytes_per_second']:.1f} GB/s, "
         f"matrix product {limits['gigaflops']:.0f} GFLOP/s; "
-        f"{told['device']}, {told['threads']} threads, {told['lane']}"
+        f"{measured['device']}, {measured['threads']} threads, {measured['lane']}"
     )
     click.echo(f"{'op':22} {'shape':34} {'ms':>8} {'rate':>14} {'of limit':>9}")
-    for row in told["ops"]:
+    for row in measured["ops"]:
         rate = f"{row['rate']:.1f} {row['unit']}"
         click.echo(
             f"{row['op']:22} {row['shape']:34} {row['ms']:8.3f} {rate:>14} {row['share']:8.0%}"

@@ -50,8 +50,8 @@ def convert(file: Path, out: Path, image_size: int | None, channels: str | None)
     from ecamp.encoders.checkpoints import convert as convert_file
 
     count = int(channels) if channels else None
-    beside, changes = convert_file(file, out, image_size=image_size, channels=count)
+    sidecar, changes = convert_file(file, out, image_size=image_size, channels=count)
     for change in changes:
         click.echo(change, err=True)
     click.echo(str(out))
-    click.echo(str(beside))
+    click.echo(str(sidecar))

@@ -62,7 +62,7 @@ class Checkpoint:
 
     Attributes:
         kind: ECAMP, MRM, MAE or ViT (an encoder without pre-training parts).
-        prefix: What stands before the encoder's names.
+        prefix: Text before the encoder's names.
         encoder: Plain timm name -> tensor.
         ignored: Names of all other tensors, as in the file.
         tensors, parameters: Counts over the whole state.
@@ -88,7 +88,7 @@ def geometry_of(encoder: Mapping[str, Tensor], path: Path) -> Geometry:
     side = math.isqrt(max(positions.numel() // positions.shape[-1] - 1, 0))
     if positions.dim() != 3 or side * side + 1 != positions.shape[1] or not side:
         raise DataError(
-            f"{path}: pos_embed {tuple(positions.shape)} is no class token and a square of patches."
+            f"{path}: pos_embed {tuple(positions.shape)} is not a class token and a square of patches."
         )
     return Geometry(
         width=patches.shape[0],
@@ -176,7 +176,7 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    """The state dict in what a file held."""
+    """Find the state dict in the content of a file."""
     if isinstance(content, Mapping):
         for wrapper in WRAPPERS:
             if isinstance(content.get(wrapper), Mapping):

@@ -104,7 +104,7 @@ def change_channels(kernel: Tensor, channels: int) -> Tensor:
 def _fit(
     found: Checkpoint, grid: tuple[int, int], channels: int
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The encoder's tensors in float32 at another grid and channel count, and what was changed."""
+    """Convert the encoder's tensors to float32, another grid and channel count; list the changes."""
     state = {name: tensor.float() for name, tensor in found.encoder.items()}
     have, changes = found.geometry, []
     if (have.grid, have.grid) != grid:
@@ -158,7 +158,7 @@ def load_encoder(encoder: nn.Module, path: Path) -> LoadReport:
 
 
 def export(encoder: nn.Module, path: Path, sidecar: Mapping[str, Any]) -> Path:
-    """Write an encoder under plain timm names, with a JSON beside it that says what it is.
+    """Write an encoder under plain timm names, with a JSON file that describes it.
 
     `timm.create_model(..., num_classes=0).load_state_dict(safetensors.torch.load_file(path))`
     gives the same features to the bit.
@@ -182,14 +182,14 @@ def convert(
         The path of the sidecar JSON, and what was changed.
 
     Raises:
-        UsageError: The image size is no multiple of the patch size.
+        UsageError: The image size is not a multiple of the patch size.
     """
     found = read(path)
     have = found.geometry
     size = image_size or have.image_size
     if size % have.patch_size:
         raise UsageError(
-            f"--image-size {size} is no multiple of the file's patch size {have.patch_size}.",
+            f"--image-size {size} is not a multiple of the file's patch size {have.patch_size}.",
             f"Choose e.g. {max(size // have.patch_size, 1) * have.patch_size}.",
         )
     side = size // have.patch_size
@@ -210,9 +210,9 @@ def _write(state: Mapping[str, Tensor], path: Path, sidecar: Mapping[str, Any]) 
     plain = {name: tensor.detach().contiguous().cpu() for name, tensor in state.items()}
     with atomic_path(path) as temporary:
         save_file(plain, temporary, metadata={"format": "pt"})
-    beside = path.with_suffix(".json")
+    sidecar_file = path.with_suffix(".json")
     sizes = geometry_of(plain, path)
     geometry = {**asdict(sizes), "image_size": sizes.image_size}
     fixed = {"format": FORMAT, "names": "timm VisionTransformer", "geometry": geometry}
-    write_json(beside, {"licence": LICENCE, "normalisation": None, **sidecar, **fixed})
-    return beside
+    write_json(sidecar_file, {"licence": LICENCE, "normalisation": None, **sidecar, **fixed})
+    return sidecar_file

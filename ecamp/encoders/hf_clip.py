@@ -116,5 +116,5 @@ class CLIPFolder(EncoderPlugin):
 
 @cache
 def _content(states: tuple[tuple[str, int, int], ...]) -> str:
-    """Hash of the files' content; read once while they stand as they are."""
+    """Hash of the files' content; read once while size and time are unchanged."""
     return identity([[Path(name).name, content_hash(Path(name))] for name, *_ in states])

@@ -26,10 +26,10 @@ def sincos_table(
         (rows*columns, width), row by row, computed in float64.
 
     Raises:
-        ValueError: When `width` is no multiple of 4.
+        ValueError: When `width` is not a multiple of 4.
     """
     if width % 4:
-        raise ValueError(f"sincos_table: width {width} is no multiple of 4")
+        raise ValueError(f"sincos_table: width {width} is not a multiple of 4")
     quarter = width // 4
     exponent = torch.arange(quarter, dtype=torch.float64) / (divisor or quarter)
     omega = 1.0 / 10_000**exponent
@@ -55,12 +55,12 @@ def resize_table(table: Tensor, rows: int, columns: int) -> Tensor:
         (1, 1 + rows*columns, width); the class token's row as it was.
 
     Raises:
-        ValueError: When the table's patches are no square.
+        ValueError: When the table's patches are not a square.
     """
     patches = table.shape[1] - 1
     side = round(patches**0.5)
     if side * side != patches:
-        raise ValueError(f"resize_table: {patches} patches are no square")
+        raise ValueError(f"resize_table: {patches} patches are not a square")
     if (side, side) == (rows, columns):
         return table
     grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)

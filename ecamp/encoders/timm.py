@@ -184,7 +184,7 @@ class MicroViT(EncoderPlugin[MicroViTConfig]):
         config = self.config
         if config.image_size % config.patch_size:
             raise UsageError(
-                f"vit-micro: image_size {config.image_size} is no multiple of patch_size "
+                f"vit-micro: image_size {config.image_size} is not a multiple of patch_size "
                 f"{config.patch_size}.",
                 "Choose a size the patches tile exactly.",
             )

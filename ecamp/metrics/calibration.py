@@ -17,7 +17,7 @@ def brier(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str
         kind: `multiclass` sums over classes (Brier's own definition), `multilabel` takes their mean.
     """
     if not _are_probabilities(scores):
-        return Metric.undefined("scores are no probabilities")
+        return Metric.undefined("scores are not probabilities")
     error = (scores.astype(np.float64) - targets) ** 2
     known = np.isfinite(error)
     usable = known.all(1) if kind == "multiclass" else known.any(1)
@@ -32,13 +32,13 @@ def brier(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str
 def calibration_error(
     scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str
 ) -> Metric:
-    """Expected calibration error over bins of the predicted probability; lower is better.
+    """Compute the expected calibration error over bins of predicted probability; lower is better.
 
     `multiclass`: of the class that is predicted (top label). `multilabel`: of every class on its
     own, then the mean over classes with known labels.
     """
     if not _are_probabilities(scores):
-        return Metric.undefined("scores are no probabilities")
+        return Metric.undefined("scores are not probabilities")
     if kind == "multiclass":
         known = np.isfinite(targets).all(1)
         top = scores[known].argmax(1)

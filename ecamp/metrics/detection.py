@@ -1,7 +1,7 @@
 """COCO mean average precision over ALL images, with bootstrap replicates, and AP at one IoU.
 
 Matching is pycocotools'; images without boxes and images without predictions take part. The
-field's IoU range 0.40:0.05:0.75 is the main one (`map_40_75`); `map_50_95` and `ap50` stand beside.
+field's IoU range 0.40:0.05:0.75 is the main one (`map_40_75`); `map_50_95` and `ap50` are reported too.
 
 Why: docs/decisions.md#detection-over-all-images.
 """

@@ -58,7 +58,7 @@ def auprc_replicates(scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) 
 def _sorted(
     scores: np.ndarray, truth: np.ndarray, counts: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Counts of positives and negatives by ascending score, equal scores added up.
+    """Count positives and negatives by ascending score, equal scores added up.
 
     Yields:
         Which resamples; int64 (some resamples, distinct scores) of positives and of negatives.

@@ -25,7 +25,7 @@ def score_retrieval(
     """Compute all retrieval metrics.
 
     Args:
-        images: float (n, width) embeddings. texts: float (m, width), one a distinct report.
+        images: float (n, width) embeddings. texts: float (m, width), one per distinct report.
         text_of_image: int (n,) the report of each image; every report has an image.
         counts: (resamples, n) from `resample_counts`.
 
@@ -81,16 +81,16 @@ def retrieval_ranks(
         own = similarity[np.arange(len(right)), right]
         np.maximum.at(best, right, own)
         above = (similarity > own[:, None]) @ copies
-        beside = (similarity == own[:, None]) @ copies - copies[right]
-        to_text[start : start + BLOCK] = 1 + above + beside / 2
-    above, beside = np.zeros(len(y)), np.zeros(len(y))
+        equal = (similarity == own[:, None]) @ copies - copies[right]
+        to_text[start : start + BLOCK] = 1 + above + equal / 2
+    above, equal = np.zeros(len(y)), np.zeros(len(y))
     for start in starts:
         similarity = np.round(x[start : start + BLOCK] @ y.T, DIGITS)
         right = text_of_image[start : start + BLOCK]
         similarity[np.arange(len(right)), right] = -np.inf  # right images are not in the way
         above += (similarity > best).sum(0)
-        beside += (similarity == best).sum(0)
-    return to_text, (1 + above + beside / 2)[text_of_image]
+        equal += (similarity == best).sum(0)
+    return to_text, (1 + above + equal / 2)[text_of_image]
 
 
 def _directions(embeddings: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ def keep_factors(
     queries: int, keys: int, heads: int, sample: int, limit: int, keep_scale: float, seed: int,
     step: int,
 ) -> np.ndarray:  # fmt: skip
-    """What dropout multiplies the probabilities of one sample by: keep_scale or 0.
+    """Draw the factors of one sample's probabilities under dropout: keep_scale or 0.
 
     Returns:
         float64 (heads, queries, keys).

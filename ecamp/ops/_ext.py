@@ -17,7 +17,7 @@ LIBRARY = "_C.so"
 
 
 def library_path() -> Path:
-    """The compiled library: beside the package, or what ECAMP_LIBRARY names (for tests)."""
+    """Find the compiled library: in the package, or named by ECAMP_LIBRARY (for tests)."""
     named = os.environ.get("ECAMP_LIBRARY")
     return Path(named) if named else Path(__file__).resolve().parent.parent / LIBRARY
 
@@ -64,7 +64,7 @@ def kernel_notes() -> list[str]:
 
 
 def cpu_lane(wanted: int = -1) -> str:
-    """The instruction set that CPU kernels use: `baseline`, `v3` (AVX2) or `v4` (AVX-512).
+    """Name the instruction set that CPU kernels use: `baseline`, `v3` (AVX2) or `v4` (AVX-512).
 
     Args:
         wanted: 0, 1 or 2 sets it, for tests; capped by what the machine has.

@@ -1,4 +1,4 @@
-"""Which ops are compiled here, and their rates beside this machine's limits."""
+"""Which ops are compiled here, and their rates relative to this machine's limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def seconds(call: Callable[[], object], device: str, rounds: int = 9) -> float:
 
 
 def machine_limits(device: str) -> dict[str, float]:
-    """What a plain copy and a plain matrix product reach: float32 on a CPU, bfloat16 on a GPU."""
+    """Measure a plain copy and a plain matrix product: float32 on a CPU, bfloat16 on a GPU."""
     size, side, dtype = (
         (1 << 30, 8192, torch.bfloat16) if device == "cuda" else (1 << 27, 1536, torch.float32)
     )

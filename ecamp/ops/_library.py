@@ -27,7 +27,7 @@ def define(schema: str, reference: Callable[..., Any], fake: Callable[..., Any])
 
 
 def autocast_dtype(tensor: torch.Tensor) -> torch.dtype | None:
-    """The type in which matrix products of this tensor's device run now; None without autocast.
+    """Return the type of matrix products on this tensor's device now; None without autocast.
 
     float64 is never cast; the meta device has no autocast.
     """

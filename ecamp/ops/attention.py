@@ -67,7 +67,7 @@ def pack_layout(
     *,
     keys: int | None = None,
 ) -> AttentionLayout:
-    """Samples one behind the other, without padding.
+    """Concatenate samples without padding.
 
     Args:
         lengths, sample_ids: int64 (B,).

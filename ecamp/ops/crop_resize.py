@@ -31,7 +31,7 @@ def crop_resize(
         images: uint8 (B, H, W, C).
         crop: float32 (B, 4) x0, y0, x1, y1 in 0..1 of the image.
         flip: bool (B,), mirror left-right.
-        mean, std: Of pixels scaled to 0..1, one a channel or one for all.
+        mean, std: Of pixels scaled to 0..1, one per channel or one for all.
         size: Side of the large result, a multiple of `pool`.
 
     Returns:
@@ -131,7 +131,7 @@ def _reference(
 
 
 def _sum(parts: Tensor, axis: int) -> Tensor:
-    """Added one after another, as the kernels do."""
+    """Add one after another, as the kernels do."""
     first, *rest = parts.unbind(axis)
     for part in rest:
         first = first + part

@@ -29,7 +29,7 @@ class TextPool:
     Attributes:
         tokens: int32 (N,), all texts one after another.
         report_start, report_length, block_start, block_length: int64 (samples,), where report and
-            distilled text stand among them; length 0 where there is none.
+            distilled text appear among them; length 0 where there is none.
         edges: int64 (E,), tokens of a report before each place where a text may go in.
         edge_start, edge_count: int64 (samples,), a report's part of them; at least one.
     """
@@ -47,7 +47,7 @@ class TextPool:
 def insert_text(
     index: Tensor, pool: TextPool, step: int, seed: int, limit: int, max_length: int, cls: int
 ) -> tuple[Tensor, Tensor]:
-    """The texts of a step.
+    """Assemble the texts of a step.
 
     Args:
         index: int64 (batch,), sample ids.

@@ -119,7 +119,7 @@ def _call(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor,
     dtype: torch.dtype, wanted: list[bool],
 ) -> Result:  # fmt: skip
-    """The op on matrices of one type; the weight's gradient has the weight's own type."""
+    """Run the op on matrices of one type; the weight's gradient has the weight's own type."""
     wide = weight.dtype == torch.float32
     cast = None if bias is None else bias.to(dtype)
     result: Result = torch.ops.ecamp.linear_weighted_ce(
@@ -175,7 +175,7 @@ def _chunked(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor,
     need_hidden: bool, need_weight: bool, need_bias: bool, wide: bool,
 ) -> Result:  # fmt: skip
-    """What every device runs: matrix products by ATen, `ce_rows_` by the device's kernel.
+    """Run on any device: matrix products by ATen, `ce_rows_` by the device's kernel.
 
     Returns:
         loss, losses (N,), and the gradients of hidden, weight and bias, empty where not needed:
@@ -267,7 +267,7 @@ def _check_labels(labels: Tensor, vocabulary: int) -> None:
 def _reference(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor
 ) -> Tensor:
-    """The loss in plain torch, all logits at once: what the op must equal, up to rounding."""
+    """Compute the loss in plain torch, all logits at once; the op equals it up to rounding."""
     logits = F.linear(hidden, weight, bias).to(loss_dtype_of(hidden))
     return (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
 

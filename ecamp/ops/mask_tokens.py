@@ -10,7 +10,7 @@ token, or the start. [CLS], padding and special tokens have no role.
 
 Masking. Descriptors always; entity words with `p_entity`; all other words, template words
 included, with `p_other`, or with `p_plain` when the text holds no entity. The first position and
-the last of the window (L - 1) are never masked; a word that reaches L - 1 is masked but for it.
+the last of the window (L - 1) are never masked; of a word that reaches L - 1 the other pieces are.
 
 Weights, on masked positions (0 elsewhere). With T masked template tokens of weight w: each gets
 w; the freed T * (1 - w) goes in equal parts to masked entity and descriptor tokens, without any
@@ -143,7 +143,7 @@ def _reference(
     step: int, seed: int, flags: Tensor, patterns: Tensor, pattern_start: Tensor, mask_id: int,
     t_entity: int, t_other: int, t_plain: int, descriptor_words: int, template_weight: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The rules above in numpy; what every kernel must equal bit for bit."""
+    """Apply the rules above in numpy; every kernel equals it bit for bit."""
     length = lengths.cpu().numpy()
     tokens, batch = ids.cpu().numpy(), len(length)
     if starts is not None:  # a rectangle of its own, packed again at the end
@@ -213,7 +213,7 @@ def _roles(
     plain[0] = False
     roles[: len(row)][plain] = OTHER
     head = (flags & CONTINUATION) == 0
-    head[:2] = [False, True]  # a cut can leave a `##` piece first: it stands for its word
+    head[:2] = [False, True]  # a cut can leave a `##` piece first: it represents its word
     heads = np.flatnonzero(head)
     for kind in (TEMPLATE, ENTITY):
         after = 0

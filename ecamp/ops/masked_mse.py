@@ -118,7 +118,7 @@ def _patches(predicted: Tensor, images: Tensor, patch: int) -> tuple[Tensor, Ten
 def _reference(
     predicted: Tensor, images: Tensor, mask: Tensor, patch: int, normalise: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The rules above in plain torch: loss, number of masked patches, mean, rstd."""
+    """Apply the rules above in plain torch: loss, number of masked patches, mean, rstd."""
     guess, target = _patches(predicted, images, patch)
     mean, rstd = torch.zeros_like(guess[..., 0]), torch.ones_like(guess[..., 0])
     if normalise:

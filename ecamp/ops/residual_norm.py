@@ -4,7 +4,7 @@ y = LayerNorm(dropout(x + row_bias[row_batch]) + residual)
 
 Types. Computed in float32 (in float64 when an argument is float64, which has no kernel). The
 result has the type eager would give: under autocast float32, as LayerNorm there; else that of
-x + row_bias + residual. gamma and beta may be float32 beside bfloat16 rows. Each gradient has the
+x + row_bias + residual. gamma and beta may be float32 with bfloat16 rows. Each gradient has the
 type of its argument.
 
 Random numbers. Philox4x32-10 with counter (position, column // 4, sample id, step) and the seed as
@@ -169,7 +169,7 @@ def _is_shared(x: Tensor, residual: Tensor, dropout: float) -> bool:
 
 
 def _limit(dropout: float) -> int:
-    """A word below drops its column; one less than 2**32, so that it fits 32 bits."""
+    """Compute the bound below which a word drops its column; at most 2**32 - 1, to fit 32 bits."""
     return min(int(np.rint(np.float64(dropout) * 2.0**32)), 2**32 - 1)
 
 
@@ -214,7 +214,7 @@ def _reference(
     row_batch: Tensor | None, dropout: float, seed: int, step: int, samples: Tensor | None,
     positions: Tensor | None, dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The rules above in plain torch; mean and rstd are saved for the backward."""
+    """Apply the rules above in plain torch; mean and rstd are saved for the backward."""
     wide = _wide(x, residual, row_bias)
     z, _ = _add_up(
         x, residual, row_bias, row_batch, dropout, seed, step, samples, positions, wide

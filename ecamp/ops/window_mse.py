@@ -109,7 +109,7 @@ def _difference(op: str, predicted: Tensor, images: Tensor, row: Tensor, column:
 
 
 def _reference(predicted: Tensor, images: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """The rules above in plain torch."""
+    """Apply the rules above in plain torch."""
     d = _difference("window_mse", predicted, images, row, column)
     return d.square().mean(dtype=torch.float64).to(d.dtype)
 

@@ -71,7 +71,7 @@ class PluginManager(NamedExtensionManager):  # type: ignore[type-arg]
         )
 
     def list_entry_points(self) -> list[metadata.EntryPoint]:
-        """The one entry point that is wanted."""
+        """Return the one requested entry point."""
         return [self._point]
 
     def _failed(self, manager: Any, point: Any, error: BaseException) -> None:
@@ -121,7 +121,7 @@ def load_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> typ
 
 
 def skip_bad_rows(ref: PluginRef) -> PluginRef:
-    """A data set that leaves out rows which cannot be used, where it has the option and none was given.
+    """Add the option to skip unusable rows, where the data set has it and the user gave none.
 
     `--on-bad-image skip` means both: a user does not care whether it is the row or its file.
 

@@ -50,7 +50,7 @@ def restore_patches(predicted: Tensor, plain: Tensor) -> Tensor:
 def masked_panels(
     plain: Tensor, predicted: Tensor, mask: Tensor, patch: int, channels: int
 ) -> dict[str, Tensor]:
-    """What the model saw and what it made of the rest, as images.
+    """Draw the visible patches and the reconstruction of the others, as images.
 
     Args:
         plain, predicted: Patches (b, n, values) in the units of the input.

@@ -2,7 +2,7 @@
 
 A difference is second minus first. Cells are paired where data set, split, task, protocol, fraction
 and seed agree; splits that differ are refused, not mixed. The patient bootstrap decides; DeLong
-(AUROC), McNemar (accuracy) and Wilcoxon (Dice an image) stand beside as cross-checks.
+(AUROC), McNemar (accuracy) and Wilcoxon (Dice per image) are shown as cross-checks.
 
 Why: docs/decisions.md#the-patient-bootstrap-decides.
 """
@@ -208,7 +208,7 @@ def _mean(parts: list[np.ndarray | None]) -> np.ndarray | None:
 
 
 def _single(targets: np.ndarray) -> int | None:
-    """The one class that an AUROC is about: the only one, or the second of two exclusive ones."""
+    """Choose the class of an AUROC: the only one, or the second of two exclusive ones."""
     if targets.shape[1] == 1:
         return 0
     return 1 if targets.shape[1] == 2 and np.allclose(targets.sum(1), 1) else None
@@ -330,7 +330,7 @@ class Condition:
         )  # fmt: skip
 
     def met_by(self, rows: Sequence[Difference]) -> list[Difference]:
-        """The rows for which it holds.
+        """Select the rows for which the condition holds.
 
         Raises:
             UsageError: When it speaks of nothing that was compared.

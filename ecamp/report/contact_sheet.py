@@ -87,7 +87,7 @@ def _rgb(text: str) -> tuple[int, int, int]:
 
 
 def _fit(draw: ImageDraw.ImageDraw, text: str) -> str:
-    """As much of a line as a tile is wide; latin letters only, for the built-in font."""
+    """Cut a line to the width of a tile; latin letters only, for the built-in font."""
     text = text.encode("latin-1", "replace").decode("latin-1")
     while text and draw.textlength(text) > TILE - 4:
         text = text[:-2]

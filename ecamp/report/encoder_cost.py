@@ -40,18 +40,18 @@ def _three_digits(value: float) -> str:
 
 
 def read_costs(cells: list[StoredCell]) -> list[EncoderCost]:
-    """A line for each encoder, by name; cells without a readable `run.json` tell nothing."""
-    told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """Collect one row per encoder, by name; cells without a readable `run.json` do not count."""
+    runs_by_encoder: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for cell in cells:
         if cell.result.is_floor:
             continue
         try:
             run = json.loads((cell.folder / "run.json").read_text(encoding="utf-8"))
-            told[cell.result.cell.encoder].append(dict(run))
+            runs_by_encoder[cell.result.cell.encoder].append(dict(run))
         except (OSError, ValueError, TypeError):
             continue
     costs = []
-    for encoder, runs in sorted(told.items()):
+    for encoder, runs in sorted(runs_by_encoder.items()):
         sizes, speeds = (
             _numbers(runs, "encoder_parameters"),
             _numbers(runs, "embed_images_per_second"),

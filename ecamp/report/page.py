@@ -67,7 +67,7 @@ def names_of(rows: list[Row]) -> dict[str, str]:
 
 
 def findings(rows: list[Row], baseline: str) -> list[str]:
-    """One sentence a pretext: where it was better, worse, or could not be told from the baseline."""
+    """Write one sentence per pretext: where it was better or worse than the baseline, or tied."""
     out = []
     named = names_of(rows)
     where = {place: "" if len(named) == 1 else f"{name} " for place, name in named.items()}

@@ -110,7 +110,7 @@ def read_run(path: Path) -> tuple[list[StoredCell], list[str]]:
 
 
 def _planned_order(path: Path) -> dict[str, int]:
-    """Number the cells of `plan.json`; empty where it cannot be read."""
+    """Read the order of the cells from `plan.json`; empty where it cannot be read."""
     try:
         plan = json.loads((path / "plan.json").read_text(encoding="utf-8"))
         return {cell["id"]: index for index, cell in enumerate(plan["cells"])}
@@ -197,7 +197,7 @@ def two_sided(difference: np.ndarray) -> float | None:
 
     Where fewer than ten resamples lie beyond zero, counting them says little, and with 1,000
     resamples no p could fall below 0.002: Holm over 25 rows would call every difference a tie. The
-    normal tail at the bootstrap's own standard error stands in there
+    normal tail at the bootstrap's own standard error is used there
     (docs/decisions.md#p-values-from-the-normal-tail).
     """
     defined = difference[np.isfinite(difference)]
@@ -258,7 +258,7 @@ COLUMNS = ("data set, split", "task", "protocol", "encoder", "labels", "pretext"
 
 
 def display(row: Row) -> list[str]:
-    """A row's cells as a person reads them."""
+    """Format the columns of a row for people."""
 
     def number(value: float | None, sign: str = "") -> str:
         return "-" if value is None else f"{value:{sign}.3f}"
@@ -276,7 +276,7 @@ def display(row: Row) -> list[str]:
 
 
 def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
-    """A table for a terminal, a heading per data set, task and protocol, so that lines stay short."""
+    """Format a table for a terminal, one heading per data set, task and protocol: lines stay short."""
     out: list[str] = []
     shown = ("labels", "pretext", "score", "95 % interval", "sd", "difference", "")
     place = (4, 5, 6, 7, 8, 9, 11)

@@ -83,7 +83,7 @@ class Neck(nn.Module):
 
 
 def output_conv(inputs: int, outputs: int, kernel: int, bias: float) -> nn.Conv2d:
-    """The last layer of a dense head, its logits starting at `bias` (the prior of a rare class)."""
+    """Build the last layer of a dense head, its logits starting at `bias` (the prior of a rare class)."""
     layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
     torch.nn.init.constant_(torch.as_tensor(layer.bias), bias)
     return layer

@@ -151,7 +151,7 @@ def _check_gradients(name: str, encoder: Encoder, images: torch.Tensor) -> None:
 
 
 def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
-    """Fixed order, patient-disjoint splits, truths that fit, a stable fingerprint."""
+    """Check order, patient-disjoint splits, truths that fit, a stable fingerprint."""
     dataset, twin = make_plugin("ecamp.datasets", ref), make_plugin("ecamp.datasets", ref)
     info, records = dataset.info, list(dataset.records())
     assert records == list(twin.records()), f"{ref}: records differ between two readings"
@@ -179,7 +179,7 @@ def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
 
 
 def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
-    """A finite loss, gradients to the encoder, the same loss for the same batch."""
+    """Check a finite loss, gradients to the encoder, the same loss for the same batch."""
     plugin = make_plugin("ecamp.pretext", ref)
     if not plugin.trains or plugin.weights_file() is not None:
         return

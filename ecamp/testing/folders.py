@@ -35,7 +35,7 @@ def check_folder(name: str, tables: Sequence[Path]) -> None:
 
 
 def check_spelling(name: str, tables: Sequence[Path]) -> None:
-    """A byte order mark, CRLF, quotes and trailing spaces change no record."""
+    """Check that a byte order mark, CRLF, quotes and trailing spaces change no record."""
     before = _records(name)
     with _kept(tables):
         for path in tables:
@@ -70,7 +70,7 @@ def _check_below(name: str, root: Path) -> None:
 
 
 def check_archive(name: str) -> None:
-    """Tables without an image beside an archive: the error says to unpack it."""
+    """Check that tables next to a packed archive give an error that says to unpack it."""
     root = Path(str(PluginRef.parse(name).options["root"]))
     images = [path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     archive = root / "images.zip"
@@ -78,24 +78,24 @@ def check_archive(name: str) -> None:
         archive.write_bytes(b"PK")
         for path in images:
             path.unlink()
-        told = _error(name)
-    assert isinstance(told, MissingError), f"{name}: no image is there, and the error is {told}"
-    assert "Unpack images.zip?" in str(told), f"{name}: does not say to unpack: {told}"
+        error = _error(name)
+    assert isinstance(error, MissingError), f"{name}: no image is there, and the error is {error}"
+    assert "Unpack images.zip?" in str(error), f"{name}: does not say to unpack: {error}"
 
 
 def check_twice(name: str, table: Path) -> None:
-    """A row that stands twice is an error with its line, and left out under on_bad_row=skip."""
+    """Check that a duplicate row is an error with its line, and skipped under on_bad_row=skip."""
     before = {record.id for record in _records(name)}
     with _kept([table]):
         rows = table.read_text(encoding="utf-8-sig").splitlines()
         table.write_text("\n".join([*rows, rows[-1]]) + "\n", encoding="utf-8")
-        told = _error(name)
+        error = _error(name)
         rest = {record.id for record in _records(name + "&on_bad_row=skip")}
-    assert isinstance(told, DataError), (
-        f"{name}: {table.name}: a row twice, and the error is {told}"
+    assert isinstance(error, DataError), (
+        f"{name}: {table.name}: a row twice, and the error is {error}"
     )
     for word in ("twice", f"{table.name} line {len(rows) + 1}"):
-        assert word in told.message, f"{name}: does not say '{word}': {told.message}"
+        assert word in error.message, f"{name}: does not say '{word}': {error.message}"
     # Where several rows describe one image, that image is left out whole.
     assert rest <= before, f"{name}: other images when the second row is left out"
     assert len(rest) >= len(before) - 1, f"{name}: more than one image was left out"

@@ -14,7 +14,7 @@ from ecamp.api.encoder import Features
 
 
 def check_schedule(rates: Sequence[float], end: float = 0.05) -> None:
-    """A learning rate rises once, then falls, and training ends where it ends.
+    """Check that a learning rate rises once, then falls, and training ends where the schedule ends.
 
     What fails, for one: docs/published-flaws.md#f17.
 
@@ -36,7 +36,7 @@ def check_schedule(rates: Sequence[float], end: float = 0.05) -> None:
 
 
 def check_frozen(encode: Callable[[Tensor], Features], images: Tensor) -> None:
-    """Frozen features are a function of the image: the same twice, and beside other images.
+    """Frozen features are a function of the image: the same twice, and with other images.
 
     Fails where dropout or drop-path is on, or batch norm takes its statistics from the batch
     (docs/published-flaws.md#f20).
@@ -58,5 +58,5 @@ def check_frozen(encode: Callable[[Tensor], Features], images: Tensor) -> None:
         one, two, few = parts
         assert torch.equal(one, two), f"{name}: the same images give other features: dropout is on"
         assert torch.allclose(one[:2].float(), few.float(), atol=1e-2, rtol=1e-2), (
-            f"{name}: an image's features depend on the images beside it"
+            f"{name}: an image's features depend on the other images of the batch"
         )

@@ -86,7 +86,7 @@ def _gradients(
     """Set the gradients of a step's mean loss; where memory runs out, in twice as many parts.
 
     The parts' means are weighted by their images: for a loss that is a mean over images the same
-    gradient but for rounding; batch statistics and pooled Dice are then those of a part.
+    gradient up to rounding; batch statistics and pooled Dice are then those of a part.
 
     Returns:
         In how many parts it went.

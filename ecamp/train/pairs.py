@@ -58,7 +58,7 @@ class PairDataset:
         )
 
     def context(self, scale: int) -> PretextContext:
-        """What an objective may know when it is built."""
+        """Collect what an objective may know when it is built."""
         return PretextContext(
             self.info, self.texts("reports"), scale, self.texts("ids"), self.texts("distilled")
         )
@@ -111,12 +111,12 @@ def batch_rows(count: int, size: int, step: int, seed: int) -> np.ndarray:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step, whatever ran before it."""
+    """Seed the random numbers of one step, independent of earlier steps."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 def make_batches(source: PairDataset, recipe: PretrainRecipe, step: int) -> list[PretextBatch]:
-    """The parts of one step's batch, cropped and normalised; one part without accumulation."""
+    """Make the parts of one step's batch, cropped and normalised; one part without accumulation."""
     at = batch_rows(len(source), recipe.batch_size, step, recipe.seed)
     generator = step_generator(recipe.seed, step)
     crop, flip = draw_crops(len(at), recipe, generator)
@@ -155,7 +155,7 @@ def draw_crops(
 def preview_batch(
     source: PairDataset, recipe: PretrainRecipe, count: int, step: int
 ) -> PretextBatch:
-    """The same few pairs at every step, whole films, for pictures of the training."""
+    """Make a batch of the same few whole films at every step, for pictures of the training."""
     chosen = np.random.Generator(np.random.Philox(recipe.seed)).permutation(len(source))[:count]
     crop = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(chosen), 1)
     flip = torch.zeros(len(chosen), dtype=torch.bool)

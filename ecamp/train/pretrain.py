@@ -88,7 +88,7 @@ class Trainer:
         return losses
 
     def encoder_state(self) -> dict[str, Tensor]:
-        """The weights that a finished training gives."""
+        """Return the encoder's weights as a finished training stores them."""
         encoder = self.objective.encoder if self.average is None else self.average
         return {name: value.contiguous() for name, value in encoder.state_dict().items()}
 
@@ -192,7 +192,7 @@ def pretrain(
 
 
 def _update(trainer: Trainer, batches: list[PretextBatch], recipe: PretrainRecipe) -> Losses:
-    """A step; a batch that is halved in secret would be another method, so that is the user's word."""
+    """Take a step. A batch halved in secret would be another method, so halving is the user's choice."""
     try:
         return trainer.update(batches)
     except Exception as error:
@@ -217,7 +217,7 @@ def _not_finite(
     return EcampError(
         f"pre-training: {bad} at step {step}; samples {', '.join(ids[:8])}"
         + (f" and {len(ids) - 8} more" if len(ids) > 8 else ""),
-        f"All samples stand in {file}, the last good weights in {folder / 'checkpoint.pt'}. Lower "
+        f"All samples are in {file}, the last good weights in {folder / 'checkpoint.pt'}. Lower "
         "the learning rate or look at those samples.",
     )
 

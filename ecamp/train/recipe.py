@@ -67,7 +67,7 @@ class PretrainRecipe(PluginConfig):
     )
 
     def identity_fields(self) -> dict[str, object]:
-        """The fields that decide the weights."""
+        """Return the fields that determine the weights."""
         return self.model_dump(exclude={"checkpoint_seconds"})
 
     def total_steps(self, count: int) -> int:

@@ -40,7 +40,7 @@ def _go(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
         (["bench", "--datasets", "phantm"], 4, "Did you mean 'phantom'"),
         (["bench", "--datasets", "no/such/dataset.yaml"], 4, "no/such/dataset.yaml"),
         (["bench", "--fractions", "10"], 2, "0.1 means 10 %"),
-        (["bench", "--seeds", "a"], 2, "'a' is no list of numbers"),
+        (["bench", "--seeds", "a"], 2, "'a' is not a list of numbers"),
         (["bench", "-c", "no.yaml"], 4, "no.yaml"),
         (["plugins", "describe", "vit-mirco"], 4, "Did you mean 'vit-micro'"),
         (["report", "no/such/run"], 4, "no/such/run"),

@@ -257,7 +257,7 @@ def test_convert_resizes_and_keeps_the_rest(tmp_path: Path) -> None:
     assert card["source"]["sha256"] == inspect(source).sha256
     assert card["normalisation"]["mean"] == [0.4721]
     assert str(tmp_path) not in beside.read_text()
-    with pytest.raises(UsageError, match="no multiple"):
+    with pytest.raises(UsageError, match="not a multiple"):
         convert(source, out, image_size=50)
     with pytest.raises(UsageError, match="safetensors"):
         convert(source, tmp_path / "out.pth")

@@ -27,7 +27,7 @@ MODES = ("multi-scale", "fine", "global", "none")
 
 
 def with_sdpa(config: BertConfig) -> BertConfig:
-    """A copy of the configuration whose BERT layers use torch's fused attention."""
+    """Copy the configuration so that BERT layers use torch's fused attention."""
     config = copy.deepcopy(config)
     config._attn_implementation = "sdpa"
     return config

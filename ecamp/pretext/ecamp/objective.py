@@ -116,7 +116,7 @@ class ECAMPObjective(Objective):
         return row * pixels, column * pixels, side * pixels
 
     def _maps(self, batch: PretextBatch, report: ReportBatch) -> Tensor | None:
-        """What wants to be in the window, float (batch, rows, columns); None for a random one."""
+        """Compute the relevance maps that place the window, float (batch, rows, columns); None for random."""
         if self.file is not None:
             return self.file.cells(batch.index, batch.crop, batch.flip, self.encoder.grid[0])
         if self.teacher is None or batch.step < self.config.window_warmup * batch.total:
@@ -127,7 +127,7 @@ class ECAMPObjective(Objective):
         """Attention of the teacher's text positions, (batch, S, rows, columns).
 
         The entities and their descriptors are hidden from it: only a query that is asked to say
-        which entity stands there has been trained to look where the answer is.
+        which entity it hides has been trained to attend to the evidence.
         """
         assert self.teacher is not None
         context = (report.roles == ENTITY) | (report.roles == DESCRIPTOR)

@@ -107,7 +107,7 @@ class Noise:
     step: int
 
     def salted(self, salt: int) -> int:
-        """The key of one place, 0 .. 2**63 - 1."""
+        """Derive the key of one layer's dropout, 0 .. 2**63 - 1."""
         return (self.seed ^ (salt * _SPREAD)) & (2**63 - 1)
 
 

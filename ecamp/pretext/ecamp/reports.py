@@ -44,13 +44,13 @@ class ReportBatch:
         return torch.arange(int(self.lengths.max())) >= self.lengths.unsqueeze(1)
 
     def spread(self, values: Tensor) -> Tensor:
-        """A field (T,) as a rectangle (batch, S), zero where padded."""
+        """Pad a packed field (T,) to (batch, S), zero where padded."""
         real = ~self.padding
         return values.new_zeros(real.shape).masked_scatter_(real, values)
 
 
 def tokenizer_for(config: ArchitectureConfig, context: PretextContext) -> Tokenizer:
-    """The tokenizer that the configuration names, else one learnt from the texts."""
+    """Load the tokenizer that the configuration names, or learn one from the texts."""
     if config.tokenizer:
         return load_tokenizer(Path(config.tokenizer))
     distilled = context.distilled if config.distilled_text else ()

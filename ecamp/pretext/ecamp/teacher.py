@@ -31,7 +31,7 @@ class WindowTeacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, encoder: PatchEncoder, text: TextTower, decay: float) -> None:
-        """a <- decay * a + (1 - decay) * model, for all parameters."""
+        """Update the average: a <- decay * a + (1 - decay) * model, for all parameters."""
         for name, part in _parts(encoder, text).items():
             pairs = zip(self.parts[name].parameters(), part.parameters(), strict=True)
             for mine, theirs in pairs:

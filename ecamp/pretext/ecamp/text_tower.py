@@ -90,7 +90,7 @@ class TextTower(nn.Module):
         need_attention: bool = False,
         type_ids: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """The same from projected patches (batch, L, width) and a global token (batch, 1, width).
+        """Do the same from projected patches (batch, L, width) and a global token (batch, 1, width).
 
         Args:
             type_ids: int64 (batch, S) BERT's token types; all 0 where not given.

@@ -36,7 +36,7 @@ def random_windows(
 
 
 def best_windows(maps: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The window with the largest sum of each map; the first one, row by row, where sums tie.
+    """Find the window with the largest sum of each map; the first one, row by row, where sums tie.
 
     Args:
         maps: float (batch, rows, columns), not negative.
@@ -147,7 +147,7 @@ class WindowFile:
             raise DataError(f"{path}: cannot be read: {error}.") from error
 
     def cells(self, index: Tensor, crop: Tensor, flip: Tensor, cells: int) -> Tensor:
-        """Maps on the grid of the crops; all zero where the file says nothing or lies outside.
+        """Crop the maps to the grid of each crop; all zero where the file has none or it lies outside.
 
         Args:
             index: int64 (batch,). crop: (batch, 4). flip: bool (batch,).

@@ -104,7 +104,7 @@ class YOLOHead(nn.Module):
         self.enlarge = nn.Upsample(scale_factor=2, mode="nearest")
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps fine to coarse -> logits (batch, outputs, rows, columns) coarse to fine."""
+        """Map features (fine to coarse) to logits (batch, outputs, rows, columns), coarse to fine."""
         fine, middle, coarse = maps
         logits0, features = self.branch0(coarse)
         features = torch.cat([self.enlarge(self.pass1(features)), middle], 1)

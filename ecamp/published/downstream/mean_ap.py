@@ -1,4 +1,4 @@
-"""The field's detection mAP, which leaves out images; shown beside COCO's, never instead of it.
+"""The field's detection mAP, which leaves out images; shown with COCO's, never instead of it.
 
 docs/published-flaws.md#f1: the public scripts score only images with at least one prediction and at
 least one true box, so that what a detector misses entirely, and what it finds in healthy images,
@@ -98,7 +98,7 @@ def published_map_metric(predicted: Boxes, truth: Boxes) -> Metric:
 
 
 def keep_both(predicted: Boxes, truth: Boxes) -> tuple[Boxes, Boxes]:
-    """The boxes of images that have a prediction and a true box (docs/published-flaws.md#f1)."""
+    """Keep the boxes of images that have a prediction and a true box (docs/published-flaws.md#f1)."""
     kept = np.intersect1d(predicted.image, truth.image)
     return _rows(predicted, np.isin(predicted.image, kept)), _rows(
         truth, np.isin(truth.image, kept)

@@ -21,7 +21,7 @@ def warmup_cosine(step: int, *, warmup: int, total: int, cycles: float = 0.5) ->
     """Factor of the base rate after `step` scheduler steps: linear rise, then a cosine.
 
     Args:
-        cycles: Waves between `warmup` and `total`; past `total` the wave goes on (with 0.5 the
+        cycles: Waves between `warmup` and `total`; past `total` the wave continues (with 0.5 the
             rate rises again: docs/published-flaws.md#f17).
     """
     if step < warmup:

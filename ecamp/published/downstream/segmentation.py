@@ -54,12 +54,12 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
 
 
 def mixed_loss(logits: Tensor, target: Tensor, alpha: float = 10.0, gamma: float = 2.0) -> Tensor:
-    """The published training loss: alpha * focal - log(Dice over the batch)."""
+    """Compute the published training loss: alpha * focal - log(Dice over the batch)."""
     return alpha * focal_loss(logits, target, gamma) - dice_coefficient(logits, target).log()
 
 
 def get_dice(probability: Tensor, truth: Tensor, threshold: float = 0.5) -> Tensor:
-    """The published Dice metric of one batch (docs/published-flaws.md#f4).
+    """Compute the published Dice metric of one batch (docs/published-flaws.md#f4).
 
     Returns:
         (batch, 1): images that hold the finding first, then the others, which score 1 when
@@ -142,5 +142,5 @@ class SegViT(nn.Module):
 
 
 def seg_vit_riga(shape: ViTShape | None = None) -> SegViT:
-    """The RIGA variant: one decoder for the optic disc, one for the cup."""
+    """Build the RIGA variant: one decoder for the optic disc, one for the cup."""
     return SegViT(shape, decoders=("disc", "cup"))

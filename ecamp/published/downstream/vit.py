@@ -24,7 +24,7 @@ class ViTShape:
 
 
 def build_vit(shape: ViTShape) -> VisionTransformer:
-    """A ViT without final norm and head: the published dense models drop the pre-trained norm."""
+    """Build a ViT without final norm and head: the published dense models drop the pre-trained norm."""
     return VisionTransformer(
         img_size=shape.image_size,
         patch_size=shape.patch_size,

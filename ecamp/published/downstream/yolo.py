@@ -80,7 +80,7 @@ def assign(
 
     Args:
         targets: (batch, boxes, 5): class, centre x, centre y, width, height as shares of the image;
-            rows of zeros are no box.
+            rows of zeros are padding.
         anchors: float32 (anchors, 2) in cells.
     """
     shape = (len(targets), len(anchors), rows, columns)
@@ -230,7 +230,7 @@ def detect(
 
 
 def corner_targets(targets: Tensor, image_size: int) -> Tensor:
-    """True boxes as the published evaluation compares them.
+    """Convert true boxes as the published evaluation compares them.
 
     Returns:
         (boxes, 6): image, x1, y1, x2, y2 in pixels, class; rows of zeros are left out.

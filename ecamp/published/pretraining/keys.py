@@ -63,7 +63,7 @@ def our_name(published: str) -> str | None:
 
 
 def published_name(ours: str) -> str | None:
-    """The published name of one of our parameters; None where it has none."""
+    """Return the published name of one of our parameters; None where it has none."""
     return _renamed(ours, [(new, old) for old, new in RULES])
 
 

@@ -40,10 +40,10 @@ class Source(Protocol):
     """What draws: a `random.Random`, or a list of recorded draws."""
 
     def random(self) -> float:
-        """A number in [0, 1)."""
+        """Draw a number in [0, 1)."""
 
     def randint(self, a: int, b: int) -> int:
-        """An integer in a .. b, both included."""
+        """Draw an integer in a .. b, both included."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """Look the published words up; words and templates that are no whole tokens can't match."""
+        """Look the published words up; words and templates that are not whole tokens cannot match."""
         words = tokenizer.get_vocab()
         templates = [[words.get(word) for word in text.split()] for text in TEMPLATES]
         return cls(
@@ -92,7 +92,7 @@ class Plan:
         heads: Positions before it that draw: first pieces of words, ascending.
         entities: Those of them that are entities; they draw again, and only that counts.
         context: Descriptors, in the order found. They act on the weights only.
-        p_other: Probability of a word that is no entity.
+        p_other: Probability of a word that is not an entity.
     """
 
     end: int
@@ -128,7 +128,7 @@ def plan(ids: Sequence[int], vocabulary: Vocabulary) -> Plan:
     entities = [at for at in heads if ids[at] in vocabulary.entities]
     context: dict[int, None] = {}  # a set that keeps the order
     for at in entities:
-        # Leaves a full stop out, but goes on to the word before it.
+        # Leaves a full stop out, but continues to the word before it.
         for left in range(at - 1, max(at - 1 - DESCRIPTORS, 0), -1):
             if ids[left] != vocabulary.stop:
                 context[left] = None
@@ -140,7 +140,7 @@ def plan(ids: Sequence[int], vocabulary: Vocabulary) -> Plan:
 def mask(ids: Sequence[int], plan: Plan, vocabulary: Vocabulary, source: Source) -> list[int]:
     """Draw for one report.
 
-    Draws: one a head from left to right (an entity's has no effect), then one an entity. A piece
+    Draws: one per head from left to right (an entity's has no effect), then one per entity. A piece
     follows the token before it, so pieces of an entity word, which is decided last, never do.
 
     Returns:

@@ -26,7 +26,7 @@ from ecamp.published.pretraining.image import (
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step computes; beside the losses, what they were made of.
+    """Results of a step: the losses and their inputs.
 
     Attributes:
         mim: Masked-image loss. sr: Super-resolution loss. mlm: Text loss.

@@ -86,7 +86,7 @@ class PublishedObjective(PublishedModel):
         return torch.from_numpy(ids), torch.from_numpy(lengths)
 
     def _read(self, index: Tensor, sources: list[random.Random]) -> tuple[Tensor, Tensor]:
-        """Reports of a batch, with distilled text where there is some: two draws a report."""
+        """Encode the reports of a batch, with distilled text where there is some: two draws per report."""
         if not any(self.distilled):
             return self.ids[index], self.lengths[index]
         return self._encode(

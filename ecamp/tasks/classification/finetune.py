@@ -127,7 +127,7 @@ def fit_scores(
 
 
 def _frozen(encoder: Encoder, split: TaskSplit) -> TaskSplit:
-    """A split with the pooled features of the encoder as it starts."""
+    """Compute the pooled features of a split by the encoder before fine-tuning."""
     encoder.eval()
     parts = [features.pooled for _, features in in_batches(encoder, split.inputs)]
     pooled = torch.cat(parts)

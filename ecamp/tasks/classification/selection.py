@@ -41,7 +41,7 @@ class ScorePredictor:
 
 
 def pooled(inputs: Inputs) -> np.ndarray:
-    """Cached features, float32 (n, width)."""
+    """Return the cached features, float32 (n, width)."""
     if inputs.features is None:
         raise RuntimeError("pooled: this protocol caches no features")
     return inputs.features.pooled.float().numpy()

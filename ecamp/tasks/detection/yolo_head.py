@@ -38,7 +38,7 @@ class YOLOv3(BoxHead):
         self.level = nearest_level(example.pyramid, image_size / STRIDE)
         level = example.pyramid[self.level]
         rows, columns = level.shape[2:]
-        # The coarse map takes every second cell, and is doubled again beside the middle one.
+        # The coarse map takes every second cell, and is doubled again next to the middle one.
         self.grid = (rows + rows % 2, columns + columns % 2)
         self.standardise = Standardise([level])
         self.project = nn.Conv2d(level.shape[1], level.shape[1], 1)
@@ -73,7 +73,7 @@ def _as_rows(truth: Sequence[Truth], side: int) -> Tensor:
     """Boxes as the published loss reads them: class, centre and size in shares of the image.
 
     Returns:
-        float32 (batch, most boxes, 5); rows of zeros are no box.
+        float32 (batch, max boxes, 5); rows of zeros are padding.
     """
     rows = torch.zeros(len(truth), max([len(boxes) for boxes, _ in truth] + [1]), 5)
     for row, (boxes, labels) in zip(rows, truth, strict=True):

@@ -63,7 +63,7 @@ def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy plus soft Dice per class over the batch.
 
     Dice is taken over the whole batch, so that images without the class still push the
-    prediction down and a batch without any positive is no special case.
+    prediction down and a batch without any positive is not a special case.
 
     Args:
         logits, target: (batch, classes, height, width).

@@ -29,12 +29,12 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def colour(number: int) -> tuple[int, int, int]:
-    """An orange that tells the number."""
+    """Paint an orange that encodes the number."""
     return 180 + number % 60, 70 + number % 40, 10 + number % 11
 
 
 def photograph(path: Path, number: int, size: tuple[int, int] = (40, 30)) -> None:
-    """A disc of one colour on black; width, height."""
+    """Draw a disc of one colour on black; width, height."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = size
     rows, columns = np.mgrid[:height, :width]
@@ -46,14 +46,14 @@ def photograph(path: Path, number: int, size: tuple[int, int] = (40, 30)) -> Non
 
 
 def table(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A CSV; empty fields and quotes as the csv module writes them."""
+    """Write a CSV; empty fields and quotes as the csv module writes them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
 
 
 def lines(path: Path, rows: Sequence[str]) -> None:
-    """A published list."""
+    """Write a published list."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(rows) + "\n")
 

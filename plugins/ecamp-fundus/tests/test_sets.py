@@ -22,7 +22,7 @@ from ecamp.api import (
 
 
 def make(name: str, root: Path, **options: object) -> Dataset:
-    """The plugin as the command line makes it."""
+    """Make the plugin as the command line does."""
     ref = PluginRef(name=name, options={"root": str(root), **options})
     return make_plugin("ecamp.datasets", ref)
 
