@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 import ecamp
 
@@ -52,6 +53,13 @@ def test_the_installation_is_of_this_pyproject() -> None:
     }
     written |= {("console_scripts", name, value) for name, value in PROJECT["scripts"].items()}
     assert installed == written, "install again: make .venv/ready"
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{citation['version']}] - {citation['date-released']}" in changes
 
 
 def test_an_unknown_attribute_of_the_package_is_named() -> None:
