@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -61,6 +62,12 @@ GRAPH = {module: _imports(path) - {module} for module, path in MODULES.items()}
 
 def test_every_room_has_a_place_in_the_order() -> None:
     assert {_room(module) for module in MODULES} == {*ORDER, *FREE}
+
+
+def test_the_order_is_that_of_the_docs() -> None:
+    text = (ROOT.parent / "docs" / "index.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `ecamp/(\w+)` \|", text, re.MULTILINE)
+    assert rooms == [room for room in reversed(ORDER) if room not in ("door", "__main__")]
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
