@@ -55,8 +55,9 @@ def find_differences(
     counter = Counter(record.split for record in records)
     counts = tuple(counter[split] for split in SPLITS)
     part = slice(None) if whole else slice(1, None)
-    if expected.counts and counts[part] != expected.counts[part]:
-        here, there = (" / ".join(f"{n:,}" for n in c[part]) for c in (counts, expected.counts))
+    wanted: tuple[int, ...] = expected.counts or ()
+    if wanted and counts[part] != wanted[part]:
+        here, there = (" / ".join(f"{n:,}" for n in c[part]) for c in (counts, wanted))
         yield f"{here} images in {' / '.join(SPLITS[part])}, these splits have {there}"
     elif expected.hash and whole:
         digest = split_hash([r.id for r in records], [r.split for r in records])

@@ -108,12 +108,11 @@ lists: of ECAMP (`1085_left.jpg 0 0 0 0 1 0 0 0`, images flat in root or in the 
                     yield self._record(row.image, split, row.labels or (), location)
         elif self.config.labels == "eye":
             path = self.source("full_df.csv")
-            for row in read_table(path, ("filename", "target"), self.bad):
-                location = f"{path.name} line {row.line}"
+            for eye in read_table(path, ("filename", "target"), self.bad):
+                location = f"{path.name} line {eye.line}"
                 with self.bad:
-                    yield self._record(
-                        row.values["filename"], None, _target(row, location), location
-                    )
+                    name = eye.values["filename"]
+                    yield self._record(name, None, _target(eye, location), location)
         else:
             yield from self._patients()
 
