@@ -152,6 +152,6 @@ def test_memory_is_bounded() -> None:
     rules = RulesDistiller(RulesDistiller.Config(remember=10))
     texts = (f"Effusion of {n} mm. {f'Word {n} ' * 200} effusion." for n in range(300))
     assert sum(len(found.statements) for found in rules.distill(map(report, texts))) >= 300
-    info = rules._remembered.cache_info()
+    info = rules._read_cached.cache_info()
     assert info.currsize <= 10
     assert info.misses <= 400  # long sentences are not kept at all
