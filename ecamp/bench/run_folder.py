@@ -54,7 +54,7 @@ class RunFolder:
         """Start the run, or resume it when it was started with the same recipe.
 
         Raises:
-            UsageError: When the folder contains a run of another recipe; lists what differs.
+            UsageError: When the folder holds a run of another recipe; lists what differs.
         """
         file = self.path / "spec.yaml"
         mine = spec.model_dump(mode="json")

@@ -94,7 +94,7 @@ def check_twice(name: str, table: Path) -> None:
     assert isinstance(error, DataError), (
         f"{name}: {table.name}: a row twice, and the error is {error}"
     )
-    for word in ("twice", f"{table.name} line {len(rows) + 1}"):
+    for word in ("duplicate", f"{table.name} line {len(rows) + 1}"):
         assert word in error.message, f"{name}: does not say '{word}': {error.message}"
     # Where several rows describe one image, that image is left out whole.
     assert rest <= before, f"{name}: other images when the second row is left out"

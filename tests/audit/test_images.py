@@ -27,7 +27,7 @@ def films() -> list[np.ndarray]:
 
 
 def recompressed(image: np.ndarray, size: int = 128, quality: int = 60) -> np.ndarray:
-    """The same film as another archive keeps it: smaller, JPEG, a little brighter."""
+    """Convert a film as another archive might: smaller, JPEG, a little brighter."""
     small = Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS)
     small = small.point(lambda v: min(255, int(v * 1.04 + 3)))
     file = io.BytesIO()
@@ -85,7 +85,7 @@ def test_bad_and_empty_images(films: list[np.ndarray]) -> None:
 
 
 def eye(seed: int, size: int = 128) -> np.ndarray:
-    """A round field of view in a dark frame: that is what all photographs share; the vessels differ."""
+    """Draw a photograph: the round field of view in a dark frame is shared by all, the vessels differ."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size] / size - 0.5
     detail = Image.fromarray(rng.integers(0, 255, (12, 12), dtype=np.uint8))

@@ -126,7 +126,7 @@ def test_info_without_data_is_a_guide(name: str, capsys: pytest.CaptureFixture[s
     assert "with the data: ecamp data info '" in out
     if name not in ("folder", "mimic-cxr"):
         assert "get: " in out
-        assert "root holds" in out
+        assert "root contains" in out
         assert "splits:" in out
 
 

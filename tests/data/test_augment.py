@@ -20,7 +20,7 @@ def _warp(crop: list[float], flip: bool = False) -> Warp:
 
 
 def _film(x1: int, y1: int, x2: int, y2: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-    """A bright rectangle, its mask and its box."""
+    """Draw a bright rectangle, its mask and its box."""
     mask = np.zeros((1, 1, SIDE, SIDE), bool)
     mask[0, 0, y1:y2, x1:x2] = True
     image = (mask[:, 0, :, :, None] * 200).astype(np.uint8)

@@ -35,7 +35,7 @@ def counted(a: Box, b: Box) -> Fraction:
 
 
 def by_hand(drawn: list[tuple[str, Box]], overlap: float, agree: int) -> list[tuple[Fraction, ...]]:
-    """The rule as its sentence says it: look for the best pair again after each join."""
+    """Apply the rule literally: search for the best pair again after each join."""
     groups = [[one] for one in sorted(set(drawn))]
     while True:
         best = None

@@ -97,7 +97,7 @@ GROUPS = {"viral_covid19": 2, "no_finding": 0, "unlabelled": None, "ards_unspeci
 
 @pytest.fixture(scope="module")
 def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The collection's own form from a part of it: names and columns as they were."""
+    """Build a release from a part of the collection, with its names and columns."""
     root = tmp_path_factory.mktemp("idc")
     (root / "images").mkdir()
     rows = []

@@ -28,7 +28,7 @@ SPLITS = ["pretrain", "train", "val", "test"]
 
 
 def make(name: str) -> Dataset:
-    """A data set by its one line."""
+    """Make a data set from its one line."""
     return make_plugin("ecamp.datasets", PluginRef.parse(name))
 
 
@@ -107,7 +107,7 @@ def test_a_bench_on_it_gives_the_same_scores(packed: Path, tmp_path: Path) -> No
 
 @pytest.fixture
 def folder_set(tmp_path: Path) -> str:
-    """A folder in colour with masks, boxes, an unknown label, text, and two files that are broken."""
+    """Build a folder in colour with masks, boxes, an unknown label, text, and two broken files."""
     rows = ["id,image,patient,split,sick,mask,report"]
     boxes = []
     for k in range(12):
@@ -205,7 +205,7 @@ def test_an_interrupted_pack_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def own(packed: Path, tmp_path: Path) -> Path:
-    """A copy that may be damaged."""
+    """Copy the pack, so that a test may damage it."""
     folder = tmp_path / "copy"
     folder.mkdir()
     for path in packed.iterdir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import tracemalloc
@@ -146,6 +147,16 @@ def test_a_bad_row_does_not_lose_the_rest(tmp_path: Path) -> None:
     path.write_bytes(b'{\n{"id": 1, "report": "a"}\n{"id": 2, "report": "b"}')
     assert [report.id for report in stream_reports(path, on_bad_row=bad.append)] == ["1", "2"]
     assert len(bad) == 5
+
+
+def test_tables_are_read_as_all_others_are(tmp_path: Path) -> None:
+    """Byte order mark, spaces after commas, a comma at the ends of lines, gzip."""
+    text = '\ufeffuid, report,\n1, "No mass, no nodule.",\n2, Clear.,\n'
+    (tmp_path / "r.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "r.csv.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("r.csv", "r.csv.gz"):
+        reports = [(report.id, report.text) for report in _read(tmp_path / name)]
+        assert reports == [("1", "No mass, no nodule."), ("2", "Clear.")]
 
 
 @pytest.mark.slow

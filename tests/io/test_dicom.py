@@ -44,7 +44,7 @@ NAME = "PLANTED^JANE"
 
 
 def dicom(path: Path, pixels: np.ndarray, *, bits: int = 0, **tags: object) -> Path:
-    """A file of one or more frames with a patient's name wherever one may stand."""
+    """Write a file of one or more frames with a patient's name wherever one is possible."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
@@ -347,7 +347,7 @@ def test_no_name_reaches_the_output_of_a_command(
 
 @pytest.fixture
 def lossless_jpeg(shared_data: Path, tmp_path: Path) -> Path:
-    """A sample as gdcm alone decodes it: lossless JPEG, the commonest coding of archives."""
+    """Return a sample that only gdcm decodes: lossless JPEG, the most common encoding of archives."""
     gdcm = pytest.importorskip("gdcm", reason='pip install "ecamp[dicom]" brings gdcm')
     reader, change, writer = (
         gdcm.ImageReader(),

@@ -33,7 +33,7 @@ from ecamp.storage.files import locked
 
 
 def entry(root: Path, kind: str, key: str, *, size: int = 10, used: float = 0.0) -> Path:
-    """An entry with one file of `size` bytes, last used at a time."""
+    """Create an entry with one file of `size` bytes and a time of last use."""
     folder = root / kind / key
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(b"x" * size)
@@ -174,7 +174,7 @@ def test_leftovers_of_the_dead_go_those_of_the_living_stay(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with decoded images of the phantom."""
+    """Create a cache with decoded images of the phantom."""
     root = tmp_path_factory.mktemp("cache")
     data = make_plugin("ecamp.datasets", PluginRef.parse("phantom?pretrain=4&train=4&val=4&test=4"))
     materialise(data, 32, splits=["train", "val"], cache=root, workers=1)

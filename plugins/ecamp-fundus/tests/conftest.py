@@ -29,12 +29,12 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def colour(number: int) -> tuple[int, int, int]:
-    """Paint an orange that encodes the number."""
+    """Return a shade of orange that encodes the number."""
     return 180 + number % 60, 70 + number % 40, 10 + number % 11
 
 
 def photograph(path: Path, number: int, size: tuple[int, int] = (40, 30)) -> None:
-    """Draw a disc of one colour on black; width, height."""
+    """Write a disc of one colour on black; `size` is width, height."""
     path.parent.mkdir(parents=True, exist_ok=True)
     width, height = size
     rows, columns = np.mgrid[:height, :width]
@@ -117,7 +117,7 @@ def aptos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mured(tmp_path: Path) -> Path:
-    """The release: png and tif; image k has classes k % 20 and (3 k) % 20."""
+    """Build the release: png and tif; image k has classes k % 20 and (3 k) % 20."""
     rows, listed = [], []
     for k in range(60):
         suffix = ".tif" if k % 3 else ".png"
@@ -171,7 +171,7 @@ def riga(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ffa_ir(tmp_path: Path) -> Path:
-    """The annotation as downloaded; one list of images is written as text, as some copies have it."""
+    """Build the annotation as downloaded; one list of images is written as text, as in some copies."""
     splits: dict[str, dict[str, object]] = {"train": {}, "val": {}, "test": {}}
     for c, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 2):
         images = [f"{split}_{c}/{k}.jpg" for k in range(5)]

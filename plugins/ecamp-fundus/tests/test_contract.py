@@ -33,7 +33,7 @@ EVERY = pytest.mark.parametrize(("fixture", "options"), CASES)
 
 
 def named(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
-    """The data set of a fixture by its one-line name."""
+    """Return the data set of a fixture by its one-line name."""
     root = request.getfixturevalue(fixture)
     name = {"ffa_ir": "ffa-ir", "odir_lists": "odir"}.get(fixture, fixture)
     return f"{name}?root={root}&{options.format(root=root)}"

@@ -324,4 +324,4 @@ def test_tables_without_images_are_a_wrong_folder(aptos: Path) -> None:
 def test_each_says_how_to_get_it(name: str) -> None:
     cls = type(make(name, Path("nowhere")))
     assert "get: https://" in cls.help_text()
-    assert "root holds" in cls.help_text()
+    assert "root contains" in cls.help_text()

@@ -32,7 +32,7 @@ def nih_labels() -> dict[str, tuple[int | None, ...]]:
 
 
 def nih_table(root: Path, version: str = "2017") -> Path:
-    """The table of 2017 ends its header and its rows in a comma; that of 2020 does not."""
+    """Write the table; that of 2017 ends its header and rows in a comma, that of 2020 does not."""
     header = ("Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
               "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]")  # fmt: skip
     comma = "," if version == "2017" else ""
@@ -68,7 +68,7 @@ def nih_lists(folder: Path, row: Callable[[int, str], str], train: str = "train_
 
 
 def nih_ecamp(tmp: Path) -> Release:
-    """The clone beside the images; films lie in images_001/images/, the lists leave that level out."""
+    """Build a clone next to the images; films are in images_001/images/, the lists omit that level."""
     root, labels = tmp / "CXR14", nih_labels()
     nih_films(root, lambda k: f"images_{k // 4 + 1:03}/images")
     clone = tmp / "ECAMP"

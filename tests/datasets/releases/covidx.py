@@ -76,7 +76,7 @@ def covidx_mgca(tmp: Path) -> Release:
 
 
 def covidx_mgca_drawn(tmp: Path) -> Release:
-    """The same from the index of 9A."""
+    """Build the same from the index of 9A."""
     release = covidx_original(tmp)
     release.options, release.leaks = {"splits": "mgca"}, True
     return release

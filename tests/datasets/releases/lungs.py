@@ -102,7 +102,7 @@ def shenzhen(tmp: Path) -> Release:
 
 
 def write_density(path: Path, pixels: np.ndarray) -> None:
-    """The .IMG whose film looks like `pixels` (uint8): dense is dark, big-endian, 12 bit."""
+    """Encode an .IMG whose film looks like `pixels` (uint8): dense is dark, big-endian, 12 bit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(np.round((255 - pixels.astype(float)) * 4095 / 255).astype(">u2").tobytes())
 

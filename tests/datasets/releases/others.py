@@ -10,7 +10,7 @@ from tests.datasets.releases.release import Release, lines, paint
 
 
 def object_cxr(tmp: Path) -> Release:
-    """A rectangle, an ellipse by its box, a polygon; nothing."""
+    """Build a release with a rectangle, an ellipse by its box, a polygon, and nothing."""
     root = tmp / "object-CXR"
     shown = {
         "train/00001.jpg": ("0 4 6 40 12", [(4, 6, 40, 12)]),

@@ -38,7 +38,7 @@ PADCHEST_FILMS: list[tuple[str, str, str, str, str, str, set[str] | None]] = [
 
 
 def film16(path: Path, seed: int) -> np.ndarray:
-    """A film of 16 bit, no two alike.
+    """Draw a 16-bit film, no two alike.
 
     Returns:
         uint16 (40, 48).

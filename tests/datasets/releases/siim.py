@@ -22,7 +22,7 @@ SIIM_SPLITS = dict(zip(SIIM_FILMS, ["train"] * 4 + ["val"] * 2 + ["test"] * 2, s
 
 
 def relative_runs(area: Box) -> str:
-    """Runs of one rectangle as the competition counts them: column by column, from the end of the last."""
+    """Encode a rectangle as the competition does: by columns, from the end of the previous run."""
     x1, y1, x2, y2 = (int(v) for v in area)
     words, end = [], 0
     for column in range(x1, x2):
@@ -60,7 +60,7 @@ def siim_original(tmp: Path) -> Release:
 
 
 def siim_stage2(tmp: Path) -> Release:
-    """The other spelling, and films of half the side."""
+    """Build the release with the other spelling, and films of half the side."""
     root = tmp / "siim"
     siim_films(root, lambda name: f"train/images/1024/dicom/{name}.png", 512)
     index = lines(
@@ -70,7 +70,7 @@ def siim_stage2(tmp: Path) -> Release:
 
 
 def siim_ecamp(tmp: Path) -> Release:
-    """The lists leak: a positive of the test is in training too."""
+    """Build lists that leak: a positive of the test is in training too."""
     root = tmp / "siim"
     siim_films(root, lambda name: f"train/images/1024/dicom/{name}.png")
     folder = tmp / "clone/ECAMP/Fine-tuning/Segmentation/datasets/SIIM"
@@ -132,7 +132,7 @@ def siim_gloria(tmp: Path) -> Release:
 
 
 def siim_rows_drawn(tmp: Path) -> Release:
-    """The same from the csv."""
+    """Build the same from the csv."""
     release = siim_original(tmp)
     release.options = {"splits": "gloria"}
     release.leaks, release.bright = True, ""
