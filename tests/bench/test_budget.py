@@ -228,4 +228,4 @@ def test_the_command_says_what_is_left_and_exits_3(
     assert "3 of 3 cells are left; the same command continues" in err
     assert run([*args, "--budget", "1h"]) == 0
     assert run([*args, "--budget", "soon"]) == 2
-    assert "--budget 'soon' is no duration" in capsys.readouterr().err
+    assert "--budget 'soon' is not a duration" in capsys.readouterr().err

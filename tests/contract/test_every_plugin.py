@@ -63,10 +63,10 @@ ELSEWHERE = {
     "mimic-cxr": "datasets/test_mimic_cxr.py::test_contract",
     "packed": "datasets/test_packed.py::test_contract",
     "hf-clip": "encoders/test_hf_clip.py::test_it_keeps_the_contract",
-    "consensus": "text/distill/test_consensus.py::test_contract",
-    "published": "text/distill/test_published.py::test_contract",
-    "llm": "text/distill/test_llm.py::test_contract",
-    "transformers": "text/distill/test_local.py::test_contract",
+    "consensus": "distill/test_consensus.py::test_contract",
+    "published": "distill/test_published_answers.py::test_contract",
+    "llm": "distill/test_llm.py::test_contract",
+    "transformers": "distill/test_local.py::test_contract",
 }
 
 

@@ -418,7 +418,7 @@ def turns(limits: Limits, count: int, *, slow: float = 0.0) -> list[float]:
         loop, times = asyncio.get_running_loop(), []
 
         async def one_turn() -> None:
-            await limits.turn()
+            await limits.acquire()
             times.append(loop.time())
 
         await one_turn()
@@ -446,7 +446,7 @@ def test_nobody_has_a_turn_before_a_pause_is_over() -> None:
         limits.pause(2.0)  # of two waits the longer one counts
         times = []
         for _ in range(3):
-            await limits.turn()
+            await limits.acquire()
             times.append(asyncio.get_running_loop().time())
         return times
 

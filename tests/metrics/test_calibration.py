@@ -99,7 +99,7 @@ def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
         np.array([[3.0], [-1.0]]), np.array([[1.0], [0.0]]), np.ones((1, 2)), "multilabel"
     )
     assert whole["brier"].value is None
-    assert "no probabilities" in whole["ece"].reason
+    assert "not probabilities" in whole["ece"].reason
     assert whole["auroc"].value == 1.0
 
 

@@ -189,7 +189,7 @@ def test_a_table_is_resized_but_for_its_class_token():
     assert resized.shape == (1, 65, 6)
     assert torch.equal(resized[:, 0], table[:, 0])
     assert resize_table(table, 4, 4) is table
-    with pytest.raises(ValueError, match="no square"):
+    with pytest.raises(ValueError, match="not a square"):
         resize_table(table[:, :-1], 8, 8)
 
 
