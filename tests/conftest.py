@@ -8,6 +8,8 @@ from pathlib import Path
 # One thread for each test process and its children, before anything imports torch: two processes of two
 # threads on two cores spend most of their time waiting for each other. Tests of threads ask for more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As tests/golden/__init__.py, which comes too late where torch is loaded already.
+os.environ.setdefault("MKL_CBWR", "AVX2")
 
 import pytest
 from hypothesis import HealthCheck, settings

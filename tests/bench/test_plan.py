@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,18 @@ def test_a_run_of_another_recipe_is_refused_with_what_differs(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
         RunFolder(tmp_path / "file")
+
+
+def test_plugins_are_made_once_however_many_cells_there_are(monkeypatch: pytest.MonkeyPatch):
+    scans = []
+    real = metadata.entry_points
+
+    def counted(**group: str):
+        scans.append(group)
+        return real(**group)
+
+    monkeypatch.setattr(metadata, "entry_points", counted)
+    plan = make_plan(_spec(seeds=list(range(8)), fractions=[0.1, 0.5, 1.0]))
+    assert len(plan.cells) >= 150
+    assert len(scans) <= 10
+    assert len({id(cell.dataset) for cell in plan.cells}) == 1
