@@ -139,7 +139,7 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
         CorruptFileError: When the file is damaged; names it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise

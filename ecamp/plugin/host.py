@@ -67,7 +67,6 @@ class PluginManager(NamedExtensionManager):  # type: ignore[type-arg]
             group,
             [point.name],
             on_load_failure_callback=self._failed,
-            warn_on_missing_entrypoint=False,
         )
 
     def list_entry_points(self) -> list[metadata.EntryPoint]:

@@ -97,7 +97,10 @@ def read_run(path: Path) -> tuple[list[StoredCell], list[str]]:
         try:
             result = CellResult.from_json(json.loads(file.read_text(encoding="utf-8")))
             replicates = None
-            with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+            with (
+                (folder / "predictions.npz").open("rb") as stream,
+                np.load(stream, allow_pickle=False) as arrays,
+            ):
                 name = f"replicates/{result.primary}"
                 if name in arrays.files:
                     replicates = arrays[name]

@@ -75,7 +75,9 @@ def test_an_empty_split_fails_its_cells_and_no_others(
     assert "Traceback" not in err
     # Both sets are called `hard`; only the good one's floors and cell stand.
     assert len(results) == 3
-    events = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").open()]
+    events = [
+        json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()
+    ]
     assert sum(event["event"] == "failed" for event in events) == 3
 
 

@@ -111,6 +111,8 @@ def test_real_notes_and_phantom_pooled_all_losses_fall(
     err = capsys.readouterr().err
     assert "68 images without a report are left out" in err
     assert "60 steps on 400 pairs" in err
-    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").open()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    ]
     for name in ("mim", "sr", "mlm"):
         assert lines[-1][name] < 0.95 * lines[0][name], name

@@ -67,7 +67,10 @@ def test_resumed_weights_are_the_same_bytes(source: PairDataset, tmp_path: Path,
     assert (tmp_path / "parts" / "checkpoint.pt").exists()
     resumed = pretrain(_objective(source), source, RECIPE, tmp_path / "parts", "key")
     assert resumed.read_bytes() == whole.read_bytes()
-    steps = [json.loads(line)["step"] for line in (tmp_path / "parts/metrics.jsonl").open()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()
+    ]
     assert steps == [0, 6]  # every tenth and the last, none twice
     assert json.loads((tmp_path / "parts/time.json").read_text())["from_step"] == stop
 
