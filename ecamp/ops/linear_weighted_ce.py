@@ -200,7 +200,9 @@ def _chunked(
     gradient = need_hidden or need_weight or need_bias
     # Rows of the buffer start at whole cache lines, whatever the vocabulary: up to 10 % of float32
     # products with 30,522 columns. The weight itself gains nothing by padding then.
-    buffer = hidden.new_empty(chunk, -(-vocabulary // 64) * 64)[:, :vocabulary]
+    # Zeros, because the bfloat16 product of torch 2.13 on AMX reads the columns beyond the vocabulary
+    # (and multiplies them by zero): NaN in memory that was never written would reach the gradient.
+    buffer = hidden.new_zeros(chunk, -(-vocabulary // 64) * 64)[:, :vocabulary]
     for start in range(0, n, chunk):
         rows = slice(start, min(n, start + chunk))
         x, logits = hidden[rows], buffer[: len(hidden[rows])]

@@ -33,7 +33,7 @@ from ecamp.data.normalise import normaliser
 from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
 from ecamp.distill.sources import as_report
 from ecamp.metrics.stats import Metric, resample_counts
-from ecamp.plugin.host import make_plugin
+from ecamp.plugin.host import load_plugin, make_plugin
 from ecamp.train.pairs import PairDataset, PairSubset, make_batches
 from ecamp.train.recipe import PretrainRecipe
 
@@ -209,7 +209,11 @@ def check_task(ref: PluginRef, cache: Path | None = None) -> None:
 
     Heads and floors are fitted, predict without truth, and are scored twice from what was stored.
     A protocol that requires a capability of the encoder is left out: the phantom's encoder has none.
+    Integer options whose name ends in `steps` are set to 3 unless `ref` sets them.
     """
+    config = load_plugin("ecamp.tasks", ref).Config
+    steps = {k: 3 for k, f in config.model_fields.items() if k.endswith("steps") and f.default}
+    ref = ref.model_copy(update={"options": {**steps, **ref.options}})
     task = make_plugin("ecamp.tasks", ref)
     assert task.needs in ("labels", "mask", "boxes", "report"), f"{ref}: needs '{task.needs}'"
     assert task.primary, f"{ref}: no primary metric"

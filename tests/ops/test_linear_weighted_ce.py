@@ -278,3 +278,15 @@ def test_switched_off_gives_the_same_loss() -> None:
         for off in ("0", "1")
     ]  # fmt: skip
     assert [float(x) for x in out[0]] == pytest.approx([float(x) for x in out[1]], rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_memory_that_was_never_written_does_not_reach_a_gradient(dtype: torch.dtype) -> None:
+    """Deterministic mode fills new memory with NaN; a kernel that reads beyond the vocabulary shows it."""
+    inputs = sample(50, 48, 1000, dtype)
+    torch.use_deterministic_algorithms(True)
+    try:
+        results = run(op.linear_weighted_ce, inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.isfinite(value).all() for value in results)
