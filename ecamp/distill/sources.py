@@ -234,7 +234,7 @@ def _files(path: Path, on_bad_row: OnBadRow) -> Iterator[Report]:
 def _mimic_root(path: Path) -> Path | None:
     """Return the folder with p10 .. p19, this one or its files/; None for any other folder."""
     for root in (path / "files", path):
-        if root.is_dir() and any(_is_group(entry.name) for entry in os.scandir(root)):
+        if root.is_dir() and any(map(_is_group, os.listdir(root))):
             return root
     return None
 

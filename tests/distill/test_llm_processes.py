@@ -63,7 +63,7 @@ def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
         wait_until(lambda: len(rows(out)) == given)
         wait_until(lambda: sum(server.asked.values()) == given + in_flight)
         os.kill(client.pid, signal.SIGKILL)
-        client.wait()
+        client.communicate()
         assert rows(out) == [f"{number} 1 " for number in range(given)]
         server.release()
 
@@ -89,7 +89,7 @@ def test_killed_anywhere_nothing_is_lost(tmp_path: Path) -> None:
             client = start(server.url, cache, out, count)
             wait_until(lambda goal=(kills + 1) * 40: len(server.asked) >= goal)
             os.kill(client.pid, signal.SIGKILL)
-            client.wait()
+            client.communicate()
         last = start(server.url, cache, out, count)
         printed, _ = last.communicate()
         # One report more than once only where a kill met it in flight: at most 8 a kill.
@@ -137,7 +137,7 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     assert not cache.claim(key)
     assert cache.claim(cache_key(b"y"))
     other.kill()
-    other.wait()
+    other.communicate()
     assert cache.claim(key)
     cache.release(key)
     cache.close()

@@ -72,7 +72,8 @@ def _rows(path: Path) -> list[dict]:
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     if path.suffix == ".csv":
-        rows = list(csv.DictReader(path.open(newline="")))
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
         return [{**row, "statements": json.loads(row["statements"])} for row in rows]
     import pyarrow.parquet
 

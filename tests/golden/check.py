@@ -100,7 +100,7 @@ class Vectors:
         self.metadata: dict[str, str] = {}
         try:
             if path.suffix == ".npz":
-                with np.load(path, allow_pickle=False) as file:
+                with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                     self._arrays = {name: file[name] for name in file.files}
             else:
                 with safe_open(path, "numpy") as file:
