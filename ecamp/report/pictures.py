@@ -65,13 +65,14 @@ class Gallery:
     """Pictures of one data set.
 
     Attributes:
+        shown: `masks`, `boxes`, or both, as the task's overlays contain them.
         columns: Headings: image, truth, then one per pretext.
         lines: Per image: its id, the pictures as data URIs.
         legend: (class, colour).
     """
 
     dataset: str
-    task: str
+    shown: str
     columns: list[str]
     lines: list[tuple[str, list[str]]]
     legend: list[tuple[str, str]]
@@ -92,8 +93,8 @@ def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
             )
         for task in dict.fromkeys(cell.result.cell.task for cell in cells):
             chosen = _choose(cells, name, task)
-            plugin = _task_plugin(task)
-            if chosen and plugin is not None:
+            plugin = _task_plugin(task) if chosen else None
+            if plugin is not None:
                 out.append(_gallery(run, images, ids, name, plugin, chosen))
     return [g for g in out if g.lines]
 
@@ -138,6 +139,7 @@ def _gallery(
         except (CorruptFileError, FileNotFoundError):
             continue
     lines: list[tuple[str, list[str]]] = []
+    kinds: set[str] = set()
     classes = [str(c) for c in stored[0]["classes"]] if stored else []
     for position, key in enumerate(ids):
         index = [list(map(str, s["ids"])).index(key) if key in s["ids"] else -1 for s in stored]
@@ -147,11 +149,13 @@ def _gallery(
         truth = overlays[0][0]
         if not truth:
             continue
+        kinds |= {kind for kind in ("masks", "boxes") if getattr(truth, kind)}
         drawn = [Overlay(), truth, *(predicted for _, predicted in overlays)]
         lines.append((key, [_picture(images[position], overlay) for overlay in drawn]))
     legend = [(c, PALETTE[k % len(PALETTE)]) for k, c in enumerate(classes)]
+    shown = " and ".join(sorted(kinds, reverse=True))
     headings = ["image", "truth", *(c["pretext"] for c in chosen)]
-    return Gallery(name, task.ref.name, headings, lines, legend)
+    return Gallery(name, shown, headings, lines, legend)
 
 
 def _picture(image: np.ndarray, overlay: Overlay) -> str:
