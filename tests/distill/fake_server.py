@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +28,7 @@ class Turn:
         delay: Seconds before the answer.
         body: Sent as it stands instead of an answer.
         finish: Why the model stopped: `stop`, `length`.
+        after: Requests that must have come, this one among them, before it is answered.
         fault: `reset`, `half` (closed in mid body), `drip` (a byte each 50 ms), `hang` (no answer), or
             `hold` (nothing before `release()`).
     """
@@ -37,6 +38,7 @@ class Turn:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
     finish: str = "stop"
+    after: int = 0
     fault: str = ""
 
 
@@ -80,8 +82,8 @@ class FakeServer:
         self._loop = asyncio.new_event_loop()
         self._now, self._since, self._area = 0, time.perf_counter(), 0.0
         self._full = self._last = (0.0, 0.0)
-        self._held: deque[asyncio.Future[None]] = deque()
-        self._holding = True
+        # A semaphore, so that a release counts also where the request that it is for is not held yet.
+        self._gate, self._held, self._holding = asyncio.Semaphore(0), 0, True
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -122,8 +124,8 @@ class FakeServer:
 
     def _release(self, count: int | None) -> None:
         self._holding = self._holding and count is not None
-        for _ in range(len(self._held) if count is None else count):
-            self._held.popleft().set_result(None)
+        for _ in range(self._held if count is None else count):
+            self._gate.release()
 
     def count(self, change: int) -> None:
         """Keep the number in flight, and its sum over time."""
@@ -184,10 +186,13 @@ class FakeServer:
 
     async def _act(self, connection: _Connection, report: str, turn: Turn) -> None:
         await asyncio.sleep(self.latency + turn.delay)
+        while self.asked.total() < turn.after:
+            await asyncio.sleep(0.001)
         transport, reply = connection.transport, self._reply(report, turn)
         if turn.fault == "hold" and self._holding:
-            self._held.append(self._loop.create_future())
-            await self._held[-1]
+            self._held += 1
+            await self._gate.acquire()
+            self._held -= 1
         if turn.fault in ("", "hold"):
             self._finish(connection, report, turn)
             return

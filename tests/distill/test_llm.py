@@ -204,7 +204,7 @@ def test_all_wait_as_long_as_the_endpoint_asks(
 
     The other is answered once the client has read that it is to wait.
     """
-    busy = Turn(status=429, headers=(("retry-after", "0.5"),))
+    busy = Turn(status=429, headers=(("retry-after", "0.5"),), after=2)
     real, paused = Limits.pause, []
 
     def script(report: str, time: int) -> Turn:

@@ -19,8 +19,8 @@ from ecamp.published.pretraining.keys import (
 )
 from ecamp.published.pretraining.model import PublishedModel
 from tests.golden.check import EXACT, Check, read_json
-from tests.golden.fullsize import from_shapes
 from tests.golden.masking import unknown
+from tests.golden.model_sizes import PUBLISHED_HEADS, model_of_shapes
 
 FILE, PART = "checkpoint_keys.json", "ECAMP_vit_base"
 FINETUNING = {
@@ -43,7 +43,7 @@ def checks(folder: Path) -> Iterator[Check]:
     yield from unknown(f"{FILE}/{PART}", part, FIELDS)
     shapes = {name: shape for name, shape, _ in part["state_dict"]}
     torch.manual_seed(0)
-    model = from_shapes(shapes)
+    model = model_of_shapes(shapes, heads=PUBLISHED_HEADS)
     for name, ours, recorded in [*_names(model, shapes, part), *_flags(model, part)]:
         same = ours == recorded
         note = "" if same else f"ours {str(ours)[:200]}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,54 +22,25 @@ from tests.golden.check import (
     worst,
 )
 from tests.golden.compared import against, gradient_floor
-from tests.golden.image_branch import TABLES, build, images, results, tensors
+from tests.golden.image_branch import TABLES, images, results, tensors
+from tests.golden.model_sizes import PUBLISHED_HEADS, model_of_shapes
 from tests.golden.recipe import digest, make
 from tests.golden.slices import take
 
 FILE = "fullsize.safetensors"
-# What shapes do not tell: heads of encoder, decoder and text tower in the published factory.
-HEADS = {"num_heads": 12, "decoder_num_heads": 16, "num_attention_heads": 6}
-
-
-def from_shapes(shapes: Mapping[str, Sequence[int]], ratio: float = 0.75) -> PublishedModel:
-    """Our model with the sizes that published parameters have."""
-    bert = "bert_encoder.model.bert."
-    width, _, patch, _ = shapes["patch_embed.proj.weight"]
-    grid = math.isqrt(shapes["pos_embed"][1] - 1)
-
-    def depth(prefix: str) -> int:
-        """Number of blocks under a prefix."""
-        return len(
-            {name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)}
-        )
-
-    encoder = {
-        "img_size": grid * patch,
-        "patch_size": patch,
-        "embed_dim": width,
-        "depth": depth("blocks."),
-        "mlp_ratio": shapes["blocks.0.mlp.fc1.weight"][0] / width,
-        "decoder_embed_dim": shapes["mask_token"][-1],
-        "decoder_depth": depth("decoder_blocks."),
-    }
-    words = shapes[f"{bert}embeddings.word_embeddings.weight"]
-    text = {
-        "vocab_size": words[0],
-        "hidden_size": words[1],
-        "num_hidden_layers": depth(f"{bert}encoder.layer."),
-        "num_attention_heads": HEADS["num_attention_heads"],
-        "intermediate_size": shapes[f"{bert}encoder.layer.0.intermediate.dense.weight"][0],
-        "max_position_embeddings": shapes[f"{bert}embeddings.position_embeddings.weight"][0],
-    }
-    return build({**HEADS, **encoder}, text, 2, ratio)
 
 
 def checks(folder: Path) -> Iterator[Check]:
     """Parameters, then losses, samples, gradient norms and projections in two precisions."""
     vectors, meta = Vectors(folder / FILE), read_json(folder / "meta.json")["fullsize"]
-    model = from_shapes({name: shape for name, shape, _ in meta["parameters"]}, meta["mask_ratio"])
-    yield from _load(model, meta)
     batch = _inputs(folder, meta)
+    model = model_of_shapes(
+        {name: shape for name, shape, _ in meta["parameters"]},
+        heads=PUBLISHED_HEADS,
+        side=batch[0].shape[-1],
+        mask_ratio=meta["mask_ratio"],
+    )
+    yield from _load(model, meta)
     runs = []
     for dtype in (torch.float64, torch.float32):  # one after the other: 1.5 GB of weights each
         model.zero_grad(set_to_none=True)

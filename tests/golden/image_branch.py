@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from ecamp.encoders.timm import ViTEncoder
 from ecamp.pretext.images import unpatchify
 from ecamp.published.pretraining.image import NORM_EPS
 from ecamp.published.pretraining.keys import UNUSED, our_name, to_ours
@@ -28,9 +26,9 @@ from tests.golden.check import (
     worst,
 )
 from tests.golden.compared import against, gradient_floor, recorded
+from tests.golden.model_sizes import model_of_shapes
 from tests.golden.recipe import digest, make
 from tests.golden.slices import take
-from tests.golden.text_branch import text_config
 
 FILE = "image_branch.safetensors"
 MEAN, STD = 0.4721, 0.3037  # of the published loader
@@ -46,25 +44,6 @@ def images(raw: np.ndarray) -> np.ndarray:
     """uint8 pixels as the published loader normalises them, float32."""
     pixels = raw.astype(np.float32) / np.float32(255)
     return (pixels - np.float32(MEAN)) / np.float32(STD)
-
-
-def build(
-    sizes: Mapping[str, Any], text: Mapping[str, Any], scale: int, ratio: float
-) -> PublishedModel:
-    """Our model with a folder's sizes."""
-    vit = VisionTransformer(
-        img_size=sizes["img_size"],
-        patch_size=sizes["patch_size"],
-        embed_dim=sizes["embed_dim"],
-        depth=sizes["depth"],
-        num_heads=sizes["num_heads"],
-        mlp_ratio=sizes["mlp_ratio"],
-        num_classes=0,
-    )
-    decoder = (sizes[f"decoder_{name}"] for name in ("embed_dim", "depth", "num_heads"))
-    return PublishedModel(
-        ViTEncoder(vit, 3), tuple(decoder), text_config(text), scale=scale, mask_ratio=ratio
-    )
 
 
 def checks(folder: Path) -> Iterator[Check]:
@@ -84,8 +63,12 @@ def checks(folder: Path) -> Iterator[Check]:
     yield compare(f"{FILE}/type_ids", vectors["in/type_ids"].any(), False, EXACT)
     eps = meta["image_config"]["layer_norm_eps"]
     yield Check(f"{FILE}/layer_norm_eps", abs(eps / NORM_EPS - 1), FLOAT64)
-    scale = batch[0].shape[-1] // meta["image_config"]["img_size"]
-    model = build(meta["image_config"], meta["text_config"], scale, meta["mask_ratio"])
+    model = model_of_shapes(
+        {name: value.shape for name, value in weights.items()},
+        heads={**meta["image_config"], **meta["text_config"]},
+        side=batch[0].shape[-1],
+        mask_ratio=meta["mask_ratio"],
+    )
     # What the model writes into its position tables by itself, before they are loaded.
     tables = {name: model.state_dict()[str(our_name(name))].clone() for name in TABLES}
     yield from (compare(f"{FILE}/{n}", t, weights[n], EXACT) for n, t in tables.items())

@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
 
+from ecamp.encoders.timm import ViTEncoder
 from ecamp.errors import DataError
+from ecamp.published.pretraining.keys import to_published
+from ecamp.published.pretraining.model import PublishedModel
 from tests.golden.__main__ import CHECKS, file_checks, folder_checks, main
 from tests.golden.check import Check, compare
 from tests.golden.compared import gradient_floor
+from tests.golden.model_sizes import model_of_shapes
 from tests.golden.recipe import kind_of, make
 from tests.golden.slices import take
+from tests.golden.text_branch import text_config
 
 PRETRAINING = list(CHECKS)[:8]
 
@@ -163,6 +169,26 @@ def test_a_file_without_a_module_is_unknown(tmp_path: Path, monkeypatch: pytest.
     (check,) = folder_checks(tmp_path, ["later.npz"])
     assert not check.passed
     assert "not_written_yet" in check.note
+
+
+def test_every_size_is_read_from_the_shapes():
+    """Two perceptrons of one model may differ in their ratios, as in no published model."""
+    text = text_config(
+        {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+         "intermediate_size": 24, "max_position_embeddings": 9, "type_vocab_size": 3}
+    )  # fmt: skip
+    vit = VisionTransformer(
+        img_size=64, patch_size=16, embed_dim=24, depth=2, num_heads=3, mlp_ratio=3, num_classes=0
+    )
+    model = PublishedModel(ViTEncoder(vit, 3), (16, 1, 4), text, decoder_mlp_ratio=2.0)
+    shapes = {name: tuple(value.shape) for name, value in to_published(model.state_dict()).items()}
+    heads = {"num_heads": 3, "decoder_num_heads": 4, "num_attention_heads": 2}
+    again = model_of_shapes(shapes, heads=heads, side=64 * 3)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    assert again.decoder.blocks[0].mlp.fc1.out_features == 32
+    assert again.super_resolution.scale == 3
 
 
 def test_slices_as_written():

@@ -35,9 +35,15 @@ def published_table(
 
 
 class Decoder(nn.Module):
-    """MAE's decoder, the class token among its tokens: visible tokens -> pixels of every patch."""
+    """MAE's decoder, the class token among its tokens: visible tokens -> pixels of every patch.
 
-    def __init__(self, encoder: PatchEncoder, width: int, depth: int, heads: int) -> None:
+    Args:
+        mlp_ratio: Hidden width of a block's perceptron over `width`.
+    """
+
+    def __init__(
+        self, encoder: PatchEncoder, width: int, depth: int, heads: int, mlp_ratio: float = 4.0
+    ) -> None:
         super().__init__()
         norm: Any = partial(nn.LayerNorm, eps=NORM_EPS)
         self.embed = nn.Linear(encoder.width, width)
@@ -46,7 +52,7 @@ class Decoder(nn.Module):
         self.position: Tensor
         self.register_buffer("position", published_table(width, *encoder.grid).unsqueeze(0))
         self.blocks = nn.Sequential(
-            *(Block(width, heads, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+            *(Block(width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
         )
         self.norm = norm(width)
         self.out = nn.Linear(width, encoder.patch_size**2 * encoder.channels)

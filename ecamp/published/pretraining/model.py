@@ -66,6 +66,7 @@ class PublishedModel(Objective):
         text: Sizes of the text tower.
         scale: Side of the large images over the encoder's input side.
         mask_ratio: Share of patches removed.
+        decoder_mlp_ratio: Hidden width of the image decoder's perceptrons over its width.
     """
 
     def __init__(
@@ -76,12 +77,13 @@ class PublishedModel(Objective):
         *,
         scale: int = 2,
         mask_ratio: float = 0.75,
+        decoder_mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
         window_cells(encoder.grid[0])
         self.encoder: PatchEncoder = encoder
         self.mask_ratio = mask_ratio
-        self.decoder = Decoder(encoder, *decoder)
+        self.decoder = Decoder(encoder, *decoder, decoder_mlp_ratio)
         self.super_resolution = SuperResolution(encoder.channels, scale)
         self.text = TextTower(text, encoder.width, tied=False)
         self._initialise()
