@@ -15,18 +15,24 @@ from ecamp.errors import EcampError, did_you_mean
 COMMANDS = {
     "bench": ("ecamp.cli.bench:bench", "Run encoders x pretexts x data sets x tasks."),
     "pretrain": ("ecamp.cli.pretrain:pretrain", "Pre-train one encoder."),
-    "ablate": ("ecamp.cli.ablate:ablate", "What each part of ECAMP is worth."),
-    "distill": ("ecamp.cli.distill:distill", "Entity-centred statements from reports; evaluate."),
-    "report": ("ecamp.cli.report:report", "Table and HTML page of a run."),
-    "compare": ("ecamp.cli.compare:compare", "Paired differences of two runs, with tests."),
-    "rescore": ("ecamp.cli.rescore:rescore", "Metrics again from stored predictions."),
-    "text": ("ecamp.cli.text:text", "See what is masked in a report; train tokenizers."),
-    "weights": ("ecamp.cli.weights:weights", "Look at published checkpoints and convert them."),
-    "kernels": ("ecamp.cli.kernels:kernels", "Which kernels are native here, and how fast."),
-    "data": ("ecamp.cli.data:data", "Data sets, and the audit of their splits."),
+    "ablate": ("ecamp.cli.ablate:ablate", "Measure what each part of ECAMP contributes."),
+    "distill": (
+        "ecamp.cli.distill:distill",
+        "Distil reports into entity-centred statements; evaluate.",
+    ),
+    "report": ("ecamp.cli.report:report", "Print the table of a run and write its HTML page."),
+    "compare": ("ecamp.cli.compare:compare", "Compare two runs: paired differences, with tests."),
+    "rescore": ("ecamp.cli.rescore:rescore", "Compute metrics again from stored predictions."),
+    "text": ("ecamp.cli.text:text", "Explain the masking of reports; train tokenizers."),
+    "weights": ("ecamp.cli.weights:weights", "Inspect published checkpoints and convert them."),
+    "kernels": (
+        "ecamp.cli.kernels:kernels",
+        "List the kernels that are native here; measure them.",
+    ),
+    "data": ("ecamp.cli.data:data", "List, describe, convert and audit data sets."),
     "plugins": ("ecamp.cli.plugins:plugins", "List and describe plugins."),
-    "cache": ("ecamp.cli.cache:cache", "What is kept between runs: list, collect, verify."),
-    "doctor": ("ecamp.cli.doctor:doctor", "Say whether this installation works."),
+    "cache": ("ecamp.cli.cache:cache", "List, delete or verify what is kept between runs."),
+    "doctor": ("ecamp.cli.doctor:doctor", "Check this installation."),
 }
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ecamp.cli.run_options import RunOptions, run_options
+
 if TYPE_CHECKING:
     from ecamp.bench.plan import Plan
     from ecamp.config import BenchSpec
@@ -16,38 +18,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("-c", "--config", "recipe", type=click.Path(path_type=Path), help="YAML recipe")
-@click.option("--tasks", help="cls,seg,det")
+@click.option("--tasks", help="tasks: cls,seg,det")
 @click.option("--datasets", help="phantom, or path/to/dataset.yaml; comma-separated")
-@click.option("--encoders", help="vit-micro, timm/resnet18?image_size=64, ...")
-@click.option("--pretext", help="none,mae,ecamp; the first is the baseline")
+@click.option("--encoders", help="encoders: vit-micro, timm/resnet18?image_size=64, ...")
+@click.option("--pretext", help="pretext tasks: none,mae,ecamp; the first is the baseline")
 @click.option("--pretrain-data", help="data set to pre-train on")
 @click.option("--pretrain-steps", type=int, help="steps of every pre-training")
-@click.option("--protocols", help="linear,frozen,finetune,published,...")
-@click.option("--fractions", help="shares of the training labels: 0.01,0.1,1")
-@click.option("--seeds", help="0,1,2")
+@click.option("--protocols", help="evaluation protocols: linear,frozen,finetune,published,...")
+@click.option("--fractions", help="fractions of the training labels: 0.01,0.1,1")
+@click.option("--seeds", help="seeds of the label draws and heads: 0,1,2")
 @click.option("--bootstrap", type=int, help="resamples of the test patients")
-@click.option("--on-bad-image", type=click.Choice(["fail", "skip"]))
-@click.option("--run", "run_path", type=click.Path(path_type=Path), default=Path("runs/bench"),
-              show_default=True, help="run folder; an interrupted run resumes")  # fmt: skip
-@click.option("--cache", type=click.Path(path_type=Path), help="decoded images and weights")
-@click.option("--budget", metavar="TIME", help="start nothing that would end later: 90s, 30m, 2h")
-@click.option("--dry-run", is_flag=True, help="show the cells and what they may cost; run none")
-@click.option(
-    "--no-estimate", is_flag=True, help="with --dry-run: only the cells, nothing measured"
-)
-@click.option("-f", "--format", "form", type=click.Choice(["table", "json", "csv", "md"]),
-              default="table", show_default=True)  # fmt: skip
-def bench(**options: Any) -> None:
-    """Run encoders x pretexts x data sets x tasks and say what helped."""
-    execute(_spec(options), options)
+@click.option("--on-bad-image", type=click.Choice(["fail", "skip"]),
+              help="skip: leave unreadable images out, and count them")  # fmt: skip
+@run_options("runs/bench")
+def bench(options: RunOptions, **recipe: Any) -> None:
+    """Run encoders x pretexts x data sets x tasks and report what helped."""
+    execute(_spec(recipe), options)
 
 
-def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
-    """Plan, run and summarise a recipe; the first pretext is the baseline.
-
-    Args:
-        options: `dry_run`, `no_estimate`, `budget`, `format`, `run_path`, `cache` of the command line.
-    """
+def execute(spec: BenchSpec, options: RunOptions) -> None:
+    """Plan, run and summarise a recipe; the first pretext is the baseline."""
     from ecamp.bench.budget import Budget, parse_duration
     from ecamp.bench.plan import make_plan
     from ecamp.bench.run_folder import RunFolder, command_line
@@ -55,27 +45,27 @@ def execute(spec: BenchSpec, options: dict[str, Any]) -> None:
     from ecamp.cli.observer import watcher
     from ecamp.ops._ext import kernel_notes
 
-    budget = Budget(parse_duration(options["budget"]) if options["budget"] else None)
+    budget = Budget(parse_duration(options.budget) if options.budget else None)
     plan = make_plan(spec)
     for note in [*plan.notes, *kernel_notes()]:
         click.echo(f"note: {note}", err=True)
-    if options["dry_run"]:
+    if options.dry_run:
         _show(plan, options)
         return
-    run = RunFolder(options["run_path"])
+    run = RunFolder(options.run_path)
     run.open(spec, {**plan.as_json(), "command": command_line()})
     began = time.monotonic()
     runner = Runner(
-        plan, run, cache=options["cache"], budget=budget,
+        plan, run, cache=options.cache, budget=budget,
         say=lambda text: click.echo(f"{time.monotonic() - began:6.0f}s  {text}", err=True),
         progress=Progress(), watch=lambda recipe: watcher(recipe, 4, only_last=True),
     )  # fmt: skip
     outcome = runner.execute()
-    _summarise(run.path, options["form"], spec.pretext[0])
+    _summarise(run.path, options.form, spec.pretext[0])
     click.echo(f"{outcome.done} cells done, {outcome.reused} reused, {len(outcome.failed)} failed "
                f"in {time.monotonic() - began:.0f} s", err=True)  # fmt: skip
     if outcome.left:
-        click.echo(f"the budget of {options['budget']} is spent: {outcome.left} of {len(plan.cells)} "
+        click.echo(f"the budget of {options.budget} is spent: {outcome.left} of {len(plan.cells)} "
                    "cells are left; the same command continues", err=True)  # fmt: skip
     if outcome.failed or outcome.left:
         sys.exit(3)
@@ -108,24 +98,24 @@ def parse_list(kind: type, name: str, text: str) -> list[Any]:
         raise UsageError(f"--{name}: '{text}' is not a list of numbers.") from None
 
 
-def _show(plan: Plan, options: dict[str, Any]) -> None:
+def _show(plan: Plan, options: RunOptions) -> None:
     import json
 
     from ecamp.bench.estimate import estimate_cost, format_cost
 
     known = plan.as_json()
-    if options["form"] != "json":
+    if options.form != "json":
         for pretraining in plan.pretrainings:
             click.echo(f"pretrain {pretraining.key}  {pretraining.encoder.ref} {pretraining.pretext.ref} "
                        f"seed {pretraining.recipe.seed}")  # fmt: skip
         for cell in plan.cells:
             click.echo(f"{cell.kind:8} {cell.key}  {cell.label}")
-    if not options["no_estimate"]:
-        cost = estimate_cost(plan, options["run_path"], options["cache"])
+    if not options.no_estimate:
+        cost = estimate_cost(plan, options.run_path, options.cache)
         known["estimate"] = cost.as_json()
-        if options["form"] != "json":
+        if options.form != "json":
             click.echo("\n" + "\n".join(format_cost(cost)))
-    if options["form"] == "json":
+    if options.form == "json":
         click.echo(json.dumps(known, indent=2))
     click.echo(f"{len(plan.cells)} cells, {len(plan.pretrainings)} pre-trainings", err=True)
 

@@ -15,7 +15,7 @@ FIX_TORCH = "pip install torch==2.11.0 torchvision==0.26.0 (both from the packag
 @click.command()
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def doctor(form: str) -> None:
-    """Say whether this installation works, and what to do where it does not."""
+    """Check this installation, and explain what to do where it does not work."""
     checks = _checks()
     if form == "json":
         click.echo(json.dumps(checks, indent=2))

@@ -43,12 +43,6 @@ def text() -> None:
               help="training step of the draw")  # fmt: skip
 @click.option("--max-length", type=click.IntRange(min=2), default=256, show_default=True,
               help="length of the window in tokens")  # fmt: skip
-@click.option(
-    "--fidelity",
-    type=click.Choice(["paper"]),
-    default="paper",
-    help="masking rules: those of the paper",
-)
 @click.option("-f", "--format", "form", type=click.Choice(["ansi", "json"]), default="ansi",
               help="ansi: for the terminal")  # fmt: skip
 @click.option("--color/--no-color", default=None, help="colours; default: only on a terminal")
@@ -56,7 +50,7 @@ def text() -> None:
               help=f"also write an HTML page with {PAGE_DRAWS} draws")  # fmt: skip
 def explain(
     report: str | None, file: Path | None, lexicon: str, tokenizer: Path | None, seed: int,
-    step: int, max_length: int, fidelity: str, form: str, color: bool | None, html: Path | None,
+    step: int, max_length: int, form: str, color: bool | None, html: Path | None,
 ) -> None:  # fmt: skip
     """Show which words of REPORT (- for standard input) are masked, and their loss weights."""
     from ecamp.report.explain import render_explanation
@@ -69,7 +63,7 @@ def explain(
     vocabulary = _tokenizer(tokenizer, lexicon, words)
     explanation = explain_report(words, vocabulary, policy, (seed,), step, max_length)
     if form == "json":
-        click.echo(json.dumps(_as_json(explanation, fidelity), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(explanation), indent=2, ensure_ascii=False))
     else:
         for line in _lines(explanation):
             click.echo(line, color=color)
@@ -166,7 +160,7 @@ def _legend(explanation: Explanation) -> list[str]:
     return lines
 
 
-def _as_json(explanation: Explanation, fidelity: str) -> dict[str, object]:
+def _as_json(explanation: Explanation) -> dict[str, object]:
     (draw,) = explanation.draws
     words = [
         {
@@ -178,7 +172,6 @@ def _as_json(explanation: Explanation, fidelity: str) -> dict[str, object]:
         )
     ]  # fmt: skip
     return {
-        "fidelity": fidelity,
         "lexicon": explanation.policy.lexicon,
         "seed": draw.seed,
         "step": draw.step,

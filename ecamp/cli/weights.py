@@ -10,14 +10,14 @@ import click
 
 @click.group()
 def weights() -> None:
-    """Look at published checkpoints, and convert them to plain timm weights."""
+    """Inspect published checkpoints, and convert them to plain timm weights."""
 
 
 @weights.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json"]), default="table")
 def inspect(file: Path, form: str) -> None:
-    """Say what FILE is, and what an encoder would take from it."""
+    """Describe FILE, and what an encoder would take from it."""
     from ecamp.encoders.checkpoints import inspect as inspect_file
 
     info = inspect_file(file)
@@ -46,7 +46,7 @@ def inspect(file: Path, form: str) -> None:
 @click.option("--image-size", type=click.IntRange(min=1), help="resize the position table for it")
 @click.option("--channels", type=click.Choice(["1", "3"]), help="1: sum the input channels")
 def convert(file: Path, out: Path, image_size: int | None, channels: str | None) -> None:
-    """Write FILE's encoder under plain timm names, with a JSON that says where it came from."""
+    """Write FILE's encoder under plain timm names, with a JSON file that names its origin."""
     from ecamp.encoders.checkpoints import convert as convert_file
 
     count = int(channels) if channels else None

@@ -1,6 +1,6 @@
 """`mask_tokens`: entity-aware masking with re-balanced loss weights, for a whole batch.
 
-Rules: arXiv 2312.13316, section 3.2 (fidelity `paper`). Words (a head piece and its `##` pieces)
+Rules: arXiv 2312.13316, section 3.2. Words (a head piece and its `##` pieces)
 share one fate.
 
 Roles. Templates are matched first, then entities; at each word the longest form wins, a match
