@@ -101,7 +101,8 @@ def test_a_changed_source_is_made_again(root: Path, tmp_path: Path) -> None:
     dicom = root / "stage_2_test_images/window.dcm"
     releases.write_dicom(dicom, np.arange(50 * 30, dtype=np.uint16).reshape(50, 30))
     assert ready(root, out) == ConversionSummary(1, 12, ())
-    assert Image.open(out / "test_images/window.png").size == (30, 50)
+    with Image.open(out / "test_images/window.png") as image:
+        assert image.size == (30, 50)
     content = bytearray(dicom.read_bytes())
     content[-1] ^= 255  # another film of the same size: only a checksum sees it
     dicom.write_bytes(content)
