@@ -1,6 +1,6 @@
 """Image branch of the published model: position table, decoder, super-resolution, windows.
 
-AuditContext from ToniChopp/ECAMP, commit d02d16d, `model_ecamp.py` and `pos_embed.py`; arXiv 2312.13316,
+Facts from ToniChopp/ECAMP, commit d02d16d, `model_ecamp.py` and `pos_embed.py`; arXiv 2312.13316,
 section 3.4.
 """
 

@@ -1,6 +1,6 @@
 """Masking, loss weights and insertion of distilled text as the published code does them.
 
-AuditContext from ToniChopp/ECAMP, commit d02d16d, `pretrain_datasets.py`. Where it differs from the paper
+Facts from ToniChopp/ECAMP, commit d02d16d, `pretrain_datasets.py`. Where it differs from the paper
 (arXiv 2312.13316, section 3.2): descriptors are never masked by force (docs/published-flaws.md#f27),
 an entity is a single whole token matched exactly (#f30), and template words that are descriptors
 too get the raised weight (#f28).
