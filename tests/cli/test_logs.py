@@ -65,17 +65,22 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize(
+    ("level", "no_color", "coloured"),
+    [(logging.INFO, False, False), (logging.WARNING, False, True), (logging.WARNING, True, False)],
+)
 def test_a_terminal_shows_warnings_in_colour_and_the_same_letters(
-    monkeypatch: pytest.MonkeyPatch,
+    level: int, no_color: bool, coloured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    terminal = Terminal()
+    handler = _handler(monkeypatch, terminal)
     monkeypatch.setenv("TERM", "xterm")
-    for level in (logging.INFO, logging.WARNING):
-        terminal = Terminal()
-        handler = _handler(monkeypatch, terminal)
-        handler.emit(logging.LogRecord("ecamp.x", level, "", 0, LETTERS[0], (), None))
-        plain = re.sub(r"\x1b\[\d*m", "", terminal.getvalue())
-        assert plain == f"    12s  {LETTERS[0]}\n"
-        assert (terminal.getvalue() == plain) == (level == logging.INFO)
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    handler.emit(logging.LogRecord("ecamp.x", level, "", 0, LETTERS[0], (), None))
+    plain = re.sub(r"\x1b\[\d*m", "", terminal.getvalue())
+    assert plain == f"    12s  {LETTERS[0]}\n"
+    assert (terminal.getvalue() != plain) == coloured
 
 
 def test_only_what_ecamp_logs_is_shown_and_only_while_a_command_runs(
