@@ -3,7 +3,10 @@
 Importing this package imports nothing heavy: no torch, no numpy.
 """
 
+import logging
 from typing import TYPE_CHECKING
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants to read, adds another
 
 if TYPE_CHECKING:
     __version__: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def golden(shared_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("the golden vectors (golden/dev of the development data) are not there")
     return folder
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What ecamp logs, from `info` on: `logged.messages`."""
+    caplog.set_level(logging.INFO, "ecamp")
+    return caplog
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "ecamp"
 # TYPE_CHECKING too: what a reader must know first stands first. `ecamp/api/__init__.py`, the door of
 # plugin authors, re-exports from many rooms and is imported by none, so it comes last.
 ORDER = (
-    "errors", "api", "config", "ops", "metrics", "storage", "io", "plugin", "data", "encoders",
+    "errors", "progress", "api", "config", "ops", "metrics", "storage", "io", "plugin", "data", "encoders",
     "text", "distill", "train", "pretext", "export", "datasets", "published", "tasks", "bench",
     "audit", "testing", "report", "cli", "__main__", "door",
 )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ecamp.audit.fingerprints import Fingerprint, FingerprintStore, fingerprint
 from ecamp.audit.images import audit_images
 from ecamp.audit.splits import AuditContext, AuditItem, Finding, SplitList, audit_lists, by_severity
 from ecamp.data.decoding import check_sample
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import cache_root
 
 SIZE = 224  # side at which a procedural data set renders
@@ -32,7 +32,7 @@ def group_by_split(records: list[Record]) -> list[SplitList]:
 
 def audit_dataset(
     dataset: Dataset, *, images: bool = True, cache: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> list[Finding]:  # fmt: skip
     """Check the splits and the images of a data set.
 
@@ -40,7 +40,7 @@ def audit_dataset(
         images: Read every image once; fingerprints are kept in the cache, so that an interrupted
             audit resumes.
         cache: Cache folder; default as `cache_root`.
-        progress: Called with the number of finished and of all images.
+        progress: Hears of the images that are read.
 
     Returns:
         Findings, leaks first.

@@ -20,6 +20,7 @@ from PIL import Image
 from scipy import fft, ndimage
 
 from ecamp.errors import EcampError
+from ecamp.progress import Progress, no_progress
 
 THUMB = 32  # side of the thumbnail
 BITS = 8  # side of the perceptual hash
@@ -182,14 +183,14 @@ class FingerprintStore:
 
     def compute(
         self, keys: Sequence[str], read: Callable[[int], Fingerprint],
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Progress = no_progress,
     ) -> list[Fingerprint | str]:  # fmt: skip
         """Compute the fingerprints of many images; those in the store are not read again.
 
         Args:
             keys: Key of each image (path, size and time; or id).
             read: Index -> its fingerprint; raises `EcampError` for a bad image.
-            progress: Called with the number of finished and of all images.
+            progress: Hears of the images that are read.
 
         Returns:
             One per image: its fingerprint, or the error message if it cannot be read.
@@ -201,6 +202,7 @@ class FingerprintStore:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(self.path.open("a", encoding="utf-8"))
             for i, key in enumerate(keys):
+                progress(i, len(keys), "images")
                 if key not in self.known:
                     try:
                         self.known[key] = read(i)
@@ -212,6 +214,5 @@ class FingerprintStore:
                         row["thumb"] = row["thumb"].tobytes().hex()
                         file.write(json.dumps({"key": key, **row}) + "\n")
                 results.append(self.known[key])
-                if (i + 1) % 200 == 0:
-                    progress(i + 1, len(keys))
+            progress(len(keys), len(keys), "images")
         return results

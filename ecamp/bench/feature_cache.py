@@ -7,6 +7,7 @@ preprocessing, images, library versions. So nothing is ever stale, and one entry
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ from ecamp.errors import EcampError, UsageError
 from ecamp.storage.cache import META, EntryLease, find_corruption, write_meta
 from ecamp.storage.files import atomic_folder, cache_root, locked, read_json
 from ecamp.storage.tensor_file import Specs, create_tensors, map_tensors, sync, total_bytes
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 1  # bump when the file's layout or content changes
 FILE = "features.safetensors"
@@ -101,13 +104,11 @@ class FeatureCache:
 
     Args:
         root: The cache's folder; None for the default.
-        say: Gets a line when something needs one.
     """
 
-    def __init__(self, root: Path | None, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, root: Path | None) -> None:
         self.root = cache_root(root) / "features"
-        self.say = say
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def holds(self, key: str, reads: Reads) -> bool:
         """Tell whether an entry has all that is needed (it may still prove damaged)."""
@@ -123,39 +124,40 @@ class FeatureCache:
         arrays: Arrays,
         reads: Reads,
         label: str,
-        before: Callable[[], None] = lambda: None,
+        check_budget: Callable[[], None] = lambda: None,
     ) -> CachedFeatures:
         """Return the features of all images, from disk or computed (by one process, the others wait).
 
         Args:
             reads: What is needed; more may come.
             label: Description for people who look at the cache.
-            before: Called before anything is computed; may raise.
+            check_budget: Called before anything is computed; raises where there is no time for it.
         """
         limit = limit_bytes()
         if limit == 0:
-            before()
+            check_budget()
             return _compute_in_memory(encoder, arrays, reads)
         folder = self.root / feature_key(encoder, plugin, arrays)
         with locked(folder.with_suffix(".lock")):
             found = self._read(folder, encoder, arrays, reads)
             if found is not None:
                 return found
-            before()
+            check_budget()
             specs, grid = feature_specs(encoder, arrays, reads)
             size = total_bytes(specs)
             if size > limit:
-                self._say_once(
+                self._log_once(
+                    logging.INFO,
                     f"features of {label} take {size / 1e9:.1f} GB and stay in memory "
-                    f"({LIMIT}={limit / 1e9:g})"
+                    f"({LIMIT}={limit / 1e9:g})",
                 )
                 return _compute_in_memory(encoder, arrays, reads)
             return self._make(folder, encoder, arrays, specs, grid, label)
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self.say(text)
+    def _log_once(self, level: int, text: str) -> None:
+        if text not in self._logged:
+            self._logged.add(text)
+            _log.log(level, "%s", text)
 
     def _make(
         self,
@@ -184,7 +186,9 @@ class FeatureCache:
                 raise
             # A full disk must not stop a bench that fits into memory, nor lose what is computed.
             text = str(error).splitlines()[0]
-            self._say_once(f"{folder}: cannot be written ({text}); features stay in memory")
+            self._log_once(
+                logging.WARNING, f"{folder}: cannot be written ({text}); features stay in memory"
+            )
             if not speed:
                 return _compute_in_memory(encoder, arrays, _reads(specs))
             features = assemble_features(tensors, grid)
@@ -211,7 +215,7 @@ class FeatureCache:
         except Exception as error:  # json, safetensors and torch raise many kinds on a torn file
             problem = str(error).splitlines()[0]
         if problem is not None:
-            self.say(f"{folder}: damaged: {problem}; these features are computed again")
+            _log.warning("%s: damaged: %s; these features are computed again", folder, problem)
             return None
         return CachedFeatures(features, speed, parameters, "disk", 0.0, EntryLease(folder))
 

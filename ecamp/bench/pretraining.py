@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from ecamp.data.arrays import materialise
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import make_plugin
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease, write_meta
 from ecamp.storage.files import atomic_path, cache_root, content_hash, locked
+from ecamp.train.observer import Observer
 from ecamp.train.pairs import PairDataset, PairSubset
 from ecamp.train.pretrain import pretrain, pretrain_key
 from ecamp.train.recipe import PretrainRecipe
 
-Watch = Callable[[PairDataset, Path], Callable[[int, Objective], None]]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,11 @@ def check_needs(data: Dataset, pretext_ref: PluginRef, pretext: PretextPlugin) -
 
 
 def read_source(
-    plan: Pretraining, size: int, on_bad_image: str, cache: Path | None, say: Callable[[str], None]
+    plan: Pretraining,
+    size: int,
+    on_bad_image: str,
+    cache: Path | None,
+    progress: Progress = no_progress,
 ) -> PairDataset:
     """Decode the pairs of all data sets of a pre-training at `size` pixels.
 
@@ -158,15 +165,14 @@ def read_source(
     for data in plan.data:
         split = pretrain_split(data.records())
         arrays = materialise(
-            data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, log=say
+            data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, progress=progress
         )
         rows = arrays.where(split)
         if "report" in plan.pretext.needs:
             with_report = rows[[bool(arrays.reports[i].strip()) for i in rows]]
             if len(with_report) < len(rows):
-                say(
-                    f"{data.ref}: {len(rows) - len(with_report)} images without a report are left out"
-                )
+                left_out = len(rows) - len(with_report)
+                _log.info("%s: %d images without a report are left out", data.ref, left_out)
             rows = with_report
         if not len(rows):
             raise DataError(f"{data.ref}: no image with a report in split '{split}'.")
@@ -200,14 +206,15 @@ def run_pretraining(
     plan: Pretraining,
     on_bad_image: str,
     cache: Path | None,
-    say: Callable[[str], None],
-    progress: Callable[[int, int, dict[str, float]], None] = lambda step, total, losses: None,
-    watch: Watch | None = None,
+    *,
+    progress: Progress = no_progress,
+    observer: Observer | None = None,
 ) -> Path:
     """Pre-train once; a later caller gets the cached weights.
 
     Args:
-        watch: Makes the observer of the training from its data and folder (pictures).
+        progress: Hears of images that are decoded, then of steps.
+        observer: Looks on while it trains (pictures).
 
     Returns:
         The folder with `weights.safetensors`, `pretrain.json`, `metrics.jsonl`.
@@ -218,22 +225,20 @@ def run_pretraining(
             EntryLease(folder).close()
             return folder
         size = plan.encoder.image_size * plan.recipe.scale
-        source = read_source(plan, size, on_bad_image, cache, say)
-        total = plan.recipe.total_steps(len(source))
+        source = read_source(plan, size, on_bad_image, cache, progress)
         write_meta(folder, _describe(plan), [])
-        say(
-            f"pre-training {plan.encoder.ref} with {plan.pretext.ref}: {total} steps on {len(source)} pairs"
-        )
-        extra: dict[str, Any] = {} if watch is None else {"observe": watch(source, folder)}
+        _log.info(
+            "pre-training %s with %s: %d steps on %d pairs",
+            plan.encoder.ref, plan.pretext.ref, plan.recipe.total_steps(len(source)), len(source),
+        )  # fmt: skip
         pretrain(
             build_objective(plan, source),
             source,
             plan.recipe,
             folder,
             plan.key,
-            lambda step, losses: progress(step, total, losses),
-            say,
-            **extra,
+            progress=progress,
+            observer=observer,
         )
         write_meta(folder, _describe(plan), ["weights.safetensors", "pretrain.json"])
         EntryLease(folder).close()

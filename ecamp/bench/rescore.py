@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from ecamp.metrics.stats import resample_counts
 from ecamp.plugin.host import make_plugin
 from ecamp.storage.files import atomic_path, read_json, write_json
 
+_log = logging.getLogger(__name__)
 
-def rescore(
-    path: Path, bootstrap: int | None, say: Callable[[str], None] = lambda text: None
-) -> tuple[int, int, list[str]]:
+
+def rescore(path: Path, bootstrap: int | None) -> tuple[int, int, list[str]]:
     """Recompute metrics, intervals and resamples of all cells.
 
     A cell is written only where something changed. Interrupted between its two files, it has new
@@ -53,7 +53,7 @@ def rescore(
             continue
         total, changed = total + 1, changed + differs
         if differs:
-            say(f"cells/{folder.name}: rescored")
+            _log.info("cells/%s: rescored", folder.name)
     if changed:
         run.log_event(event="rescored", cells=changed, bootstrap=resamples)
     return total, changed, failed

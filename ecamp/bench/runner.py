@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from ecamp.bench.features import build_encoder, make_inputs, select_rows
 from ecamp.bench.plan import EVAL_SPLITS, Cell, FeatureGroup, Plan
 from ecamp.bench.pretraining import (
     Pretraining,
-    Watch,
     cache_folder,
     copy_pretraining,
     is_trained,
@@ -33,10 +32,13 @@ from ecamp.data.splits import fraction_index
 from ecamp.encoders.checkpoints import inspect
 from ecamp.errors import DataError, EcampError
 from ecamp.metrics.stats import Metric, resample_counts
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease
 from ecamp.storage.files import atomic_path, locked, write_json
+from ecamp.train.observer import Observer
 from ecamp.train.oom import keep_freed_memory, on_batch_halved, peak_bytes, reset_peak
-from ecamp.train.recipe import PretrainRecipe
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,8 @@ class Runner:
     """Executes a plan into a run folder.
 
     Args:
-        say: Gets one line per event, for stderr.
-        progress: Gets (step, total, losses) while pre-training.
-        watch: Makes the observer of a pre-training from its recipe (pictures).
+        progress: Hears of images that are decoded and of steps of pre-trainings.
+        observer: Looks on at each pre-training (pictures).
         budget: Time in which cells may be started; by default all of it.
     """
 
@@ -91,16 +92,15 @@ class Runner:
         *,
         cache: Path | None = None,
         budget: Budget | None = None,
-        say: Callable[[str], None] = lambda text: None,
-        progress: Callable[[int, int, dict[str, float]], None] = lambda step, total, losses: None,
-        watch: Callable[[PretrainRecipe], Watch] | None = None,
+        progress: Progress = no_progress,
+        observer: Observer | None = None,
     ) -> None:
         self.plan, self.run, self.cache = plan, run, cache
-        self.say, self.progress, self.watch = say, progress, watch
+        self.progress, self.observer = progress, observer
         self.budget = budget or Budget()
         self._timings = Timings.of_run(run.path)
         self._arrays: dict[str, Arrays] = {}
-        self._feature_cache = FeatureCache(cache, say)
+        self._feature_cache = FeatureCache(cache)
         self._groups: dict[str, FeatureGroup] = {}
         self._features: tuple[str, CachedFeatures] | None = None
         self._weights: dict[str, Path] = {}
@@ -118,16 +118,16 @@ class Runner:
         todo = [cell for cell in self.plan.cells if self.run.finished(cell.key) is None]
         reused = len(self.plan.cells) - len(todo)
         if reused:
-            self.say(f"{reused} of {len(self.plan.cells)} cells are done already")
+            _log.info("%d of %d cells are done already", reused, len(self.plan.cells))
         for folder in self.run.damaged:
-            self.say(f"{folder}: damaged; this cell is made again")
+            _log.warning("%s: damaged; this cell is made again", folder)
         failed: dict[str, str] = {}
         self._groups = self.plan.feature_groups(todo)
         for count, cell in enumerate(self.plan.in_run_order(todo), 1):
             try:
                 self._run_cell(cell, count, len(todo))
             except OutOfTime as reason:
-                self.say(f"stopped: {reason}")
+                _log.info("stopped: %s", reason)
                 left = len(todo) - count + 1
                 return Outcome(count - 1 - len(failed), reused, failed, left)
             except Exception as error:
@@ -136,7 +136,7 @@ class Runner:
 
     def _note_failure(self, cell: Cell, error: Exception) -> str:
         text = str(error) if isinstance(error, EcampError) else f"{type(error).__name__}: {error}"
-        self.say(f"FAILED {cell.label}: {text}")
+        _log.warning("FAILED %s: %s", cell.label, text)
         trace = "" if isinstance(error, EcampError) else traceback.format_exc()
         self.run.log_event(event="failed", id=cell.key, label=cell.label, error=text, trace=trace)
         return text
@@ -146,7 +146,9 @@ class Runner:
 
         def note_halving(work: str, batch: int) -> None:
             if work not in self._halved:
-                self.say(f"{work}: out of memory; continuing with smaller batches (see run.json)")
+                _log.warning(
+                    "%s: out of memory; continuing with smaller batches (see run.json)", work
+                )
             self._halved.add(work)
             record.halved_batches[work] = batch
 
@@ -166,7 +168,7 @@ class Runner:
         name = cell.task.primary
         value = metrics[name].value
         shown = "undefined" if value is None else f"{value:.3f}"
-        self.say(f"[{count}/{total}] {cell.label}: {name} {shown}")
+        _log.info("[%d/%d] %s: %s %s", count, total, cell.label, name, shown)
 
     def _pretrained(self, cell: Cell) -> Path | None:
         """Return the weights of a cell; a failed pre-training fails its cells, not the others."""
@@ -190,10 +192,10 @@ class Runner:
             self.budget.check(self._timings, pretraining.timing_key)
         began = time.monotonic()
         try:
-            watch = None if self.watch is None else self.watch(pretraining.recipe)
             folder = run_pretraining(
-                pretraining, self.plan.spec.on_bad_image, self.cache, self.say, self.progress, watch
-            )
+                pretraining, self.plan.spec.on_bad_image, self.cache,
+                progress=self.progress, observer=self.observer,
+            )  # fmt: skip
         except Exception as error:
             self._broken[pretraining.key] = str(error)
             raise
@@ -226,7 +228,7 @@ class Runner:
                 splits=EVAL_SPLITS,
                 on_bad_image=self.plan.spec.on_bad_image,
                 cache=self.cache,
-                log=self.say,
+                progress=self.progress,
             )
         return self._arrays[name]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ecamp.cli.logs import log_to_stderr
 from ecamp.errors import EcampError, did_you_mean
 
 # name -> (module:attribute, one line of help); the help is here so that listing loads nothing.
@@ -74,7 +75,8 @@ def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code (see `ecamp.errors`)."""
     debug = os.environ.get("ECAMP_DEBUG") == "1"
     try:
-        code = cli.main(args=args, prog_name="ecamp", standalone_mode=False)
+        with log_to_stderr():
+            code = cli.main(args=args, prog_name="ecamp", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except EcampError as error:
         if debug:

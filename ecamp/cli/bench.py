@@ -42,7 +42,8 @@ def execute(spec: BenchSpec, options: RunOptions) -> None:
     from ecamp.bench.plan import make_plan
     from ecamp.bench.run_folder import RunFolder, command_line
     from ecamp.bench.runner import Runner
-    from ecamp.cli.observer import watcher
+    from ecamp.cli.logs import LoggedProgress
+    from ecamp.cli.observer import Pictures
     from ecamp.ops._ext import kernel_notes
 
     budget = Budget(parse_duration(options.budget) if options.budget else None)
@@ -57,8 +58,7 @@ def execute(spec: BenchSpec, options: RunOptions) -> None:
     began = time.monotonic()
     runner = Runner(
         plan, run, cache=options.cache, budget=budget,
-        say=lambda text: click.echo(f"{time.monotonic() - began:6.0f}s  {text}", err=True),
-        progress=Progress(), watch=lambda recipe: watcher(recipe, 4, only_last=True),
+        progress=LoggedProgress(), observer=Pictures(4, only_last=True),
     )  # fmt: skip
     outcome = runner.execute()
     _summarise(run.path, options.form, spec.pretext[0])
@@ -130,13 +130,3 @@ def _summarise(path: Path, form: str, baseline: Any) -> None:
     rows = summarise(cells, baseline=str(baseline))
     click.echo(format_rows(rows, form))
     click.echo(f"report: {write_page(path, baseline=str(baseline))}", err=True)
-
-
-class Progress:
-    """One line per tenth of a pre-training."""
-
-    def __call__(self, step: int, total: int, losses: dict[str, float]) -> None:
-        every = max(1, total // 10)
-        if (step + 1) % every == 0 or step + 1 == total:
-            shown = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
-            click.echo(f"         step {step + 1}/{total}  {shown}", err=True)

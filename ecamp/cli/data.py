@@ -122,6 +122,7 @@ def check(name: str, limit: int | None) -> int:
     To check whether the splits can be trusted, see ecamp data audit.
     """
     from ecamp.api.plugin_ref import PluginRef
+    from ecamp.cli.logs import LoggedProgress
     from ecamp.data.decoding import check_records, check_sample
     from ecamp.errors import EcampError
     from ecamp.plugin.host import make_plugin
@@ -131,13 +132,14 @@ def check(name: str, limit: int | None) -> int:
     check_records(records, dataset.info)
     selected = records[:limit]
     bad: list[str] = []
+    progress = LoggedProgress()
+    progress(0, len(selected), "images")
     for done, record in enumerate(selected, 1):
         try:
             check_sample(dataset, record, 224)
         except EcampError as error:
             bad.append(error.message)
-        if done % 500 == 0:
-            click.echo(f"  {done:,} of {len(selected):,}, {len(bad)} bad", err=True)
+        progress(done, len(selected), f"images, {len(bad)} bad")
     _print_bad(bad)
     rest = f" ({len(bad) - 20} more)" if len(bad) > 20 else ""
     click.echo(
@@ -281,6 +283,7 @@ def prepare(
     import os
 
     from ecamp.api.plugin_ref import PluginRef
+    from ecamp.cli.logs import LoggedProgress
     from ecamp.errors import EcampError, UsageError
     from ecamp.export.ground_truth import write_ground_truth
     from ecamp.export.png import prepare as write
@@ -293,7 +296,7 @@ def prepare(
     workers = workers or os.cpu_count() or 1
     done = write(
         root, output, folders, getattr(cls, "tables", ()), workers=workers, verify=verify,
-        progress=lambda n, total: click.echo(f"  {n:,} of {total:,}", err=True),
+        progress=LoggedProgress(),
     )  # fmt: skip
     _print_bad(done.bad)
     click.echo(f"{output}: {done.converted:,} converted, {done.kept:,} kept, {len(done.bad):,} bad")
@@ -303,7 +306,7 @@ def prepare(
         try:
             written = write_ground_truth(
                 make_plugin("ecamp.datasets", ref), output, workers=workers, verify=verify,
-                progress=lambda n, total: click.echo(f"  truth of {n:,} of {total:,}", err=True),
+                progress=LoggedProgress(),
             )  # fmt: skip
         except (
             EcampError
@@ -333,6 +336,7 @@ def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | N
     The same command resumes after an interruption, and verifies and repairs a finished folder.
     """
     from ecamp.api.plugin_ref import PluginRef
+    from ecamp.cli.logs import LoggedProgress
     from ecamp.export.pack import pack as write_pack
     from ecamp.plugin.host import make_plugin, skip_bad_rows
 
@@ -342,7 +346,7 @@ def pack(name: str, output: Path, size: int, on_bad_image: str, workers: int | N
     dataset = make_plugin("ecamp.datasets", ref)
     done = write_pack(
         dataset, output, size, on_bad_image=on_bad_image, workers=workers,
-        log=lambda text: click.echo(f"  {text}", err=True),
+        progress=LoggedProgress(),
     )  # fmt: skip
     _print_bad(done.bad)
     click.echo(
@@ -410,13 +414,11 @@ def _audit_lists(folder: Path, size: str) -> tuple[list[Finding], str]:
 def _audit_dataset(name: str, images: bool, cache: Path | None) -> tuple[list[Finding], str]:
     from ecamp.api.plugin_ref import PluginRef
     from ecamp.audit.dataset import audit_dataset
+    from ecamp.cli.logs import LoggedProgress
     from ecamp.plugin.host import make_plugin
 
     dataset = make_plugin("ecamp.datasets", PluginRef.parse(name))
-    findings = audit_dataset(
-        dataset, images=images, cache=cache,
-        progress=lambda done, total: click.echo(f"  {done:,} of {total:,} images", err=True),
-    )  # fmt: skip
+    findings = audit_dataset(dataset, images=images, cache=cache, progress=LoggedProgress())
     return findings, f"{dataset.info.split_id}: {len(dataset.records()):,} images"
 
 

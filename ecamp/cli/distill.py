@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from itertools import chain
@@ -62,6 +61,7 @@ def run(
     REPORTS: .csv, .tsv, .jsonl, FFA-IR's .json, a MIMIC-CXR tree, a folder of .txt, or a data set
     with reports (phantom, folder.yaml).
     """
+    from ecamp.cli.logs import LoggedProgress
     from ecamp.distill.run import distiller_identity, write_distilled
     from ecamp.distill.sinks import make_writer
     from ecamp.errors import DataError
@@ -79,16 +79,10 @@ def run(
         "distiller": distiller_identity(ref, distiller), "with": str(ref), "input": source,
         "columns": ",".join(columns), "id column": id_column,
     }  # fmt: skip
-    progress = Progress()
-    try:
-        tally = write_distilled(out, distiller, chain([first], stream), run_fields, progress)
-    except BaseException:
-        progress.stop()
-        raise
-    progress.stop()
-    _summarise(
-        out, tally, bad_rows, progress, run_fields["distiller"], dict(distiller.counts()), form
-    )
+    began = time.monotonic()
+    tally = write_distilled(out, distiller, chain([first], stream), run_fields, LoggedProgress())
+    speed = (tally.reports - tally.resumed) / max(time.monotonic() - began, 1e-9)
+    _summarise(out, tally, bad_rows, speed, run_fields["distiller"], dict(distiller.counts()), form)
     return 3 if tally.errors else 0
 
 
@@ -237,39 +231,8 @@ class BadRowHandler:
             click.echo(f"skipped: {error.message}", err=True)
 
 
-class Progress:
-    """Progress line: twice per second on a terminal, twice per minute in a log."""
-
-    def __init__(self) -> None:
-        self.started = self._last_line = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        self._interval = 0.5 if self._terminal else 30.0
-        self._open_line = False
-        self.done = 0
-
-    @property
-    def speed(self) -> float:
-        """Reports per second, of this run alone."""
-        return self.done / max(time.monotonic() - self.started, 1e-9)
-
-    def __call__(self, tally: Tally) -> None:
-        self.done = tally.reports - tally.resumed
-        now = time.monotonic()
-        if now - self._last_line >= self._interval:
-            self._last_line = now
-            line = f"{tally.reports} reports, {self.speed:.0f}/s"
-            click.echo(f"\r{line:40}" if self._terminal else line, nl=not self._terminal, err=True)
-            self._open_line = self._terminal
-
-    def stop(self) -> None:
-        """End an open line."""
-        if self._open_line:
-            click.echo(err=True)
-            self._open_line = False
-
-
 def _summarise(
-    out: Path, tally: Tally, bad_rows: BadRowHandler, progress: Progress, distiller: str,
+    out: Path, tally: Tally, bad_rows: BadRowHandler, speed: float, distiller: str,
     counts: dict[str, int], form: str,
 ) -> None:  # fmt: skip
     summary: dict[str, Any] = {
@@ -280,7 +243,7 @@ def _summarise(
         "dropped": tally.dropped,
         "errors": tally.errors,
         "bad_rows": bad_rows.count,
-        "reports_per_second": round(progress.speed, 1),
+        "reports_per_second": round(speed, 1),
         "distiller": distiller,
         "counts": counts,
     }
@@ -296,7 +259,7 @@ def _summarise(
     for name, value in lines.items():
         if value:
             click.echo(f"{name:12} {value}")
-    click.echo(f"{'speed':12} {progress.speed:.0f} reports/s")
+    click.echo(f"{'speed':12} {speed:.0f} reports/s")
     click.echo(f"{'distiller':12} {distiller}")
 
 

@@ -1,8 +1,7 @@
-"""Draws pictures while a pre-training runs: from its objective's tensors to files in its folder."""
+"""Pictures of a pre-training that runs: from its objective's tensors to files in its folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,34 +9,37 @@ import torch
 
 from ecamp.api.pretext import Objective
 from ecamp.report.training import draw_curves, draw_preview
+from ecamp.train.observer import Observer
 from ecamp.train.pairs import PairDataset, preview_batch
 from ecamp.train.recipe import PretrainRecipe
 
 MOMENTS = 4  # pictures after the start: at a quarter, a half, three quarters and the end
 
 
-def watcher(
-    recipe: PretrainRecipe, count: int, *, only_last: bool = False
-) -> Callable[[PairDataset, Path], Callable[[int, Objective], None]]:
-    """Make an observer for `run_pretraining`.
+class Pictures(Observer):
+    """Observer that draws what a pre-training reconstructs, and its losses.
 
     Args:
-        count: Samples a picture; 0 draws nothing.
+        count: Samples per picture; 0 draws nothing.
         only_last: Draw when training has ended, not on the way.
     """
 
-    def watch(source: PairDataset, folder: Path) -> Callable[[int, Objective], None]:
+    def __init__(self, count: int, *, only_last: bool = False) -> None:
+        self.count, self.only_last = count, only_last
+
+    def start(self, source: PairDataset, recipe: PretrainRecipe, folder: Path) -> None:
+        """Choose the steps that are drawn."""
+        self._source, self._recipe, self._folder = source, recipe, folder
         total = recipe.total_steps(len(source))
-        steps = {total} if only_last else {round(total * k / MOMENTS) for k in range(MOMENTS + 1)}
+        quarters = {round(total * k / MOMENTS) for k in range(MOMENTS + 1)}
+        self._steps = {total} if self.only_last else quarters
 
-        def observe(step: int, objective: Objective) -> None:
-            if count and step in steps:
-                _draw(objective, source, recipe, count, step, folder / "preview")
-                draw_curves(folder / "metrics.jsonl", folder / "preview" / "losses.png")
-
-        return observe
-
-    return watch
+    def on_step(self, step: int, objective: Objective) -> None:
+        """Draw, where it is time."""
+        if self.count and step in self._steps:
+            folder = self._folder / "preview"
+            _draw(objective, self._source, self._recipe, self.count, step, folder)
+            draw_curves(self._folder / "metrics.jsonl", folder / "losses.png")
 
 
 def _draw(

@@ -41,8 +41,8 @@ def pretrain(**options: Any) -> None:
         options["pretext"] += f"{joint}packed={str(options['packed']).lower()}"
     from ecamp.bench.plan import make_plan
     from ecamp.bench.pretraining import copy_pretraining, run_pretraining
-    from ecamp.cli.bench import Progress
-    from ecamp.cli.observer import watcher
+    from ecamp.cli.logs import LoggedProgress
+    from ecamp.cli.observer import Pictures
     from ecamp.config import BenchSpec, validate
     from ecamp.errors import UsageError
     from ecamp.ops._ext import kernel_notes
@@ -67,8 +67,7 @@ def pretrain(**options: Any) -> None:
     for item in trained:
         folder = run_pretraining(
             item, options["on_bad_image"], options["cache"],
-            lambda text: click.echo(text, err=True), Progress(),
-            watcher(item.recipe, options["preview"]),
+            progress=LoggedProgress(), observer=Pictures(options["preview"]),
         )  # fmt: skip
         copy_pretraining(folder, options["out"])
         click.echo(str(options["out"] / "weights.safetensors"))

@@ -18,7 +18,7 @@ def rescore(run: Path, bootstrap: int | None) -> int:
     """
     from ecamp.bench.rescore import rescore as rescore_run
 
-    total, changed, failed = rescore_run(run, bootstrap, lambda text: click.echo(text, err=True))
+    total, changed, failed = rescore_run(run, bootstrap)
     click.echo(f"{total} cells, {changed} changed")
     for text in failed:
         click.echo(f"ecamp: {text}", err=True)

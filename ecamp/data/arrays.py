@@ -7,8 +7,9 @@ reads the same images; so they are decoded once and every later reader maps the 
 from __future__ import annotations
 
 import json
+import logging
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from ecamp.config import identity
 from ecamp.data.decoding import BadImage, check_records, decode
 from ecamp.data.splits import split_hash
 from ecamp.errors import DataError, EcampError, MissingError
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease, write_meta
 from ecamp.storage.files import atomic_folder, cache_root, locked
+
+_log = logging.getLogger(__name__)
 
 FORMAT = 2  # bump when the arrays' layout or the resizing changes
 
@@ -119,7 +123,7 @@ def materialise(
     on_bad_image: str = "fail",
     cache: Path | None = None,
     workers: int | None = None,
-    log: Callable[[str], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Arrays:
     """Decode the named splits at `size`, or map arrays that were decoded before.
 
@@ -129,6 +133,7 @@ def materialise(
         on_bad_image: `fail` raises at the first bad image, `skip` skips and records it.
         cache: Cache folder; default as `cache_root`.
         workers: Processes for decoding; default one per core.
+        progress: Hears of each image that is decoded.
 
     Raises:
         DataError: A bad image under `fail`; a patient in two splits; an empty data set.
@@ -148,8 +153,8 @@ def materialise(
     folder = cache_root(cache) / "arrays" / key
     with locked(folder.with_suffix(".lock")):
         if not (folder / "meta.json").exists():
-            log(f"decoding {len(chosen)} images of {dataset.info.name} at {size} px")
-            _write_arrays(dataset, chosen, size, on_bad_image, folder, workers)
+            _log.info("decoding %d images of %s at %d px", len(chosen), dataset.info.name, size)
+            _write_arrays(dataset, chosen, size, on_bad_image, folder, workers, progress)
         use = EntryLease(folder)
     return _open(folder, dataset.info, chosen, whole, key, use)
 
@@ -163,11 +168,11 @@ def arrays_key(dataset: Dataset, size: int, splits: Sequence[str], on_bad_image:
 
 def _write_arrays(
     dataset: Dataset, records: list[Record], size: int, on_bad: str, folder: Path,
-    workers: int | None,
+    workers: int | None, progress: Progress,
 ) -> None:  # fmt: skip
     try:
         with atomic_folder(folder) as work:
-            _fill(work, dataset, records, size, on_bad, workers)
+            _fill(work, dataset, records, size, on_bad, workers, progress)
     except OSError as error:
         raise EcampError(
             f"{folder}: cannot be written: {error.strerror or error}.",
@@ -176,8 +181,9 @@ def _write_arrays(
 
 
 def _fill(
-    work: Path, dataset: Dataset, records: list[Record], size: int, on_bad: str, workers: int | None
-) -> None:
+    work: Path, dataset: Dataset, records: list[Record], size: int, on_bad: str,
+    workers: int | None, progress: Progress,
+) -> None:  # fmt: skip
     channels = 1 if dataset.info.colour == "grey" else 3
     count, classes = len(records), len(dataset.info.mask_classes)
     images = np.lib.format.open_memmap(
@@ -189,7 +195,9 @@ def _fill(
     kept: list[int] = []
     skipped: list[str] = []
     no_boxes, no_classes = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+    progress(0, count, "images")
     for index, sample in enumerate(decode(dataset, records, size, workers)):
+        progress(index + 1, count, "images")
         if isinstance(sample, BadImage):
             if on_bad == "fail":
                 raise DataError(sample.message)

@@ -13,7 +13,7 @@ import contextlib
 import fcntl
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import FileIO
 from itertools import islice
@@ -25,6 +25,7 @@ from ecamp.api.plugin_ref import PluginRef
 from ecamp.config import identity
 from ecamp.distill.sinks import make_writer
 from ecamp.errors import CorruptFileError, EcampError, UsageError
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import atomic_path
 
 _VERSION = 1  # of the partial file
@@ -69,7 +70,7 @@ def write_distilled(
     distiller: Distiller,
     reports: Iterable[Report],
     run_fields: Mapping[str, str],
-    progress: Callable[[Tally], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> Tally:
     """Distil reports into a file; continue where an earlier run of the same command stopped.
 
@@ -79,7 +80,7 @@ def write_distilled(
         reports: All reports, including those that an earlier run has done.
         run_fields: Name -> value of everything that must be equal to resume a run; must contain
             `distiller`, the identity, which is written to every row.
-        progress: Called after each row.
+        progress: Hears of each row.
 
     Returns:
         Counts of the whole file.
@@ -94,13 +95,14 @@ def write_distilled(
     with _locked(partial) as file:
         tally = _resume(file, partial, {"ecamp_distill": _VERSION, **run_fields})
         tally.resumed = tally.reports
+        progress(tally.reports, None, "reports")
         rest = islice(iter(reports), tally.reports, None)
         with contextlib.closing(_paired(distiller, rest)) as results:
             for report, distilled in results:
                 row = {**distilled.as_json(report), "distiller": run_fields["distiller"]}
                 _append(file, partial, row)
                 tally.add(row)
-                progress(tally)
+                progress(tally.reports, None, "reports")
         with atomic_path(path) as temporary:
             write(_rows(partial), temporary)
         partial.unlink()

@@ -6,7 +6,7 @@ Why: docs/decisions.md#masks-and-coco-boxes-are-an-export.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from ecamp.api.dataset import Dataset, DatasetInfo, Record
 from ecamp.errors import DataError
 from ecamp.export.journal import run_resumable
 from ecamp.io.folders import resolve_below_root
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import atomic_path, content_hash, write_if_changed
 
 TRUTH, BOXES, MASKS = "truth.jsonl", "boxes.json", "masks"
@@ -65,7 +66,7 @@ class TruthSummary:
 
 def write_ground_truth(
     dataset: Dataset, out: Path, *, workers: int = 1, verify: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> TruthSummary:  # fmt: skip
     """Write `masks/ID.png` (0 and 255; with several classes `masks/CLASS/ID.png`) and `boxes.json`.
 
@@ -76,7 +77,7 @@ def write_ground_truth(
         out: Folder to write.
         workers: Processes.
         verify: Compare existing masks with their checksums; wrong ones are written again.
-        progress: Called with the number of finished and of all images.
+        progress: Hears of the images whose truth is written.
     """
     info, fingerprint = dataset.info, dataset.fingerprint()
     records = {r.id: r for r in dataset.records() if r.has_mask or r.has_boxes}
@@ -85,7 +86,7 @@ def write_ground_truth(
         records, partial(_write, dataset, info.mask_classes, fingerprint, out), out / TRUTH, ImageTruth,
         key=lambda row: row.id,
         is_done=lambda row: row.of == fingerprint and _is_intact(out, row, verify),
-        workers=workers, progress=progress,
+        workers=workers, progress=progress, counted="images with truth",
     )  # fmt: skip
     with_boxes = [row for row in outcome.rows if row.boxes is not None]
     if with_boxes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from joblib import Parallel, delayed
 
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import append_lines, repair_and_read_lines, write_lines
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def run_resumable(
     key: Callable[[Row], str],
     is_done: Callable[[Row], bool],
     workers: int,
-    progress: Callable[[int, int], None],
+    progress: Progress = no_progress,
+    counted: str = "items",
 ) -> Outcome[Row]:
     """Work off the items that the journal does not have yet, in parallel.
 
@@ -57,7 +59,8 @@ def run_resumable(
         key: Row -> key of its item.
         is_done: Whether what a row describes is still there; otherwise the item is done again.
         workers: Processes.
-        progress: Called with the number of finished and of all items.
+        progress: Hears of the items that are finished.
+        counted: What items are, in the note of progress.
     """
     if not items:
         return Outcome((), 0, ())
@@ -66,6 +69,7 @@ def run_resumable(
     missing = [item for name, item in items.items() if name not in kept]
     chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
     done, bad = dict(kept), []
+    progress(len(done), len(items), counted)
     for results in Parallel(n_jobs=workers, return_as="generator")(
         delayed(work)(chunk) for chunk in chunks
     ):
@@ -73,7 +77,7 @@ def run_resumable(
         bad += [result for result in results if isinstance(result, str)]
         done |= {key(row): row for row in rows}
         append_lines(journal, map(asdict, rows))
-        progress(len(done) + len(bad), len(items))
+        progress(len(done) + len(bad), len(items), counted)
     ordered = tuple(done[name] for name in sorted(done))
     write_lines(journal, ordered)
     return Outcome(ordered, len(done) - len(kept), tuple(bad))

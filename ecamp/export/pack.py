@@ -13,7 +13,7 @@ be read keeps its row, with the reason, so that the splits stay those of the sou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ecamp.config import identity
 from ecamp.data.decoding import BadImage, check_records, decode
 from ecamp.data.splits import split_hash
 from ecamp.errors import DataError, EcampError, UsageError
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.bits import pack_bits
 from ecamp.storage.files import (
     atomic_path,
@@ -67,7 +68,7 @@ def pack(
     on_bad_image: str = "fail",
     workers: int | None = None,
     shard_bytes: int = SHARD_BYTES,
-    log: Callable[[str], None] = lambda _: None,
+    progress: Progress = no_progress,
 ) -> PackSummary:
     """Write a data set as shards, or verify and complete an existing pack.
 
@@ -77,6 +78,7 @@ def pack(
         on_bad_image: `fail` raises at the first bad image, `skip` keeps its row with the reason.
         workers: Processes for decoding; default one per core.
         shard_bytes: Size of pixels and masks of one shard.
+        progress: Hears of each shard that is in order.
 
     Raises:
         DataError: As `ecamp.data.arrays.materialise`.
@@ -94,14 +96,14 @@ def pack(
         written = len(shards) - len(parts)
         if written:
             (folder / META).unlink(missing_ok=True)
+        progress(0, len(records), "images")
         for number, shard in enumerate(shards):
             if number not in parts:
                 parts[number] = _write_shard(
                     dataset, shard, size, on_bad_image, folder, number, key, workers
                 )
-            log(
-                f"shard {number + 1} of {len(shards)}, {min((number + 1) * rows, len(records)):,} images"
-            )
+            packed = min((number + 1) * rows, len(records))
+            progress(packed, len(records), f"images, shard {number + 1} of {len(shards)}")
         index = [row for number in sorted(parts) for row in parts[number]["index"]]
         text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in index)
         write_bytes(folder / INDEX, text.encode())

@@ -8,7 +8,7 @@ changes nothing. `ecamp.export.ground_truth` writes masks and boxes next to the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from ecamp.export.journal import run_resumable
 from ecamp.io.dicom import DICOM_SUFFIXES
 from ecamp.io.folders import ImageIndex, find_file, image_name
 from ecamp.io.images import read_image
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import atomic_path, content_hash, write_if_changed
 
 MANIFEST = "manifest.jsonl"
@@ -64,7 +65,7 @@ class ConversionSummary:
 def prepare(
     root: Path, out: Path, folders: Mapping[str, str], tables: Sequence[str], *,
     workers: int = 1, verify: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> ConversionSummary:  # fmt: skip
     """Write every DICOM file of a download as PNG, and copy its tables.
 
@@ -76,7 +77,7 @@ def prepare(
         workers: Processes.
         verify: Compare files of both sides by checksum instead of size; a file that is wrong, or
             converted from a source that was replaced since, is written again.
-        progress: Called with the number of finished and of all files.
+        progress: Hears of the files that are finished.
 
     Raises:
         MissingError: No DICOM file in root; names the folders that were searched.
@@ -91,7 +92,7 @@ def prepare(
         partial(_convert, root, out), out / MANIFEST, ConvertedFile,
         key=lambda row: row.png,
         is_done=lambda row: _is_current(root, out, row, verify),
-        workers=workers, progress=progress,
+        workers=workers, progress=progress, counted="files",
     )  # fmt: skip
     return ConversionSummary(outcome.new, len(outcome.rows) - outcome.new, outcome.bad)
 

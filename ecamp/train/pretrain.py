@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,16 @@ from torch import Tensor, nn
 from ecamp.api.pretext import Objective, PretextBatch
 from ecamp.config import identity
 from ecamp.errors import CorruptFileError, EcampError
+from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import append_line, atomic_path, write_json
+from ecamp.train.observer import Observer
 from ecamp.train.oom import keep_freed_memory, out_of_memory
 from ecamp.train.optim import adamw, layer_scales, set_lr
 from ecamp.train.pairs import PairDataset, make_batches
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.schedule import warmup_cosine
+
+_log = logging.getLogger(__name__)
 
 Losses = dict[str, float]
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -130,9 +134,9 @@ def pretrain(
     recipe: PretrainRecipe,
     folder: Path,
     key: str,
-    log: Callable[[int, Losses], None] = lambda step, losses: None,
-    say: Callable[[str], None] = lambda text: None,
-    observe: Callable[[int, Objective], None] = lambda step, objective: None,
+    *,
+    progress: Progress = no_progress,
+    observer: Observer | None = None,
 ) -> Path:
     """Train to the end, resuming from `folder` when a checkpoint of the same identity is there.
 
@@ -140,10 +144,8 @@ def pretrain(
         objective: Freshly built under the recipe's seed.
         folder: Gets `checkpoint.pt`, `metrics.jsonl`, `weights.safetensors`, `pretrain.json`.
         key: Identity of this pre-training; a checkpoint of another identity is refused.
-        log: Called after each step.
-        say: Gets a line when something needs one.
-        observe: Called with the number of steps done, before the first and after each; must not
-            touch the objective (pictures are drawn from here).
+        progress: Hears of each step, with its losses.
+        observer: Looks on (pictures are drawn from here).
 
     Returns:
         The file with the encoder's weights.
@@ -157,13 +159,16 @@ def pretrain(
     if weights.exists() and info.exists():
         return weights
     trainer = Trainer(objective, recipe, len(source))
-    _resume(trainer, folder, key, say)
+    _resume(trainer, folder, key)
     start = trainer.step
     _trim_metrics(folder / "metrics.jsonl", start)
     objective.train()
     began = saved = time.monotonic()
     losses: Losses = {}
-    observe(start, objective)
+    observer = observer or Observer()
+    observer.start(source, recipe, folder)
+    observer.on_step(start, objective)
+    progress(start, trainer.total, "steps")
     for step in range(start, trainer.total):
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
         batches = make_batches(source, recipe, step)
@@ -174,8 +179,8 @@ def pretrain(
             raise _not_finite(losses, step, batches, source, folder)
         if step % 10 == 0 or step + 1 == trainer.total:
             append_line(folder / "metrics.jsonl", {"step": step, "lr": rate, **losses})
-        log(step, losses)
-        observe(step + 1, objective)
+        progress(step + 1, trainer.total, f"steps, {_shown(losses)}")
+        observer.on_step(step + 1, objective)
         if time.monotonic() - saved > recipe.checkpoint_seconds and step + 1 < trainer.total:
             _save(trainer, folder, key)
             saved = time.monotonic()
@@ -189,6 +194,10 @@ def pretrain(
     write_json(folder / "time.json", {"seconds": time.monotonic() - began, "from_step": start})
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return weights
+
+
+def _shown(losses: Losses) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in losses.items())
 
 
 def _update(trainer: Trainer, batches: list[PretextBatch], recipe: PretrainRecipe) -> Losses:
@@ -227,7 +236,7 @@ def _save(trainer: Trainer, folder: Path, key: str) -> None:
         torch.save({"key": key, **trainer.state_dict()}, temporary)
 
 
-def _resume(trainer: Trainer, folder: Path, key: str, say: Callable[[str], None]) -> None:
+def _resume(trainer: Trainer, folder: Path, key: str) -> None:
     """Load the checkpoint if it is whole and ours; a damaged one is set aside, training restarts."""
     path = folder / "checkpoint.pt"
     if not path.exists():
@@ -244,7 +253,7 @@ def _resume(trainer: Trainer, folder: Path, key: str, say: Callable[[str], None]
         trainer.objective.load_state_dict(fresh)
         aside = path.with_suffix(".damaged")
         path.replace(aside)
-        say(f"{path}: damaged; kept as {aside.name}, training starts again")
+        _log.warning("%s: damaged; kept as %s, training starts again", path, aside.name)
 
 
 def _trim_metrics(path: Path, start: int) -> None:

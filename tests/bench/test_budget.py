@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 from torch import Tensor
@@ -72,26 +73,38 @@ def test_a_budget_counts_what_is_expected() -> None:
     Budget(None, lambda: 1e9).check(timings, "cls")
 
 
-def execute(plan: Plan, folder: Path, seconds: float | None = None) -> tuple[Outcome, list[str]]:
+class Execute(Protocol):
+    """Runs a plan in a folder, with a budget in seconds."""
+
+    def __call__(
+        self, plan: Plan, folder: Path, seconds: float | None = None
+    ) -> tuple[Outcome, list[str]]: ...
+
+
+@pytest.fixture
+def execute(logged: pytest.LogCaptureFixture) -> Execute:
     """Run with a clock on which every cell and every pre-training takes ten seconds."""
-    said: list[str] = []
 
     def clock() -> float:
-        return 10.0 * sum(text.startswith(("[", "pre-training")) for text in said)
+        return 10.0 * sum(text.startswith(("[", "pre-training")) for text in logged.messages)
 
-    run_folder = RunFolder(folder / "run")
-    run_folder.open(plan.spec, {})
-    runner = Runner(
-        plan, run_folder, cache=folder / "cache", say=said.append, budget=Budget(seconds, clock)
-    )
-    return runner.execute(), said
+    def run_plan(
+        plan: Plan, folder: Path, seconds: float | None = None
+    ) -> tuple[Outcome, list[str]]:
+        logged.clear()
+        run_folder = RunFolder(folder / "run")
+        run_folder.open(plan.spec, {})
+        runner = Runner(plan, run_folder, cache=folder / "cache", budget=Budget(seconds, clock))
+        return runner.execute(), logged.messages
+
+    return run_plan
 
 
 def results(folder: Path) -> dict[str, bytes]:
     return {f.parent.name: f.read_bytes() for f in folder.glob("run/cells/*/result.json")}
 
 
-def test_what_is_left_is_counted_and_a_later_run_goes_on(tmp_path: Path) -> None:
+def test_what_is_left_is_counted_and_a_later_run_goes_on(tmp_path: Path, execute: Execute) -> None:
     plan = plan_of()  # two cells, two floors
     whole, _ = execute(plan, tmp_path / "whole")
     assert (whole.done, whole.left) == (4, 0)
@@ -103,7 +116,7 @@ def test_what_is_left_is_counted_and_a_later_run_goes_on(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_what_would_not_end_in_time_is_not_started(tmp_path: Path) -> None:
+def test_what_would_not_end_in_time_is_not_started(tmp_path: Path, execute: Execute) -> None:
     plan = plan_of(pretext="none,mae")
     one = next(c for c in plan.cells if c.kind == "cell" and c.pretext == "mae")
     assert one.pretraining is not None
@@ -137,7 +150,7 @@ def test_what_would_not_end_in_time_is_not_started(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_each_cell_tells_what_it_cost(tmp_path: Path) -> None:
+def test_each_cell_tells_what_it_cost(tmp_path: Path, execute: Execute) -> None:
     plan = plan_of(pretext="none,mae", protocols=["linear", "finetune"], seeds=[0],
                    task_options={"cls": {"steps": 2, "batch_size": 4}})  # fmt: skip
     execute(plan, tmp_path)
@@ -191,7 +204,7 @@ def test_damaged_times_tell_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("protocol", "what"), [("linear", "features"), ("finetune", "prediction")])
 def test_memory_that_ran_out_stands_in_run_json_and_not_in_the_result(
-    protocol: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    protocol: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, execute: Execute
 ) -> None:
     from ecamp.encoders.timm import ViTEncoder
 

@@ -57,19 +57,20 @@ def same(a: Features, b: Features) -> bool:
 
 @pytest.mark.parametrize("ref", [VIT, CNN], ids=["vit", "cnn"])
 def test_cold_warm_and_no_cache_give_the_same_bits_as_the_encoder(
-    ref: PluginRef, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ref: PluginRef,
+    arrays: Arrays,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
 ) -> None:
     encoder = build(ref)
-    said: list[str] = []
-    cold = FeatureCache(tmp_path, said.append).get(encoder, plugin(ref), arrays, BOTH, "x")
-    warm = FeatureCache(tmp_path, said.append).get(encoder, plugin(ref), arrays, BOTH, "x")
+    cold = FeatureCache(tmp_path).get(encoder, plugin(ref), arrays, BOTH, "x")
+    warm = FeatureCache(tmp_path).get(encoder, plugin(ref), arrays, BOTH, "x")
     monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", "0")
-    none = FeatureCache(tmp_path / "other", said.append).get(
-        encoder, plugin(ref), arrays, BOTH, "x"
-    )
+    none = FeatureCache(tmp_path / "other").get(encoder, plugin(ref), arrays, BOTH, "x")
     assert [f.origin for f in (cold, warm, none)] == ["computed", "disk", "computed"]
     assert not (tmp_path / "other").exists()
-    assert said == []
+    assert logged.messages == []
     with torch.no_grad():
         out = encoder(normaliser(arrays.info)(arrays.images))
     wanted = replace(out, pyramid=tuple(level.bfloat16() for level in out.pyramid))
@@ -170,7 +171,7 @@ def entry(root: Path) -> Path:
 
 @pytest.mark.parametrize("how", ["flip", "cut", "gone", "meta", "no-file-in-meta"])
 def test_a_damaged_file_is_noticed_said_and_made_again(
-    how: str, arrays: Arrays, tmp_path: Path
+    how: str, arrays: Arrays, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     encoder = build()
     first = filled(encoder, arrays, features.BATCH)
@@ -189,39 +190,36 @@ def test_a_damaged_file_is_noticed_said_and_made_again(
     else:
         meta = json.loads((entry(tmp_path) / "meta.json").read_text())
         (entry(tmp_path) / "meta.json").write_text(json.dumps({**meta, "reads": 3}))
-    said: list[str] = []
-    again = FeatureCache(tmp_path, said.append).get(encoder, plugin(VIT), arrays, BOTH, "x")
+    again = FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert again.origin == "computed"
     assert torch.equal(again.features.pooled, first["pooled"])
     assert torch.equal(again.features.pyramid[1], first["pyramid.1"])
-    assert len(said) == 1
-    assert str(entry(tmp_path)) in said[0]
-    assert "damaged" in said[0]
-    said.clear()
-    assert (
-        FeatureCache(tmp_path, said.append).get(encoder, plugin(VIT), arrays, BOTH, "x").origin
-        == "disk"
-    )
-    assert said == []
+    assert len(logged.messages) == 1
+    assert str(entry(tmp_path)) in logged.messages[0]
+    assert "damaged" in logged.messages[0]
+    logged.clear()
+    assert FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x").origin == "disk"
+    assert logged.messages == []
 
 
-def test_an_encoder_whose_code_changed_is_noticed(arrays: Arrays, tmp_path: Path) -> None:
+def test_an_encoder_whose_code_changed_is_noticed(
+    arrays: Arrays, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
     encoder = build()
     FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x")
     forward = encoder.forward
     encoder.forward = lambda images: forward(images.flip(-1))  # type: ignore[method-assign]
-    said: list[str] = []
-    found = FeatureCache(tmp_path, said.append).get(encoder, plugin(VIT), arrays, BOTH, "x")
+    found = FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert found.origin == "computed"
-    assert "its code has changed" in said[0]
+    assert "its code has changed" in logged.messages[0]
     assert torch.equal(found.features.pooled, filled(encoder, arrays, features.BATCH)["pooled"])
 
 
 def test_only_what_is_read_is_stored_and_too_little_is_made_again_whole(
-    arrays: Arrays, tmp_path: Path
+    arrays: Arrays, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
-    encoder, said = build(), []
-    cache = FeatureCache(tmp_path, said.append)
+    encoder = build()
+    cache = FeatureCache(tmp_path)
     small = cache.get(encoder, plugin(VIT), arrays, frozenset({"pooled"}), "x")
     path = entry(tmp_path) / "features.safetensors"
     assert set(load_file(path)) == {"pooled"}
@@ -233,27 +231,30 @@ def test_only_what_is_read_is_stored_and_too_little_is_made_again_whole(
     again = cache.get(encoder, plugin(VIT), arrays, frozenset({"pooled"}), "x")
     assert again.origin == "disk"
     assert len(again.features.pyramid) == 2
-    assert said == []
+    assert logged.messages == []
     key = feature_key(encoder, plugin(VIT), arrays)
     assert cache.holds(key, BOTH)
     assert not cache.holds("other", BOTH)
 
 
 def test_beyond_the_limit_features_stay_in_memory_and_that_is_said_once(
-    arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arrays: Arrays,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
 ) -> None:
-    encoder, said = build(), []
+    encoder = build()
     wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", "0.00005")
-    cache = FeatureCache(tmp_path / "b", said.append)
+    cache = FeatureCache(tmp_path / "b")
     for _ in range(2):
         found = cache.get(encoder, plugin(VIT), arrays, BOTH, "vit on phantom")
         assert found.origin == "computed"
         assert same(found.features, wanted.features)
     assert list_entries(tmp_path / "b") == []
-    assert len(said) == 1
-    assert "vit on phantom" in said[0]
-    assert "ECAMP_FEATURE_CACHE_GB" in said[0]
+    assert len(logged.messages) == 1
+    assert "vit on phantom" in logged.messages[0]
+    assert "ECAMP_FEATURE_CACHE_GB" in logged.messages[0]
     for bad in ("much", "-1", "nan"):
         monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", bad)
         with pytest.raises(UsageError, match="ECAMP_FEATURE_CACHE_GB"):
@@ -262,9 +263,13 @@ def test_beyond_the_limit_features_stay_in_memory_and_that_is_said_once(
 
 @pytest.mark.parametrize("when", ["create_tensors", "sync", "write_meta"])
 def test_a_full_disk_loses_nothing(
-    when: str, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    when: str,
+    arrays: Arrays,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: pytest.LogCaptureFixture,
 ) -> None:
-    encoder, said = build(), []
+    encoder = build()
     wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     passes: list[int] = []
 
@@ -277,10 +282,10 @@ def test_a_full_disk_loses_nothing(
 
     monkeypatch.setattr(feature_cache, when, full)
     monkeypatch.setattr(feature_cache, "fill_features", counted)
-    found = FeatureCache(tmp_path / "b", said.append).get(encoder, plugin(VIT), arrays, BOTH, "x")
+    found = FeatureCache(tmp_path / "b").get(encoder, plugin(VIT), arrays, BOTH, "x")
     assert same(found.features, wanted.features)
     assert passes == [1]  # computed once, whenever the disk was full
-    assert "No space left on device" in said[0]
+    assert "No space left on device" in logged.messages[0]
     assert [p.name for p in (tmp_path / "b" / "features").iterdir() if p.suffix != ".lock"] == []
 
 

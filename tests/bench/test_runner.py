@@ -72,6 +72,7 @@ def test_an_empty_split_fails_its_cells_and_no_others(
     code, err, results = _bench(capsys, tmp_path, good, empty)
     assert code == 3
     assert "no image with labels in split 'val'" in err
+    assert err.count("s  FAILED ") == 3
     assert "Traceback" not in err
     # Both sets are called `hard`; only the good one's floors and cell stand.
     assert len(results) == 3

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ecamp.cli import run
+from ecamp.cli.logs import LoggedProgress
 from ecamp.distill.gold import sentence_digest
 from ecamp.distill.sinks import read_distilled
 
@@ -99,14 +100,12 @@ def test_bad_rows_stop_or_are_counted(capsys) -> None:
 
 
 def test_an_interrupt_keeps_what_is_done(capsys, monkeypatch) -> None:
-    import ecamp.cli.distill as command
-
-    def stop(self, tally) -> None:
-        if tally.reports == 2:
+    def stop(self, done: int, total: int | None, note: str = "") -> None:
+        if done == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(command.Progress, "__call__", stop)
+        patched.setattr(LoggedProgress, "__call__", stop)
         code, _, err = _go(capsys, "r.csv", "-o", "d.jsonl", "--with", "toy")
     assert code == 130
     assert "the same command resumes" in err.lower()

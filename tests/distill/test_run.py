@@ -91,8 +91,8 @@ class Stop(Exception):
 
 
 def _until(count: int):
-    def progress(tally) -> None:
-        if tally.reports == count:
+    def progress(done: int, total: int | None, note: str = "") -> None:
+        if done == count:
             raise Stop
 
     return progress

@@ -38,7 +38,6 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
         return run_resumable(
             items, work, tmp_path / "journal.jsonl", Square,
             key=lambda row: row.name, is_done=lambda row: row.value != 9, workers=1,
-            progress=lambda done, total: None,
         )  # fmt: skip
 
     with pytest.raises(Interrupted):
@@ -59,6 +58,6 @@ def test_an_interrupted_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     assert lines == sorted(lines)
     assert run_resumable(
         {}, work, tmp_path / "none.jsonl", Square, key=lambda row: row.name,
-        is_done=lambda row: True, workers=1, progress=lambda done, total: None,
+        is_done=lambda row: True, workers=1,
     ) == Outcome((), 0, ())  # fmt: skip
     assert not (tmp_path / "none.jsonl").exists()

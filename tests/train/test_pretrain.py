@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ecamp.api.pretext import Objective
 from ecamp.data.arrays import materialise
 from ecamp.errors import CorruptFileError, EcampError, UsageError
 from ecamp.plugin.host import make_plugin
+from ecamp.train.observer import Observer
 from ecamp.train.optim import adamw, layer_scales
 from ecamp.train.pairs import PairDataset, PairSubset, batch_rows, make_batches
 from ecamp.train.pretrain import Trainer, load_weights, pretrain
@@ -46,26 +46,35 @@ def _objective(source: PairDataset, pretext: str = "ecamp?dropout=0.1") -> Objec
     return plugin.build(encoder, source.context(2))
 
 
+def _train(
+    source: PairDataset, recipe: PretrainRecipe, folder: Path, observer: Observer | None = None
+) -> Path:
+    return pretrain(_objective(source), source, recipe, folder, "key", observer=observer)
+
+
 class _Stop(Exception):
     pass
 
 
-def _stop_after(step: int) -> Callable[[int, dict[str, float]], None]:
-    def log(at: int, losses: dict[str, float]) -> None:
-        if at == step:
-            raise _Stop
+class _StopAfter(Observer):
+    """Observer that ends a training after some steps."""
 
-    return log
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step(self, step: int, objective: Objective) -> None:
+        if step == self.steps:
+            raise _Stop
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4])
 def test_resumed_weights_are_the_same_bytes(source: PairDataset, tmp_path: Path, stop: int):
-    whole = pretrain(_objective(source), source, RECIPE, tmp_path / "whole", "key")
+    whole = _train(source, RECIPE, tmp_path / "whole")
     with pytest.raises(_Stop):
-        pretrain(_objective(source), source, RECIPE, tmp_path / "parts", "key", _stop_after(stop))
+        _train(source, RECIPE, tmp_path / "parts", _StopAfter(stop + 1))
     assert (tmp_path / "parts" / "checkpoint.pt").exists()
-    resumed = pretrain(_objective(source), source, RECIPE, tmp_path / "parts", "key")
+    resumed = _train(source, RECIPE, tmp_path / "parts")
     assert resumed.read_bytes() == whole.read_bytes()
     steps = [
         json.loads(line)["step"]
@@ -77,22 +86,21 @@ def test_resumed_weights_are_the_same_bytes(source: PairDataset, tmp_path: Path,
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_training_starts_again(
-    source: PairDataset, tmp_path: Path
+    source: PairDataset, tmp_path: Path, logged: pytest.LogCaptureFixture
 ):
-    whole = pretrain(_objective(source), source, RECIPE, tmp_path / "whole", "key")
+    whole = _train(source, RECIPE, tmp_path / "whole")
     folder = tmp_path / "parts"
     folder.mkdir()
     (folder / "checkpoint.pt").write_bytes(b"PK torn")
-    said: list[str] = []
-    again = pretrain(_objective(source), source, RECIPE, folder, "key", say=said.append)
+    again = _train(source, RECIPE, folder)
     assert again.read_bytes() == whole.read_bytes()
-    assert "checkpoint.pt: damaged" in said[0]
+    assert "checkpoint.pt: damaged" in logged.messages[0]
     assert (folder / "checkpoint.damaged").read_bytes() == b"PK torn"
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(source: PairDataset, tmp_path: Path):
     with pytest.raises(_Stop):
-        pretrain(_objective(source), source, RECIPE, tmp_path, "key", _stop_after(2))
+        _train(source, RECIPE, tmp_path, _StopAfter(3))
     with pytest.raises(EcampError, match="belongs to another pre-training"):
         pretrain(_objective(source), source, RECIPE, tmp_path, "another key")
 
@@ -100,19 +108,19 @@ def test_a_checkpoint_of_another_recipe_is_refused(source: PairDataset, tmp_path
 def test_a_loss_that_is_not_finite_names_samples_and_keeps_the_last_good_weights(
     source: PairDataset, tmp_path: Path
 ):
-    objective = _objective(source)
     good: dict[str, torch.Tensor] = {}
 
-    def poison(step: int, losses: dict[str, float]) -> None:
-        if step == 3:
-            good.update({k: v.clone() for k, v in objective.encoder.state_dict().items()})
-            objective.forward = lambda batch: {
-                "loss": torch.tensor(math.nan),
-                "mim": torch.ones(()),
-            }
+    class Poison(Observer):
+        def on_step(self, step: int, objective: Objective) -> None:
+            if step == 4:
+                good.update({k: v.clone() for k, v in objective.encoder.state_dict().items()})
+                objective.forward = lambda batch: {
+                    "loss": torch.tensor(math.nan),
+                    "mim": torch.ones(()),
+                }
 
     with pytest.raises(EcampError, match=r"loss nan at step 4; samples phantom-\d+") as caught:
-        pretrain(objective, source, RECIPE, tmp_path, "key", poison)
+        _train(source, RECIPE, tmp_path, Poison())
     assert "Lower the learning rate" in str(caught.value)
     named = json.loads((tmp_path / "not-finite.json").read_text())
     assert named["step"] == 4
@@ -131,12 +139,12 @@ def test_every_kind_of_training_resumes_to_the_same_bytes(
     source: PairDataset, tmp_path: Path, extra: dict[str, object]
 ):
     recipe = RECIPE.model_copy(update=extra)
-    whole = pretrain(_objective(source), source, recipe, tmp_path / "whole", "key")
+    whole = _train(source, recipe, tmp_path / "whole")
     with pytest.raises(_Stop):
-        pretrain(_objective(source), source, recipe, tmp_path / "parts", "key", _stop_after(3))
-    resumed = pretrain(_objective(source), source, recipe, tmp_path / "parts", "key")
+        _train(source, recipe, tmp_path / "parts", _StopAfter(4))
+    resumed = _train(source, recipe, tmp_path / "parts")
     assert resumed.read_bytes() == whole.read_bytes()
-    plain = pretrain(_objective(source), source, RECIPE, tmp_path / "plain", "key")
+    plain = _train(source, RECIPE, tmp_path / "plain")
     assert plain.read_bytes() != whole.read_bytes()  # the option does something
 
 
@@ -161,14 +169,15 @@ def test_parts_of_a_batch_add_up_to_the_whole_batch(source: PairDataset):
 
 def test_averaged_weights_equal_a_plain_average(source: PairDataset, tmp_path: Path):
     recipe = RECIPE.model_copy(update={"ema": 0.5, "steps": 3})
-    objective = _objective(source)
     name = "vit.norm.weight"
-    plain = objective.encoder.state_dict()[name].double().clone()
+    plain = _objective(source).encoder.state_dict()[name].double().clone()
 
-    def follow(step: int, losses: dict[str, float]) -> None:
-        plain.mul_(0.5).add_(0.5 * objective.encoder.state_dict()[name].double())
+    class Follow(Observer):
+        def on_step(self, step: int, objective: Objective) -> None:
+            if step:
+                plain.mul_(0.5).add_(0.5 * objective.encoder.state_dict()[name].double())
 
-    path = pretrain(objective, source, recipe, tmp_path, "key", follow)
+    path = _train(source, recipe, tmp_path, Follow())
     torch.testing.assert_close(load_file(path)[name].double(), plain, rtol=1e-6, atol=0)
 
 
@@ -224,7 +233,7 @@ def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: PairD
 
 @pytest.mark.slow
 def test_weights_that_do_not_fit_are_named(source: PairDataset, tmp_path: Path):
-    path = pretrain(_objective(source), source, RECIPE, tmp_path, "key")
+    path = _train(source, RECIPE, tmp_path)
     other = make_plugin("ecamp.encoders", PluginRef.parse("vit-micro?width=64")).build(1)
     with pytest.raises(CorruptFileError, match=r"weights\.safetensors: cannot be loaded"):
         load_weights(other, path)
