@@ -1,4 +1,4 @@
-"""How work that counts tells how far it is. Why: docs/decisions.md#logging-and-progress."""
+"""Progress of countable work. Why: docs/decisions.md#logging-and-progress."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Listener to work that counts."""
+    """Receiver of the progress of countable work: images, steps, reports."""
 
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        """Hear how far the work is.
+        """Receive the number of finished items.
 
         Args:
-            done: Items done; the first call of a work says how many were done before it.
-            total: All items; None where nobody knows.
-            note: What is counted, and what else there is to know: `steps, loss 0.693`.
+            done: Finished items; the first call gives how many were finished before this run.
+            total: All items; None when unknown.
+            note: Unit and further values: `steps, loss 0.693`.
         """
 
 
 def no_progress(done: int, total: int | None, note: str = "") -> None:
-    """Tell nobody: the default."""
+    """Ignore progress: the default."""

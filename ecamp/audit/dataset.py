@@ -40,7 +40,7 @@ def audit_dataset(
         images: Read every image once; fingerprints are kept in the cache, so that an interrupted
             audit resumes.
         cache: Cache folder; default as `cache_root`.
-        progress: Hears of the images that are read.
+        progress: Receives images as they are read.
 
     Returns:
         Findings, leaks first.

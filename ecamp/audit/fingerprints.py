@@ -190,7 +190,7 @@ class FingerprintStore:
         Args:
             keys: Key of each image (path, size and time; or id).
             read: Index -> its fingerprint; raises `EcampError` for a bad image.
-            progress: Hears of the images that are read.
+            progress: Receives images as they are read.
 
         Returns:
             One per image: its fingerprint, or the error message if it cannot be read.

@@ -213,8 +213,8 @@ def run_pretraining(
     """Pre-train once; a later caller gets the cached weights.
 
     Args:
-        progress: Hears of images that are decoded, then of steps.
-        observer: Looks on while it trains (pictures).
+        progress: Receives images as they are decoded, then steps.
+        observer: Observes the training (draws pictures).
 
     Returns:
         The folder with `weights.safetensors`, `pretrain.json`, `metrics.jsonl`.

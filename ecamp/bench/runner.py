@@ -80,8 +80,8 @@ class Runner:
     """Executes a plan into a run folder.
 
     Args:
-        progress: Hears of images that are decoded and of steps of pre-trainings.
-        observer: Looks on at each pre-training (pictures).
+        progress: Receives images as they are decoded, and steps of pre-trainings.
+        observer: Observes each pre-training (draws pictures).
         budget: Time in which cells may be started; by default all of it.
     """
 

@@ -1,4 +1,4 @@
-"""What `ecamp` logs, as lines on stderr: how far a command is, what it found, what it could not use.
+"""Log lines on stderr: progress of a command, what it found, what it could not use.
 
 Why: docs/decisions.md#logging-and-progress.
 """
@@ -70,9 +70,9 @@ def log_to_stderr() -> Iterator[None]:
 
 
 class LoggedProgress:
-    """Progress as log lines: at each tenth, once per second at most, after 30 s at the latest, at the end.
+    """Progress as log lines: per tenth, at most one per second, at least one per 30 s, and the last.
 
-    One serves several works, one after the other.
+    One instance serves several pieces of work, one after another.
     """
 
     TENTHS, SHORTEST, LONGEST = 10, 1.0, 30.0
@@ -85,7 +85,7 @@ class LoggedProgress:
     def __call__(self, done: int, total: int | None, note: str = "") -> None:
         """Log a line where one is due."""
         now, tenth = self._clock(), self.TENTHS * done // total if total else 0
-        if self._done is None or done <= self._done or total != self._total:  # another work
+        if self._done is None or done <= self._done or total != self._total:  # other work begins
             self._first, self._began = done, now
             self._done, self._total, self._tenth, self._shown = done, total, tenth, now
             return

@@ -133,7 +133,7 @@ def materialise(
         on_bad_image: `fail` raises at the first bad image, `skip` skips and records it.
         cache: Cache folder; default as `cache_root`.
         workers: Processes for decoding; default one per core.
-        progress: Hears of each image that is decoded.
+        progress: Receives images as they are decoded.
 
     Raises:
         DataError: A bad image under `fail`; a patient in two splits; an empty data set.

@@ -80,7 +80,7 @@ def write_distilled(
         reports: All reports, including those that an earlier run has done.
         run_fields: Name -> value of everything that must be equal to resume a run; must contain
             `distiller`, the identity, which is written to every row.
-        progress: Hears of each row.
+        progress: Receives each row.
 
     Returns:
         Counts of the whole file.

@@ -77,7 +77,7 @@ def write_ground_truth(
         out: Folder to write.
         workers: Processes.
         verify: Compare existing masks with their checksums; wrong ones are written again.
-        progress: Hears of the images whose truth is written.
+        progress: Receives images as their truth is written.
     """
     info, fingerprint = dataset.info, dataset.fingerprint()
     records = {r.id: r for r in dataset.records() if r.has_mask or r.has_boxes}

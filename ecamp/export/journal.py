@@ -59,8 +59,8 @@ def run_resumable(
         key: Row -> key of its item.
         is_done: Whether what a row describes is still there; otherwise the item is done again.
         workers: Processes.
-        progress: Hears of the items that are finished.
-        counted: What items are, in the note of progress.
+        progress: Receives finished items.
+        counted: Name of the items in progress notes.
     """
     if not items:
         return Outcome((), 0, ())

@@ -78,7 +78,7 @@ def pack(
         on_bad_image: `fail` raises at the first bad image, `skip` keeps its row with the reason.
         workers: Processes for decoding; default one per core.
         shard_bytes: Size of pixels and masks of one shard.
-        progress: Hears of each shard that is in order.
+        progress: Receives each finished shard.
 
     Raises:
         DataError: As `ecamp.data.arrays.materialise`.

@@ -77,7 +77,7 @@ def prepare(
         workers: Processes.
         verify: Compare files of both sides by checksum instead of size; a file that is wrong, or
             converted from a source that was replaced since, is written again.
-        progress: Hears of the files that are finished.
+        progress: Receives finished files.
 
     Raises:
         MissingError: No DICOM file in root; names the folders that were searched.

@@ -1,4 +1,4 @@
-"""Who may look on while a pre-training runs."""
+"""Interface for watching a pre-training."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ecamp.train.recipe import PretrainRecipe
 
 
 class Observer:
-    """Bystander of pre-trainings, one after the other; this one looks away.
+    """Observer of pre-trainings, one after another; the base class does nothing.
 
-    What it is shown belongs to the training: it must leave weights, modes and random numbers as they are.
+    An observer must not change weights, modes or random numbers: the training continues with them.
     """
 
     def start(self, source: PairDataset, recipe: PretrainRecipe, folder: Path) -> None:
-        """Get ready for a pre-training that begins or resumes.
+        """Prepare for a pre-training that begins or resumes.
 
         Args:
-            source: What is trained on.
-            recipe: How.
-            folder: Where weights and losses go; pictures may go there too.
+            source: Training pairs.
+            recipe: Options of the optimisation.
+            folder: Folder of weights and losses; an observer may write there too.
         """
 
     def on_step(self, step: int, objective: Objective) -> None:
-        """Look at an objective.
+        """Observe the objective, once before the first (or resumed) step and after each step.
 
         Args:
-            step: Number of steps done: once before the first (or resumed) step, then after each.
+            step: Number of steps done.
         """

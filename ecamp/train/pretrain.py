@@ -144,8 +144,8 @@ def pretrain(
         objective: Freshly built under the recipe's seed.
         folder: Gets `checkpoint.pt`, `metrics.jsonl`, `weights.safetensors`, `pretrain.json`.
         key: Identity of this pre-training; a checkpoint of another identity is refused.
-        progress: Hears of each step, with its losses.
-        observer: Looks on (pictures are drawn from here).
+        progress: Receives each step with its losses.
+        observer: Observes the training (draws pictures).
 
     Returns:
         The file with the encoder's weights.
