@@ -66,7 +66,7 @@ Backward prepare_backward(const Tensor& grad, const Tensor& keep, int64_t patch,
   return {g, out};
 }
 
-// Entries lie in the grid, and no patch of an image comes twice.
+// Entries lie in the grid, and no patch of an image appears twice.
 void check_keep(const char* op, const int64_t* keep, int64_t batch, int64_t kept, int64_t patches) {
   std::vector<int64_t> seen(patches, -1);
   for (int64_t i = 0; i < batch * kept; ++i) {
@@ -74,7 +74,7 @@ void check_keep(const char* op, const int64_t* keep, int64_t batch, int64_t kept
     STD_TORCH_CHECK(keep[i] >= 0 && keep[i] < patches, op, ": keep[", b, ", ", k, "] = ", keep[i],
                     " lies outside 0..", patches - 1);
     STD_TORCH_CHECK(seen[keep[i]] != b, op, ": keep[", b, ", ", k, "] = ", keep[i],
-                    " comes twice in its image");
+                    " appears twice in its image");
     seen[keep[i]] = b;
   }
 }

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ecamp.ops import dropout_rows as module
-from ecamp.ops.dropout_rows import dropout_rows, kept
+from ecamp.ops.dropout_rows import dropout_rows, keep_mask
 from tests.ops.checks import FLOATS, guarded, lane, native, spread
 
 
@@ -33,7 +33,7 @@ def test_equals_the_reference_forward_and_backward(
     x.requires_grad_()
     out = dropout_rows(x, 0.3, 5, 9, samples, positions)
     limit = round(0.3 * 2**32)
-    keep = kept(samples, positions, width, limit, 5, 9)
+    keep = keep_mask(samples, positions, width, limit, 5, 9)
     scale = torch.tensor(1 / 0.7, dtype=torch.float32)
     assert torch.equal(out, torch.where(keep, x.detach().float() * scale, 0.0).to(dtype))
     out.backward(torch.ones_like(out))

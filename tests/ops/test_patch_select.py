@@ -152,7 +152,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
         ({"dtype": torch.int64}, "dtype must be floating"),
         ({"keep": torch.tensor([[0, 1], [2, 4]])}, r"keep\[1, 1\] = 4 lies outside 0..3"),
         ({"keep": torch.tensor([[0, -1], [2, 3]])}, r"keep\[0, 1\] = -1 lies outside"),
-        ({"keep": torch.tensor([[0, 1], [2, 2]])}, r"keep\[1, 1\] = 2 comes twice"),
+        ({"keep": torch.tensor([[0, 1], [2, 2]])}, r"keep\[1, 1\] = 2 appears twice"),
         ({"keep": torch.zeros(2, 1, dtype=torch.int64, device="meta")}, "move them together"),
     ],
 )

@@ -130,7 +130,11 @@ def test_lanes_and_threads_change_no_bit(wanted: int) -> None:
         (torch.zeros(4, 2), torch.zeros(4, 1, dtype=torch.int64), "index must be int64"),
         (torch.zeros(4, 2), torch.tensor([0, 1, 4, 2]), r"index\[2\] = 4 lies outside -1..3"),
         (torch.zeros(4, 2), torch.tensor([0, -2, 3, 2]), r"index\[1\] = -2 lies outside"),
-        (torch.zeros(4, 2), torch.tensor([-1, 2, -1, 2]), r"index\[3\] = 2 comes twice, at 1"),
+        (
+            torch.zeros(4, 2),
+            torch.tensor([-1, 2, -1, 2]),
+            r"index\[3\] = 2 appears twice, also at 1",
+        ),
         (torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64, device="meta"), "together"),
     ],
 )

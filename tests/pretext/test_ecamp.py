@@ -14,7 +14,7 @@ from ecamp.plugin.host import make_plugin
 from ecamp.pretext.ecamp import objective as module
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.reports import Reports
-from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
+from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, crop_windows
 from ecamp.pretext.images import crop_and_flip, patchify, random_keep, unpatchify
 from ecamp.text.tokenizer import encode_reports
 
@@ -60,7 +60,7 @@ def test_a_window_gets_what_the_whole_image_gives_there():
 
 def test_cut_takes_rows_as_rows():
     image = torch.arange(2 * 3 * 5.0).view(1, 2, 3, 5)
-    part = cut(image, torch.tensor([1]), torch.tensor([3]), 2)
+    part = crop_windows(image, torch.tensor([1]), torch.tensor([3]), 2)
     assert torch.equal(part[0], image[0, :, 1:3, 3:5])
 
 

@@ -185,7 +185,7 @@ def test_impossible_switches_are_refused():
     for options, message in (
         ({"fusion": "global"}, "window=attention needs cross-attention"),
         ({"window": "file"}, "go together"),
-        ({"masking": "half"}, "no masking 'half'"),
+        ({"masking": "half"}, "unknown masking 'half'"),
     ):
         with pytest.raises(EcampError, match=message):
             make_plugin("ecamp.pretext", PluginRef(name="ecamp", options=options))

@@ -193,7 +193,7 @@ def test_the_published_recipe_is_a_preset_and_its_cosine_does_not_end(source: Pa
     trainer = Trainer(_objective(source, "mae"), recipe, 377_110)
     trainer.step = trainer.total - 1
     # Epoch 120 of 200, warm-up 40: half of 1 + cos(pi * 80 / 160).
-    assert trainer.rate() == pytest.approx(
+    assert trainer.lr() == pytest.approx(
         1.5e-4 * 0.5 * (1 + math.cos(math.pi * 80 / 160)), rel=2e-3
     )
     with pytest.raises(UsageError, match="Did you mean 'published'"):
