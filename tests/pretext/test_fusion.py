@@ -109,7 +109,7 @@ def test_a_mode_without_cross_attention_has_no_attention_to_give():
     text, patches, token, *_ = _inputs()
     with pytest.raises(ValueError, match="'global' has no cross-attention"):
         _layer("global")(text, patches, token, need_attention=True)
-    with pytest.raises(ValueError, match="'both' is none of multi-scale"):
+    with pytest.raises(ValueError, match="'both' is not one of multi-scale"):
         ContextFusion(CONFIG, "both")
 
 
