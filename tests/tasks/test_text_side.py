@@ -143,7 +143,7 @@ def test_impossible_prompts_are_refused(bad: dict) -> None:
 def test_a_name_for_an_unknown_class_is_an_error(toy: str) -> None:
     encoder = make_plugin("ecamp.encoders", PluginRef(name="toy")).build(1)
     problem = Problem("cls", encoder="toy")
-    with pytest.raises(UsageError, match=r"no class 'squar'(.|\n)*Known: class 0"):
+    with pytest.raises(UsageError, match=r"unknown class 'squar'(.|\n)*Known: class 0"):
         fit_zero_shot(encoder, problem.splits["val"], Prompts(names={"squar": ("x",)}))
 
 
