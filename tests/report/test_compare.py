@@ -147,8 +147,8 @@ def test_exit_5_where_a_condition_is_met(
     assert run(["compare", *pair, "--fail-on", "cls.auroc<-0.9"]) == 0
     assert run(["compare", *pair, "--fail-on", "films:seg.dice_pos<-0.01"]) == 0
     for text, says in (
-        ("cls.auroc", "no condition"), ("det.ap50<0", "nothing of that name"),
-        ("other:cls.auroc<0", "nothing of that name"),
+        ("cls.auroc", "not a condition"), ("det.ap50<0", "no such metric"),
+        ("other:cls.auroc<0", "no such metric"),
     ):  # fmt: skip
         assert run(["compare", *pair, "--fail-on", text]) == 2
         assert says in capsys.readouterr().err
@@ -165,7 +165,7 @@ def test_what_cannot_be_paired_is_refused(
     write_seg(tmp_path / "seg", 1)
     for other, code, says in (
         ("other-split", 1, "split s1"), ("fewer", 1, "other images"), ("seg", 2, "no cell"),
-        ("nothing", 4, "not a run folder"), ("two:colour=red", 2, "selects nothing"),
+        ("nothing", 4, "not a run folder"), ("two:colour=red", 2, "is not a selection"),
     ):  # fmt: skip
         assert run(["compare", str(tmp_path / "a"), str(tmp_path / other)]) == code, other
         assert says in capsys.readouterr().err
