@@ -1,4 +1,4 @@
-// Checks, draws, allocates what the draw asks for, and hands rows to threads. Stable ABI only.
+// Checks, draws, allocates the drawn lengths, and hands rows to threads. Stable ABI only.
 #include <algorithm>
 #include <tuple>
 #include <vector>

@@ -27,7 +27,7 @@ void write_rows(const Params& p, const Drawn* drawn, const int64_t* starts, cons
     const int32_t* block = p.pool + p.block_start[sample];
     int64_t* out = ids + starts[b];
     *out++ = p.cls;
-    // Before the edge the report, then the block, then the rest of the report; all cut at room.
+    // Before the edge the report, then the block, then the rest of the report; all truncated at room.
     const int64_t edge = least(drawn[b].edge, room);
     const int64_t inserted = least(edge + drawn[b].block, room);
     for (int64_t i = 0; i < edge; ++i) out[i] = report[i];

@@ -31,7 +31,7 @@ void mask_rows(const Params& p, int64_t begin, int64_t end) {
       candidates[count] = static_cast<int32_t>(i);
       count += is_candidate(p, row.data, flag.data, i);
     }
-    int64_t kept = 0;  // where nothing stands there is nothing to assign
+    int64_t kept = 0;  // without candidates there is nothing to assign
     for (int64_t c = 0; c < count; ++c) {
       const Found f = find(p, row.data, flag.data, n, candidates[c]);
       candidates[kept] = candidates[c];
@@ -43,11 +43,11 @@ void mask_rows(const Params& p, int64_t begin, int64_t end) {
 
     const int64_t last = n < p.window ? n : p.window - 1;  // the window's last is never masked
     const int64_t sample = p.sample_ids[b];
-    // Every position, though only heads count: without the branch the rounds vectorise.
+    // Draws at every position, though only heads count: without a branch the rounds vectorise.
     for (int64_t i = 0; i < last; ++i) draws[i] = draw(p, sample, i);
     uint64_t limit[kTemplate + 1];
     for (uint8_t r = 0; r <= kTemplate; ++r) limit[r] = limit_of(p, r, any_entity);
-    // Whether a token is masked is a coin toss, which no branch predictor guesses: no branches.
+    // Masking is random, so branch prediction would fail: no branches.
     int64_t masked[kTemplate + 1] = {};
     bool hit = false;
     for (int64_t i = 1; i < last; ++i) {

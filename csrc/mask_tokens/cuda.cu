@@ -1,4 +1,4 @@
-// One warp a row: giving out roles is sequential by nature and runs on lane 0 in shared memory;
+// One warp per row: assigning roles is sequential and runs on lane 0 in shared memory;
 // loading, finding forms, drawing, counting and writing are spread over the lanes.
 #include <cuda_runtime.h>
 
@@ -8,7 +8,7 @@ namespace ecamp::mask_tokens {
 namespace {
 
 constexpr int kLanes = 32;
-// Of a position: token, candidate, what is found there, flag, role, mask.
+// Per position: token, candidate, match, flag, role, mask.
 constexpr size_t kSharedBytes = 2 * sizeof(int32_t) + sizeof(Found) + 3;
 static_assert(kMaxCudaWindow * kSharedBytes <= 48 * 1024, "more needs an opt-in at launch");
 constexpr unsigned kAll = 0xFFFFFFFFu;

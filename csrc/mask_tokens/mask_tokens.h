@@ -1,4 +1,4 @@
-// Entity-aware masking with re-balanced weights; the rules stand in ecamp/ops/mask_tokens.py.
+// Entity-aware masking with re-balanced weights; the rules are in ecamp/ops/mask_tokens.py.
 // Torch-free. Shapes: ids, mask, weights, roles [batch, window], or [sum of lengths] with starts
 // [batch], where each row begins; lengths, sample_ids [batch]; flags [vocabulary]; patterns [pattern_count, pattern_width]; pattern_start [vocabulary + 1].
 #pragma once
@@ -11,7 +11,7 @@
 
 namespace ecamp::mask_tokens {
 
-constexpr uint32_t kOp = 1;  // this op's place in the Philox counter
+constexpr uint32_t kOp = 1;  // last word of the Philox counter
 enum Flag : uint8_t { kContinuation = 1, kSpecial = 2, kBoundary = 4 };
 enum Role : uint8_t { kNoRole = 0, kOther = 1, kEntity = 2, kDescriptor = 3, kTemplate = 4 };
 
@@ -36,7 +36,7 @@ struct Params {
   uint8_t* out_roles;
 };
 
-// Where a row begins, and how many positions are its own.
+// Start of a row, and its number of positions.
 ECAMP_HD int64_t base_of(const Params& p, int64_t b) { return p.starts ? p.starts[b] : b * p.window; }
 ECAMP_HD int64_t room_of(const Params& p, int64_t b) { return p.starts ? p.lengths[b] : p.window; }
 
@@ -45,12 +45,12 @@ ECAMP_HD uint8_t flag_of(const Params& p, int64_t token) {
   return token < 0 || token >= p.vocabulary ? uint8_t{kSpecial} : p.flags[token];
 }
 
-// A cut can leave a `##` piece behind [CLS]: it stands for its word.
+// A cut can leave a `##` piece behind [CLS]: it represents its word.
 ECAMP_HD bool is_head(const uint8_t* flag, int64_t at) {
   return at == 1 || (at > 1 && !(flag[at] & kContinuation));
 }
 
-// Whether a pattern's tokens stand at `at` and end where a word ends.
+// Whether a pattern's tokens appear at `at` and end where a word ends.
 ECAMP_HD bool stands_at(const int32_t* pattern, const int32_t* row, const uint8_t* flag, int64_t n,
                         int64_t at) {
   const int64_t size = pattern[1];
@@ -85,7 +85,7 @@ ECAMP_HD Found find(const Params& p, const int32_t* row, const uint8_t* flag, in
   return found;
 }
 
-// As `find` for one kind, but over words that have no role yet.
+// As `find` for one role, but over words that have no role yet.
 ECAMP_HD int64_t find_free(const Params& p, const int32_t* row, const uint8_t* flag,
                            const uint8_t* role, int64_t n, int64_t at, int32_t kind) {
   const int32_t last = p.pattern_start[row[at] + 1];
@@ -98,14 +98,15 @@ ECAMP_HD int64_t find_free(const Params& p, const int32_t* row, const uint8_t* f
   return 0;
 }
 
-// Whether a form may begin at `at`. Few positions are candidates; only they are looked at again.
+// Whether a form may begin at `at`. Few positions are candidates; only those are examined.
 ECAMP_HD bool is_candidate(const Params& p, const int32_t* row, const uint8_t* flag, int64_t at) {
   if (!is_head(flag, at) || (flag[at] & kSpecial)) return false;
   return p.pattern_start[row[at] + 1] > p.pattern_start[row[at]];
 }
 
 // Templates, then entities, then descriptors. `role` holds kOther or kNoRole before; `candidates`
-// are the positions that `is_candidate` names, ascending, `found` what stands there. Returns whether the row holds an entity.
+// are the positions of `is_candidate`, ascending, `found` their matches. Returns whether the row has
+// an entity.
 ECAMP_HD bool assign_roles(const Params& p, const int32_t* row, const uint8_t* flag, uint8_t* role,
                            int64_t n, const int32_t* candidates, const Found* found,
                            int64_t count) {
@@ -147,7 +148,7 @@ ECAMP_HD uint64_t limit_of(const Params& p, uint8_t role, bool any_entity) {
   return any_entity ? p.limit_other : p.limit_plain;
 }
 
-// The draw of a word whose head stands at `head`.
+// The draw of a word whose head is at `head`.
 ECAMP_HD uint32_t draw(const Params& p, int64_t sample, int64_t head) {
   return philox(static_cast<uint32_t>(head), static_cast<uint32_t>(sample), p.step, kOp, p.seed)
       .word[0];

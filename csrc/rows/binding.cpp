@@ -14,13 +14,13 @@ struct Ready {
   Tensor out;
 };
 
-// `rows_out`: -1 for as many as index has entries.
+// `rows_out`: -1 for the number of entries of index.
 Ready prepare(const char* op, const Tensor& x, const Tensor& index, int64_t rows_out) {
   STD_TORCH_CHECK(x.dim() == 2, op, ": x must have 2 axes, has ", x.dim());
   STD_TORCH_CHECK(x.is_contiguous(), op, ": x must be contiguous");
   check(index, op, "index", ScalarType::Long, 1);
   const bool gather = rows_out < 0;
-  STD_TORCH_CHECK(gather || index.size(0) == x.size(0), op, ": index must have one entry a row of x");
+  STD_TORCH_CHECK(gather || index.size(0) == x.size(0), op, ": index must have one entry per row of x");
   Params p{};
   p.rows_in = x.size(0);
   p.rows_out = gather ? index.size(0) : rows_out;

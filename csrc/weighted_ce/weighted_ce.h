@@ -20,7 +20,7 @@ struct Params {
   const float* weights;
   float* losses;      // out: log(sum(exp(x))) - x[label], not weighted
   int64_t rows, vocabulary, stride;
-  float scale;    // a factor of the gradient that keeps small ones apart in float16
+  float scale;    // factor of the gradient, so that small ones do not vanish in float16
   bool gradient;  // overwrite logits with (softmax - onehot) * weight * scale; else leave them
 };
 

@@ -101,7 +101,7 @@ def test_strange_logits_are_what_torch_makes_of_them() -> None:
         (0, torch.zeros(7, 0), "at least one column"),
         (0, torch.zeros(7, 5).double(), "bias has the wrong dtype"),
         (1, torch.zeros(4), "bias must have 5 entries, has 4"),
-        (2, torch.zeros(6, dtype=torch.int64), "one entry a row"),
+        (2, torch.zeros(6, dtype=torch.int64), "one entry per row"),
         (2, torch.tensor([0] * 6 + [5]), r"labels\[6\] = 5 lies outside 0..4"),
         (3, torch.zeros(7).double(), "weights has the wrong dtype"),
     ],

@@ -164,7 +164,7 @@ def test_what_cannot_be_paired_is_refused(
     write_cls(tmp_path / "two", 1.0, pretext="mae")
     write_seg(tmp_path / "seg", 1)
     for other, code, says in (
-        ("other-split", 1, "split s1"), ("fewer", 1, "other images"), ("seg", 2, "no cell"),
+        ("other-split", 1, "split s1"), ("fewer", 1, "different images"), ("seg", 2, "no cell"),
         ("nothing", 4, "not a run folder"), ("two:colour=red", 2, "is not a selection"),
     ):  # fmt: skip
         assert run(["compare", str(tmp_path / "a"), str(tmp_path / other)]) == code, other

@@ -42,7 +42,7 @@ class FFAIRConfig(PublicConfig):
 
 
 class FFAIR(FundusDataset[FFAIRConfig]):
-    """Images of examinations, each with the report of its examination."""
+    """FFA-IR: images of examinations, each with the report of its examination."""
 
     summary = "FFA-IR: 10,790 angiographies and their reports, for pre-training (credentialed)"
     licence = "PhysioNet Credentialed Health Data License 1.5.0"
