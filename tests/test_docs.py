@@ -117,7 +117,7 @@ def test_no_document_from_elsewhere_is_cited() -> None:
 
 
 def test_every_flaw_has_its_parts() -> None:
-    """What, where, effect and what stands here instead; numbered without a gap."""
+    """Defect, place, effect and our replacement; numbered without a gap."""
     page = _text(ROOT / "docs/published-flaws.md")
     parts = re.split(r"^### F(\d+)\n", page, flags=re.MULTILINE)
     numbers, bodies = [int(n) for n in parts[1::2]], parts[2::2]
@@ -127,7 +127,7 @@ def test_every_flaw_has_its_parts() -> None:
         assert re.findall(r"^- (\w+):", body, re.MULTILINE) == ["Where", "Effect", "Here"], number
 
 
-def test_every_decision_stands_under_a_room() -> None:
+def test_every_decision_is_under_a_room() -> None:
     """Each `##` is in the table of contents and holds headings; each `###` holds text."""
     page = _text(ROOT / "docs/decisions.md")
     head, *rooms = re.split(r"^## ", page, flags=re.MULTILINE)

@@ -19,7 +19,7 @@ def item(k: int, patient: int | None = None, **more: object) -> AuditItem:
 
 
 def clean(count: int = 40) -> dict[str, list[AuditItem]]:
-    """Three splits of `count` images, two an image, both labels in each."""
+    """Three splits of `count` images, two per patient, both labels in each."""
     out: dict[str, list[AuditItem]] = {}
     for s, split in enumerate(("train", "val", "test")):
         base = 1000 * s
@@ -91,7 +91,7 @@ def test_test_items_in_a_training_fraction_only() -> None:
     assert told["not-nested"] == ("note", 1)
 
 
-def test_a_fraction_repeats_no_finding_of_the_whole() -> None:
+def test_a_fraction_does_not_repeat_findings_of_the_whole() -> None:
     lists = clean()
     lists["test"] = [*lists["test"], lists["train"][0]]
     lists["train_10"] = lists["train"][:8]

@@ -92,9 +92,7 @@ def filled(encoder: Encoder, arrays: Arrays, batch: int) -> dict[str, torch.Tens
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ref", [VIT, CNN], ids=["vit", "cnn"])
-def test_batch_size_and_threads_matter_no_more_than_rounding(
-    ref: PluginRef, arrays: Arrays
-) -> None:
+def test_batch_size_and_threads_differ_by_rounding_only(ref: PluginRef, arrays: Arrays) -> None:
     encoder = build(ref)
     whole = filled(encoder, arrays, 64)
     again = filled(encoder, arrays, 64)
@@ -217,7 +215,7 @@ def test_an_encoder_whose_code_changed_is_noticed(arrays: Arrays, tmp_path: Path
     assert torch.equal(found.features.pooled, filled(encoder, arrays, features.BATCH)["pooled"])
 
 
-def test_only_what_is_read_is_stored_and_too_little_is_made_again_whole(
+def test_only_features_that_are_read_are_stored_and_incomplete_ones_recomputed(
     arrays: Arrays, tmp_path: Path
 ) -> None:
     encoder, said = build(), []

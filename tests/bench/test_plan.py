@@ -34,7 +34,7 @@ def test_the_default_recipe_is_the_advertised_one():
 
 
 @pytest.mark.slow
-def test_identity_holds_what_decides_and_nothing_else():
+def test_identity_contains_exactly_the_fields_that_matter():
     base = _ids()
     # The same grid written in another order, or a smaller one, has the same cells.
     assert _ids(tasks=["det", "cls", "seg"], seeds=[2, 1, 0]) == base
@@ -68,7 +68,7 @@ def test_identity_holds_the_content_of_the_lexicon(tmp_path: Path):
     assert key("name: own\nversion: 1\nentities: {mass: [mass, masses]}\n") != base
 
 
-def test_a_pretraining_is_shared_and_does_not_hang_on_the_bench():
+def test_a_pretraining_is_shared_and_independent_of_the_bench():
     few = make_plan(_spec(pretext="none,mae", seeds=[0], tasks=["cls"]))
     many = make_plan(_spec(pretext="mae", seeds=[0, 1], bootstrap=500))
     assert len(few.pretrainings) == len(many.pretrainings) == 1

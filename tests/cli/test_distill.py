@@ -87,7 +87,7 @@ def test_bad_rows_stop_or_are_counted(capsys) -> None:
     assert code == 1
     assert "r.csv line 3: 3 fields" in err
     assert "--on-bad-row skip" in err
-    # What was done is kept, and skipping goes on from there.
+    # Finished reports are kept, and skipping continues from there.
     code, out, err = _go(
         capsys, "r.csv", "-o", "d.jsonl", "--with", "toy", "--on-bad-row", "skip", "-f", "json"
     )
@@ -141,7 +141,7 @@ def test_a_data_set_with_reports_is_a_source(capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["no.csv", "-o", "d.jsonl"], 4, "no.csv: no such file"),
         (["r.csv", "-o", "d.txt"], 2, "ends in .jsonl, .csv, .parquet"),
@@ -156,12 +156,12 @@ def test_a_data_set_with_reports_is_a_source(capsys) -> None:
         (["eval", "--gold", "g", "--reports", "r.csv", "--with", "toy", "--with", "toy"], 2, "differ"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(capsys, args: list[str], code: int, says: str) -> None:
+def test_mistakes_are_named(capsys, args: list[str], code: int, message: str) -> None:
     Path("e.csv").write_text("uid,report\n")
     if "--with" not in args and "eval" not in args:
         args = [*args, "--with", "toy"]
     got, _, err = _go(capsys, *args)
-    assert (got, says in err) == (code, True), err
+    assert (got, message in err) == (code, True), err
 
 
 def test_help_shows_both_uses(capsys) -> None:

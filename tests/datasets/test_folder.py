@@ -213,11 +213,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_named(folder: Path, name: str) -> None:
-    change, says = MISTAKES[name]
+    change, message = MISTAKES[name]
     change(folder)
     with pytest.raises(EcampError) as caught:
         read_all(folder)
-    assert re.search(says, str(caught.value), re.DOTALL), str(caught.value)
+    assert re.search(message, str(caught.value), re.DOTALL), str(caught.value)
 
 
 def test_bad_images_can_be_skipped_and_are_counted(folder: Path) -> None:

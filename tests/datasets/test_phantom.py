@@ -1,4 +1,4 @@
-"""The phantom: same pixels everywhere, truths that fit each other, reports that tell the labels."""
+"""The phantom: same pixels everywhere, truths that agree with each other, reports that contain the labels."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_findings_are_as_common_as_said_and_patients_stay_in_one_split() -> None
     assert any([r.patient for r in records].count(p) > 1 for p in list(homes)[:50])
 
 
-def test_reports_name_what_is_there(data: PhantomDataset) -> None:
+def test_reports_name_the_findings_of_the_film(data: PhantomDataset) -> None:
     """A plain reader: a finding that is present is named outside negations."""
     words = {
         "cardiomegaly": r"cardiomegaly|enlarged|cardiac (silhouette|enlargement)|heart",
@@ -140,7 +140,7 @@ def test_distilled_text_comes_from_a_file_by_record(tmp_path: Path) -> None:
     assert told.fingerprint() != before
 
 
-def test_the_default_is_what_it_was_before_there_was_distilled_text() -> None:
+def test_the_default_without_distilled_text_is_unchanged() -> None:
     data = PhantomDataset(PhantomDataset.Config())
     assert data.info.version == "1-4b3267"
     assert data.fingerprint() == "95f2dd390f2545ea"

@@ -1,4 +1,4 @@
-"""What phantom reports say: words unchanged by the marks, truth that fits findings and lexicon."""
+"""Content of phantom reports: words unchanged by the marks, truth that fits findings and lexicon."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ USED = {
 
 
 def test_statements_fit_the_findings(studies: list[Description]) -> None:
-    """What is stated is said present or possible; nothing else is, and only the absent is denied."""
+    """Findings are stated as present or possible, others are not, and only absent ones are denied."""
     for study in studies:
         there = {f.name for f in study.findings}
         stated = {f.name for f in study.findings if f.stated}
@@ -110,7 +110,7 @@ def test_marks_are_read() -> None:
     ]  # fmt: skip
 
 
-def test_the_oracle_says_what_the_film_shows(studies: list[Description]) -> None:
+def test_the_oracle_describes_the_film(studies: list[Description]) -> None:
     study = next(s for s in studies if s.labels == (0, 0, 0, 0, 0, 1, 0, 1))
     assert oracle_text(study) == (
         "There is no nodule. There is no mass. There is no consolidation. There is no effusion. "

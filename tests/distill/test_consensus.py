@@ -74,7 +74,7 @@ def test_a_report_that_one_cannot_answer(answers, policy, swap, error, text) -> 
     assert (told.error, told.text) == (error, text)
 
 
-def test_it_streams(site) -> None:
+def test_the_consensus_streams_reports(site) -> None:
     read = 0
 
     def reports() -> Iterator:

@@ -156,7 +156,7 @@ def test_agreement_of_two_distillers(placed, toy) -> None:
     assert kappas["all"].value == pytest.approx(cohen_kappa_score(*pooled))
 
 
-def test_disagreements_name_who_says_what(placed, toy) -> None:
+def test_disagreements_name_the_statements_of_each_source(placed, toy) -> None:
     first, second = evaluate(placed, toy()), evaluate(placed, toy(hedge=False))
     found = disagreements(placed, {"one": first, "two": second})
     assert [one.sentence.text for one in found] == ["No nodule.", "There may be pneumonia."]
@@ -167,7 +167,7 @@ def test_disagreements_name_who_says_what(placed, toy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("edit", "message"),
     [
         (lambda row: row.update(id="z"), r"gold\.jsonl line 1: no report 'z'"),
         (
@@ -181,12 +181,12 @@ def test_disagreements_name_who_says_what(placed, toy) -> None:
         (lambda row: row.update(start="x"), "ValueError"),
     ],
 )
-def test_gold_that_does_not_fit_is_named(tmp_path: Path, edit, says) -> None:
+def test_gold_that_does_not_fit_is_named(tmp_path: Path, edit, message) -> None:
     rows = _gold_rows()
     edit(rows[0])
     path = tmp_path / "gold.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match=r"(?s)" + says):
+    with pytest.raises(DataError, match=r"(?s)" + message):
         place_gold(read_gold(path), [as_report(i, text) for i, text in REPORTS.items()])
 
 
@@ -201,7 +201,7 @@ def test_no_gold_is_named(tmp_path: Path) -> None:
 # --- the IU reports -----------------------------------------------------------------------------
 
 
-def test_the_gold_set_is_what_its_guideline_says() -> None:
+def test_the_gold_set_follows_its_guideline() -> None:
     gold = read_gold(GOLD)
     known = Lexicon.load("chest").entities
     labels = [label for sentence in gold for label in sentence.labels]

@@ -53,7 +53,7 @@ def test_the_phantom_s_own_wording() -> None:
     assert score >= 0.99
 
 
-def test_the_measure_can_fail() -> None:
+def test_a_wrong_polarity_lowers_the_score() -> None:
     flipped = [
         ("FINDINGS: No effusion.", (Statement("effusion", "present", 13, 21),)),
         ("FINDINGS: No effusion.", ()),

@@ -106,7 +106,7 @@ def test_ffa_ir_gives_the_english_report_of_each_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "options", "error", "says"),
+    ("name", "data", "options", "error", "message"),
     [
         ("no.csv", None, {}, MissingError, "no.csv"),
         ("r.csv", b"a,b\n1,2\n", {}, DataError, "--column"),
@@ -127,12 +127,12 @@ def test_ffa_ir_gives_the_english_report_of_each_case(tmp_path: Path) -> None:
         ("d/x.txt", b"x", {"columns": ["a"]}, UsageError, "no column 'a'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, name, data, options, error, says) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, name, data, options, error, message) -> None:
     path = tmp_path / name
     if data is not None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         _read(path.parent if name.startswith("d/") else path, **options)
 
 

@@ -1,4 +1,4 @@
-"""A distiller of a dozen lines, for tests of what stands around distillers.
+"""A distiller of a dozen lines, for tests of the code around distillers.
 
 A word of `WORDS` is found in each sentence of the sections; `no` before it denies, `may` hedges.
 """

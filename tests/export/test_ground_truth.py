@@ -85,7 +85,7 @@ def test_classes_have_folders(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "masks").iterdir()} == set(classes)
 
 
-def test_a_torn_run_goes_on_and_a_second_changes_nothing(rsna: Dataset, tmp_path: Path) -> None:
+def test_a_torn_run_resumes_and_a_second_run_changes_nothing(rsna: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_ground_truth(rsna, out)
     whole = tree(out)

@@ -149,7 +149,7 @@ def read_json(path: Path) -> Any:
 
 
 def worst(name: str, checks: Iterable[Check]) -> Check:
-    """Many like comparisons (75 reports, say) as one line: the worst of them."""
+    """Summarise many similar comparisons (such as 75 reports) by the worst of them."""
     every = list(checks)
     failed = [check for check in every if not check.passed]
     chosen = max(failed or every, key=lambda c: np.inf if np.isnan(c.error) else c.error)

@@ -33,7 +33,7 @@ from tests.golden.slices import take
 FILE = "image_branch.safetensors"
 MEAN, STD = 0.4721, 0.3037  # of the published loader
 TABLES = ("pos_embed", "decoder_pos_embed")
-# Parts of big results, unless meta.json says otherwise (golden README).
+# Parts of big results, unless meta.json specifies otherwise (golden README).
 SLICES = {
     "imgs_224@crop": "[:, :, 80:144, 160:224]",
     "super_pred@crop": "[:, :, 200:264, 376:448]",

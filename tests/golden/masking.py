@@ -40,7 +40,7 @@ class Recorder:
 
 
 def find_tokenizer(folder: Path) -> Tokenizer | None:
-    """The published tokenizer, beside the folder or in the development data."""
+    """Load the published tokenizer, next to the folder or in the development data."""
     roots = [folder.resolve(), *folder.resolve().parents[:3]]
     if "ECAMP_SHARED" in os.environ:
         roots.append(Path(os.environ["ECAMP_SHARED"]))

@@ -40,7 +40,7 @@ def test_jpeg_ls_has_a_frame_of_its_own() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_what_begins_as_no_stream_has_no_size(data: bytes) -> None:
+def test_other_bytes_have_no_size(data: bytes) -> None:
     begins = data[:2] == b"\xff\xd8" or data[:4] == b"\xff\x4f\xff\x51" or data[4:8] == b"jP  "
     assume(not begins)
     assert encoded_size(data) is None

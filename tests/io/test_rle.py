@@ -46,11 +46,11 @@ def test_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [("1 x", "whole numbers"), ("1.5 2", "whole numbers"), ("1 2 3", "not pairs"),
      ("15 2", "leaves the image"), ("-3 2", "leaves the image"), ("3 -2", "leaves the image"),
      ("99999999999999999999 1", "whole numbers")],
 )  # fmt: skip
-def test_bad_text_is_named(text: str, says: str) -> None:
-    with pytest.raises(DataError, match=rf"train\.csv line 7.*{says}"):
+def test_bad_text_is_named(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"train\.csv line 7.*{message}"):
         decode_rle(text, 4, 4, relative=True, location="train.csv line 7")

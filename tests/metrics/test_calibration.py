@@ -94,7 +94,7 @@ def test_multilabel(seed: int, n: int) -> None:
                 assert value == pytest.approx(f1_score(targets[at, k], guess[at], zero_division=0))
 
 
-def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
+def test_scores_that_are_not_probabilities_have_no_calibration() -> None:
     whole = score(
         np.array([[3.0], [-1.0]]), np.array([[1.0], [0.0]]), np.ones((1, 2)), "multilabel"
     )

@@ -174,7 +174,7 @@ def test_every_lane_makes_the_same_decisions(wanted: int, p: float) -> None:
     assert torch.equal(out > 0, kept)
 
 
-def test_dropout_share_and_expectation() -> None:
+def test_dropout_fraction_and_expectation() -> None:
     queries, keys, heads, p = 128, 128, 8, 0.1
     layout = layout_of([queries], [keys], [3])
     q, k = torch.zeros(queries, heads, 128), torch.zeros(keys, heads, 128)

@@ -80,7 +80,7 @@ def test_lanes_and_threads_give_the_same_bits() -> None:
 
 
 @native
-def test_strange_logits_are_what_torch_makes_of_them() -> None:
+def test_strange_logits_give_torchs_result() -> None:
     inf = float("inf")
     logits = torch.tensor(
         [[0.0, -inf, 1.0], [-inf] * 3, [inf, 0.0, 0.0], [float("nan"), 0, 0], [1e4, -1e4, 0.0]]
@@ -93,7 +93,7 @@ def test_strange_logits_are_what_torch_makes_of_them() -> None:
 
 @native
 @pytest.mark.parametrize(
-    ("at", "value", "says"),
+    ("at", "value", "message"),
     [
         (0, torch.zeros(7), "logits must have 2 axes"),
         (0, torch.zeros(5, 7).T, "logits must have adjacent columns"),
@@ -106,10 +106,10 @@ def test_strange_logits_are_what_torch_makes_of_them() -> None:
         (3, torch.zeros(7).double(), "weights has the wrong dtype"),
     ],
 )
-def test_wrong_arguments_are_named(at: int, value: Tensor, says: str) -> None:
+def test_wrong_arguments_are_named(at: int, value: Tensor, message: str) -> None:
     inputs = [torch.zeros(7, 5), *sample(7, 5)]
     inputs[at] = value
-    with pytest.raises(RuntimeError, match=f"ce_rows_: .*{says}"):
+    with pytest.raises(RuntimeError, match=f"ce_rows_: .*{message}"):
         torch.ops.ecamp.ce_rows_(*inputs, 1.0, True)
 
 

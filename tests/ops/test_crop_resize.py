@@ -119,7 +119,7 @@ def test_nothing_outside_is_read_or_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"images": torch.zeros(2, 4, 4, 1)}, "images must be uint8"),
         ({"images": torch.zeros(2, 4, 4, dtype=torch.uint8)}, "images must be uint8"),
@@ -131,13 +131,13 @@ def test_nothing_outside_is_read_or_written() -> None:
         ({"pool": 0}, "not a multiple"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     good = {
         "images": torch.zeros(2, 4, 4, 1, dtype=torch.uint8), "crop": torch.zeros(2, 4),
         "flip": torch.zeros(2, dtype=torch.bool), "mean": [0.5], "std": [0.25], "size": 4,
         "pool": 1,
     }  # fmt: skip
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         op.crop_resize(**{**good, **change})
 
 

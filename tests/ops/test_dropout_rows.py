@@ -78,7 +78,7 @@ def test_opcheck(rows: int, width: int, p: float, seed: int) -> None:
     )
 
 
-def test_frequency() -> None:
+def test_the_dropped_fraction_is_p() -> None:
     ones = torch.ones(2000, 256)
     samples, positions = torch.arange(2000) // 100, torch.arange(2000) % 100
     share = (dropout_rows(ones, 0.1, 0, 0, samples, positions) == 0).float().mean().item()

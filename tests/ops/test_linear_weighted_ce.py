@@ -215,7 +215,7 @@ def test_rows_are_returned_unweighted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "value", "says"),
+    ("at", "value", "message"),
     [
         (0, torch.zeros(9), "hidden must be floating"),
         (0, torch.zeros(9, 8, dtype=torch.int64), "hidden must be floating"),
@@ -231,10 +231,10 @@ def test_rows_are_returned_unweighted() -> None:
         (0, torch.zeros(9, 8, device="meta"), "tensors lie on"),
     ],
 )
-def test_wrong_arguments_are_named(at: int, value: Tensor, says: str) -> None:
+def test_wrong_arguments_are_named(at: int, value: Tensor, message: str) -> None:
     inputs = sample(9, 8, 33)
     inputs[at] = value
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         op.linear_weighted_ce(*inputs)
 
 

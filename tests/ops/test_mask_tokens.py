@@ -263,7 +263,7 @@ def test_compiles_into_one_graph(reports: tuple) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"ids": torch.zeros(2, 4)}, "ids must be int64"),
         ({"lengths": torch.zeros(3, dtype=torch.int64)}, "lengths must be int64"),
@@ -275,14 +275,14 @@ def test_compiles_into_one_graph(reports: tuple) -> None:
         ({"ids": torch.zeros(5, dtype=torch.int64), "window": 3}, "length lies outside"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     tables = op.MaskTables(
         torch.zeros(10, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int32),
         torch.zeros(11, dtype=torch.int32), 1, 0.5, 0.5, 0.5, 2, 0.05,
     )  # fmt: skip
     good = {"ids": torch.zeros(2, 4, dtype=torch.int64), "lengths": torch.tensor([4, 4]),
             "sample_ids": torch.tensor([0, 1]), "step": 0, "seed": 0}  # fmt: skip
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         op.mask_tokens(**{**good, **change}, tables=tables)
 
 

@@ -1,4 +1,4 @@
-"""`patch_select` against slices in Python and against the convolution it stands before."""
+"""`patch_select` against slices in Python and against the convolution that follows it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_opcheck(
 ) -> None:  # fmt: skip
     images, keep = draw(batch, channels, rows, columns, kept, patch)
     images = images.to(dtype)
-    if images.numel():  # torch's own copy of an empty tensor can ask for a negative size
+    if images.numel():  # torch's own copy of an empty tensor can request a negative size
         torch.library.opcheck(torch.ops.ecamp.patch_select.default, (images, keep, patch, target))
     grad = torch.ops.ecamp.patch_select(images, keep, patch, target)
     arguments = (grad, keep, patch, images.shape[2], images.shape[3], dtype)
@@ -142,7 +142,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"images": torch.zeros(2, 8, 8)}, "images must be floating"),
         ({"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "images must be floating"),
@@ -156,10 +156,10 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
         ({"keep": torch.zeros(2, 1, dtype=torch.int64, device="meta")}, "move them together"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     good = {"images": torch.zeros(2, 3, 8, 8), "keep": torch.tensor([[0, 1], [3, 2]]), "patch": 4}
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         patch_select(**{**good, **change})
-    if "[" in says:
-        with pytest.raises(RuntimeError, match=says):
+    if "[" in message:
+        with pytest.raises(RuntimeError, match=message):
             op._reference(*{**good, **change}.values(), torch.float32)

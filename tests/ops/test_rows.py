@@ -123,7 +123,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "index", "says"),
+    ("x", "index", "message"),
     [
         (torch.zeros(4), torch.arange(4), r"x must be \(rows, D\)"),
         (torch.zeros(4, 2), torch.zeros(4), "index must be int64"),
@@ -138,15 +138,15 @@ def test_lanes_and_threads_change_no_bit(wanted: int) -> None:
         (torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64, device="meta"), "together"),
     ],
 )
-def test_wrong_arguments_are_named(x: Tensor, index: Tensor, says: str) -> None:
+def test_wrong_arguments_are_named(x: Tensor, index: Tensor, message: str) -> None:
     calls = [lambda: gather_rows(x, index), lambda: scatter_rows(x, index, 4)]
-    if "index[" in says.replace("\\", ""):
+    if "index[" in message.replace("\\", ""):
         calls += [
             lambda: op._gather_reference(x, index),
             lambda: op._scatter_reference(x, index, 4),
         ]
     for call in calls:
-        with pytest.raises((ValueError, RuntimeError), match=says):
+        with pytest.raises((ValueError, RuntimeError), match=message):
             call()
     with pytest.raises(ValueError, match="scatter_rows: index must be int64"):
         scatter_rows(torch.zeros(3, 2), torch.arange(2), 4)

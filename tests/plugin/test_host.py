@@ -147,6 +147,6 @@ def test_listing_reads_the_environment_afresh(
     [("vit-mirco", MissingError), ("timm", UsageError), ("vit-micro/large", UsageError),
      ("timm/no_such_model", MissingError)],
 )  # fmt: skip
-def test_wrong_names(text: str, error: type[Exception]) -> None:
+def test_wrong_plugin_names_are_errors(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         load_plugin("ecamp.encoders", PluginRef.parse(text))

@@ -91,7 +91,7 @@ def test_weights_sum_to_the_length_and_leave_entities_and_padding_alone(sentence
         assert all(weights[at] == 1 for at in untouched)
 
 
-def test_a_bare_negation_raises_what_it_should_lower():
+def test_a_bare_negation_raises_a_score_that_it_should_lower():
     ids = _ids([(10, 11, 12), 20, 5])
     found = plan(ids, WORDS)
     assert found.context == (3, 2)
@@ -100,7 +100,7 @@ def test_a_bare_negation_raises_what_it_should_lower():
     np.testing.assert_allclose(weights[:5], [1, 0.05, 1.475, 1.475, 1], rtol=1e-6)
 
 
-def test_context_leaves_the_full_stop_out_but_goes_on_behind_it():
+def test_context_skips_the_full_stop_and_continues_before_it():
     assert plan(_ids([40, 5, 20]), WORDS).context == (1,)
     assert plan(_ids([20, 21]), WORDS).context == (1,)
     assert plan(_ids([20]), WORDS).context == ()
@@ -141,7 +141,7 @@ def test_distilled_text_is_put_between_full_stops_even_inside_numbers():
     assert insert_distilled("Clear.", "X", _Draws(0.0, 1)) == "Clear.X."
 
 
-def test_words_that_are_no_whole_tokens_cannot_match():
+def test_words_that_are_not_whole_tokens_cannot_match():
     tokenizer = train_tokenizer(["pneumonia " * 5, "there is no evidence of pneumonia"] * 3, 200)
     found = Vocabulary.of(tokenizer)
     assert found.entities == {tokenizer.token_to_id("pneumonia")}
@@ -183,7 +183,7 @@ def test_the_published_table_divides_by_four_times_too_much():
     np.testing.assert_allclose(right[3][8 + 3], np.sin(10_000 ** (-3 / 4)), rtol=1e-6)
 
 
-def test_a_table_is_resized_but_for_its_class_token():
+def test_a_table_is_resized_except_its_class_token():
     table = torch.randn(1, 17, 6)
     resized = resize_table(table, 8, 8)
     assert resized.shape == (1, 65, 6)
@@ -330,7 +330,7 @@ def test_the_class_token_takes_part_in_decoding():
         assert not torch.allclose(decoder(tokens, keep), decoder(other, keep))
 
 
-def test_names_go_both_ways():
+def test_names_translate_both_ways():
     state = _model().state_dict()
     published = keys.to_published(state)
     unused = {name: torch.zeros(1) for name in keys.UNUSED}

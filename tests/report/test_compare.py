@@ -146,12 +146,12 @@ def test_exit_5_where_a_condition_is_met(
     assert "cls.auroc<-0.005: films cls at 100 %" in capsys.readouterr().err
     assert run(["compare", *pair, "--fail-on", "cls.auroc<-0.9"]) == 0
     assert run(["compare", *pair, "--fail-on", "films:seg.dice_pos<-0.01"]) == 0
-    for text, says in (
+    for text, message in (
         ("cls.auroc", "not a condition"), ("det.ap50<0", "no such metric"),
         ("other:cls.auroc<0", "no such metric"),
     ):  # fmt: skip
         assert run(["compare", *pair, "--fail-on", text]) == 2
-        assert says in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_what_cannot_be_paired_is_refused(
@@ -163,12 +163,12 @@ def test_what_cannot_be_paired_is_refused(
     write_cls(tmp_path / "two", 1.0, pretext="none")
     write_cls(tmp_path / "two", 1.0, pretext="mae")
     write_seg(tmp_path / "seg", 1)
-    for other, code, says in (
+    for other, code, message in (
         ("other-split", 1, "split s1"), ("fewer", 1, "different images"), ("seg", 2, "no cell"),
         ("nothing", 4, "not a run folder"), ("two:colour=red", 2, "is not a selection"),
     ):  # fmt: skip
         assert run(["compare", str(tmp_path / "a"), str(tmp_path / other)]) == code, other
-        assert says in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     # Two models a side: paired by model, the one that is not there is left out.
     (row,) = told(capsys, tmp_path / "a", tmp_path / "two")
     assert row["model"] == "vit mae"
@@ -253,7 +253,7 @@ def test_delong_of_equal_models_is_uniform() -> None:
     assert delong_p(one, two, np.ones(120, bool)) is None
 
 
-def test_wilcoxon_leaves_out_what_is_undefined() -> None:
+def test_wilcoxon_leaves_out_undefined_pairs() -> None:
     first, second = np.array([0.5, np.nan, 0.7, 0.1]), np.array([0.4, 0.3, 0.2, np.nan])
     assert wilcoxon_p(first, second) == scipy_stats.wilcoxon([0.1, 0.5]).pvalue
     assert wilcoxon_p(first, first) == 1.0

@@ -18,7 +18,7 @@ SPECS = {
 }
 
 
-def test_the_library_reads_what_was_filled_in(tmp_path: Path) -> None:
+def test_the_library_reads_the_filled_template(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     tensors = create_tensors(path, SPECS, {"grid": "8 8"})
     wanted = {n: torch.randn(shape).to(dtype) for n, (dtype, shape) in SPECS.items()}
@@ -36,7 +36,7 @@ def test_the_library_reads_what_was_filled_in(tmp_path: Path) -> None:
     assert total_bytes(SPECS) == sum(v.nbytes for v in wanted.values())
 
 
-def test_mapped_tensors_are_no_copies_and_cannot_change_the_file(tmp_path: Path) -> None:
+def test_mapped_tensors_are_not_copies_and_cannot_change_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     create_tensors(path, SPECS, {})
     before = path.read_bytes()

@@ -36,7 +36,7 @@ def _reachable(root: object) -> list[object]:
         if id(one) in seen or isinstance(one, ModuleType | type):
             continue
         seen[id(one)] = one
-        if isinstance(one, FunctionType):  # what it closes over, not the module it stands in
+        if isinstance(one, FunctionType):  # its closure, not its module
             todo += [cell.cell_contents for cell in one.__closure__ or ()]
             todo += [one.__defaults__, one.__kwdefaults__, one.__dict__]
         elif isinstance(one, np.ndarray):

@@ -315,6 +315,6 @@ def test_every_rule_holds_in_real_reports(
 def test_frequencies_in_real_reports(
     vocabulary: tuple[Tokenizer, MaskTables], real: list[str]
 ) -> None:
-    # Sentences, too: most of those without an entity stand in reports that have one.
+    # Sentences, too: most of those without an entity are in reports that have one.
     sentences = [text[a:b] for text in real[::4] for a, b in split_sentences(text)]
     check_frequencies(count_hits(*vocabulary, [*real, *sentences], range(3)), 5_000)
