@@ -23,13 +23,15 @@ struct Params {
   int64_t cls;
 };
 
-// Draw of a report: tokens before the block, and the block's length (0: none).
-struct Drawn {
-  int64_t edge, block;
+// Draw of a report: tokens before the block (its distilled text), and the block's length (0: none).
+struct Draw {
+  int64_t edge, block_length;
 };
 
-ECAMP_LANES(void, draw_rows, (const Params& p, Drawn* drawn, int64_t* lengths))
-ECAMP_LANES(void, write_rows, (const Params& p, const Drawn* drawn, const int64_t* starts,
+// Draws for all reports of a batch, and the lengths of their texts with [CLS].
+ECAMP_LANES(void, draw_rows, (const Params& p, Draw* draws, int64_t* lengths))
+// Writes the texts [begin, end) of a batch to ids, text b from starts[b] on.
+ECAMP_LANES(void, write_rows, (const Params& p, const Draw* draws, const int64_t* starts,
                                const int64_t* lengths, int64_t* ids, int64_t begin, int64_t end))
 
 }  // namespace ecamp::insert_text

@@ -9,12 +9,13 @@
 namespace ecamp::rows {
 namespace {
 
+// Arguments of a kernel, and the result that they point into.
 struct Ready {
   Params params;
   Tensor out;
 };
 
-// `rows_out`: -1 for the number of entries of index.
+// Checks the arguments and allocates the result. `rows_out`: rows of a scatter's result; -1: a gather.
 Ready prepare(const char* op, const Tensor& x, const Tensor& index, int64_t rows_out) {
   STD_TORCH_CHECK(x.dim() == 2, op, ": x must have 2 axes, has ", x.dim());
   STD_TORCH_CHECK(x.is_contiguous(), op, ": x must be contiguous");
@@ -32,7 +33,8 @@ Ready prepare(const char* op, const Tensor& x, const Tensor& index, int64_t rows
   return {p, out};
 }
 
-// Checks that entries lie in -1..rows-1 and only -1 repeats. Returns the inverse.
+// Checks that entries lie in -1..rows-1 and only -1 repeats. Returns the inverse: for each row the
+// position of the entry that names it, -1 without one.
 std::vector<int64_t> inverse(const char* op, const int64_t* index, int64_t count, int64_t rows) {
   std::vector<int64_t> position(rows, -1);
   for (int64_t i = 0; i < count; ++i) {
@@ -47,7 +49,7 @@ std::vector<int64_t> inverse(const char* op, const int64_t* index, int64_t count
 }
 
 void run(const Params& p) {
-  // About 128 KB per task: below that, waking a thread costs more than it brings.
+  // About 128 KB per task: below that, waking a thread costs more than it gains.
   const int64_t grain = std::max<int64_t>(1, (1 << 17) / std::max<int64_t>(1, p.bytes));
   torch::stable::parallel_for(0, p.rows_out, grain, [&](int64_t begin, int64_t end) {
     ECAMP_LANE_CALL(gather_range)(p, begin, end);

@@ -14,7 +14,7 @@ namespace ecamp::weighted_ce {
 
 struct Params {
   Type type;          // of logits and bias
-  void* logits;       // in: without the bias. out: see `gradient`
+  void* logits;       // in: without the bias; out: the gradient, see `gradient`
   const void* bias;   // null without one
   const int64_t* labels;
   const float* weights;
@@ -24,7 +24,7 @@ struct Params {
   bool gradient;  // overwrite logits with (softmax - onehot) * weight * scale; else leave them
 };
 
-// Rows [begin, end) on the host. Labels must have been checked.
+// Rows [begin, end) on the host. The caller has checked the labels.
 ECAMP_LANES(void, ce_range, (const Params& params, int64_t begin, int64_t end))
 
 // All rows on the current device, one launch, no allocation, no synchronisation. A row whose label

@@ -78,12 +78,12 @@ def score_detection(
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Detections of one class, best first, and where they hit.
+    """Detections of one class, best first, matched with the true boxes.
 
     Attributes:
-        hit: bool (IoU thresholds, detections).
-        image: int (detections,).
-        true_image: int (true boxes,).
+        hit: bool (IoU thresholds, detections), whether a detection matches a true box.
+        image: int (detections,), image of each detection.
+        true_image: int (true boxes,), image of each true box.
     """
 
     hit: np.ndarray
@@ -163,20 +163,20 @@ def average_precision(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
     Returns:
         float64 (resamples, IoU thresholds); NaN where a resample contains no true box.
     """
-    weights = counts.astype(np.float64)
-    true_total = weights[:, match.true_image].sum(1)
+    image_weights = counts.astype(np.float64)
+    true_total = image_weights[:, match.true_image].sum(1)
     result = np.full((len(counts), len(IOU)), np.nan)
     has_truth = true_total > 0
     result[has_truth] = 0.0
-    weight = weights[has_truth][:, match.image]
-    seen = np.cumsum(weight, axis=1)
+    detection_weight = image_weights[has_truth][:, match.image]
+    seen = np.cumsum(detection_weight, axis=1)
     for t in range(len(IOU)):
         # Interpolated precision is always reached at a hit, so the misses in between only count
         # in `seen`; an image of multiplicity 0 repeats its predecessor and changes nothing.
         hit_index = np.flatnonzero(match.hit[t])
         if not hit_index.size:
             continue
-        hits = np.cumsum(weight[:, hit_index], axis=1)
+        hits = np.cumsum(detection_weight[:, hit_index], axis=1)
         precision = hits / (seen[:, hit_index] + 1e-16)
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         reached = np.searchsorted(RECALL, hits / true_total[has_truth][:, None], side="right")
@@ -198,17 +198,17 @@ def froc(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
     Returns:
         float64 (resamples,); NaN where a resample contains no true box.
     """
-    out = np.full(len(counts), np.nan)
+    sensitivity = np.full(len(counts), np.nan)
     hit = match.hit[0]
     for start in range(0, len(counts), CHUNK):
-        rows = counts[start : start + CHUNK].astype(np.float64)
-        true_total, images = rows[:, match.true_image].sum(1), rows.sum(1)
-        weight = rows[:, match.image]
+        image_weights = counts[start : start + CHUNK].astype(np.float64)
+        true_total, images = image_weights[:, match.true_image].sum(1), image_weights.sum(1)
+        detection_weight = image_weights[:, match.image]
         # Hits and false alarms so far, from no detection to all of them.
-        hits, alarms = np.zeros((2, len(rows), weight.shape[1] + 1))
-        np.cumsum(weight * hit, axis=1, out=hits[:, 1:])
-        np.cumsum(weight * ~hit, axis=1, out=alarms[:, 1:])
+        hits, alarms = np.zeros((2, len(image_weights), detection_weight.shape[1] + 1))
+        np.cumsum(detection_weight * hit, axis=1, out=hits[:, 1:])
+        np.cumsum(detection_weight * ~hit, axis=1, out=alarms[:, 1:])
         for r in np.flatnonzero(true_total > 0):
             index = np.searchsorted(alarms[r] / images[r], FALSE_ALARMS * (1 + 1e-12), side="right")
-            out[start + r] = (hits[r, index - 1] / true_total[r]).mean()
-    return out
+            sensitivity[start + r] = (hits[r, index - 1] / true_total[r]).mean()
+    return sensitivity

@@ -45,12 +45,12 @@ def rank_models(cells: list[StoredCell]) -> tuple[list[Rank], int]:
     )
     for cell in cells:
         if not cell.result.is_floor:
-            c = cell.result.cell
-            table[tuple(getattr(c, key) for key in SETTING)][f"{c.encoder} {c.pretext}"].append(
-                cell
-            )
+            fields = cell.result.cell
+            table[tuple(getattr(fields, key) for key in SETTING)][
+                f"{fields.encoder} {fields.pretext}"
+            ].append(cell)
     models = sorted({model for setting in table.values() for model in setting})
-    points, spreads = [], []
+    ranks_per_setting, replicate_ranks = [], []
     for _, setting in sorted(table.items(), key=str):
         if len(setting) < len(models):
             continue
@@ -58,23 +58,26 @@ def rank_models(cells: list[StoredCell]) -> tuple[list[Rank], int]:
         values = [value for value, _ in means if value is not None]
         if len(values) < len(models):
             continue
-        points.append(_ranks(np.array(values)[:, None])[:, 0])
-        replicates = [spread for _, spread in means if spread is not None]
+        ranks_per_setting.append(_ranks(np.array(values)[:, None])[:, 0])
+        replicates = [scores for _, scores in means if scores is not None]
         if len(replicates) == len(models) and len({len(r) for r in replicates}) == 1:
-            spreads.append(_ranks(np.array(replicates)))
-    if len(models) < 2 or len(points) < 2:
+            replicate_ranks.append(_ranks(np.array(replicates)))
+    if len(models) < 2 or len(ranks_per_setting) < 2:
         return [], 0
-    mean = np.mean(points, axis=0)
-    whole = len(spreads) == len(points) and len({s.shape for s in spreads}) == 1
-    spread = _mean_of_defined(np.array(spreads)) if whole else None
-    out = []
+    mean_ranks = np.mean(ranks_per_setting, axis=0)
+    complete = (
+        len(replicate_ranks) == len(ranks_per_setting)
+        and len({s.shape for s in replicate_ranks}) == 1
+    )
+    replicate_means = _mean_of_defined(np.array(replicate_ranks)) if complete else None
+    ranks = []
     for i, model in enumerate(models):
-        low, high = percentile_interval(None if spread is None else spread[i])
+        low, high = percentile_interval(None if replicate_means is None else replicate_means[i])
         first = None
-        if spread is not None and (defined := np.isfinite(spread[i])).any():
-            first = float((spread[i] <= spread.min(0) + 1e-12)[defined].mean())
-        out.append(Rank(model, float(mean[i]), low, high, first))
-    return sorted(out, key=lambda r: (r.rank, r.model)), len(points)
+        if replicate_means is not None and (defined := np.isfinite(replicate_means[i])).any():
+            first = float((replicate_means[i] <= replicate_means.min(0) + 1e-12)[defined].mean())
+        ranks.append(Rank(model, float(mean_ranks[i]), low, high, first))
+    return sorted(ranks, key=lambda r: (r.rank, r.model)), len(ranks_per_setting)
 
 
 def _mean_of_defined(ranks: np.ndarray) -> np.ndarray:
