@@ -128,8 +128,8 @@ class FeatureCache:
         """Return the features of all images, from disk or computed (by one process, the others wait).
 
         Args:
-            reads: What is needed; more may come.
-            label: Description for people who look at the cache.
+            reads: Features that are needed; more may be returned.
+            label: Description for people who list the cache.
             before: Called before anything is computed; may raise.
         """
         limit = limit_bytes()

@@ -265,5 +265,5 @@ def test_convert_resizes_and_keeps_the_rest(tmp_path: Path) -> None:
 
 def test_a_cnn_is_refused(tmp_path: Path) -> None:
     torch.save({"model": published("MAE")}, tmp_path / "mae.pth")
-    with pytest.raises(UsageError, match="no ViT"):
+    with pytest.raises(UsageError, match="not a ViT"):
         load_encoder(build("timm/resnet18?image_size=64"), tmp_path / "mae.pth")
