@@ -173,9 +173,9 @@ def test_shortcuts_are_named(films: list[np.ndarray]) -> None:
             image[:6] = 255  # a burnt-in bar
         marked.append(image)
     labels = sick[:, None].astype(float)
-    told = audit(marked, ["train"] * 240, labels=labels, classes=["sick"],
+    findings = audit(marked, ["train"] * 240, labels=labels, classes=["sick"],
                  patients=[f"p{i}" for i in range(240)])  # fmt: skip
-    assert ("note", 240) in told["shortcut"]
+    assert ("note", 240) in findings["shortcut"]
     fair = audit(many, ["train"] * 240, labels=labels, classes=["sick"],
                  patients=[f"p{i % COUNT}" for i in range(240)])  # fmt: skip
     assert "shortcut" not in fair
@@ -234,8 +234,8 @@ def test_a_box_that_appears_twice_is_named(
     )
     for _ in range(2):  # read, then from the cache
         run(["data", "audit", str(tmp_path / "set.yaml"), "--cache", str(tmp_path / "cache")])
-        told = capsys.readouterr().out
-        assert "box-twice: 1 boxes are duplicates of another on the same image." in told
+        output = capsys.readouterr().out
+        assert "box-twice: 1 boxes are duplicates of another on the same image." in output
 
 
 def test_an_interrupted_audit_resumes(tmp_path: Path, films: list[np.ndarray]) -> None:

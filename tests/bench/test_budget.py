@@ -124,7 +124,7 @@ def test_cells_that_would_not_end_in_time_are_not_started(tmp_path: Path) -> Non
         assert trains == (kind != one.pretraining.timing_key)
         stored = list(folder.glob("cache/features/*/meta.json"))
         assert bool(stored) == (kind == "something else")
-    # What is there already costs nothing: features on disk are not waited for.
+    # Finished work costs nothing: features on disk are not waited for.
     folder = tmp_path / "warm"
     execute(plan, folder)
     for file in folder.glob("run/cells/*/result.json"):

@@ -72,9 +72,9 @@ def test_cold_warm_and_no_cache_give_the_same_bits_as_the_encoder(
     assert said == []
     with torch.no_grad():
         out = encoder(normaliser(arrays.info)(arrays.images))
-    wanted = replace(out, pyramid=tuple(level.bfloat16() for level in out.pyramid))
+    expected = replace(out, pyramid=tuple(level.bfloat16() for level in out.pyramid))
     for found in (cold, warm, none):
-        assert same(found.features, wanted)
+        assert same(found.features, expected)
         assert found.features.tokens.shape == (len(arrays), 0, encoder.width)
         assert found.parameters == sum(p.numel() for p in encoder.parameters())
     assert warm.images_per_second == cold.images_per_second > 0
@@ -241,13 +241,13 @@ def test_beyond_the_limit_features_stay_in_memory_and_that_is_said_once(
     arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, said = build(), []
-    wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
+    expected = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", "0.00005")
     cache = FeatureCache(tmp_path / "b", said.append)
     for _ in range(2):
         found = cache.get(encoder, plugin(VIT), arrays, BOTH, "vit on phantom")
         assert found.origin == "computed"
-        assert same(found.features, wanted.features)
+        assert same(found.features, expected.features)
     assert list_entries(tmp_path / "b") == []
     assert len(said) == 1
     assert "vit on phantom" in said[0]
@@ -263,7 +263,7 @@ def test_a_full_disk_loses_nothing(
     when: str, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, said = build(), []
-    wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
+    expected = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     passes: list[int] = []
 
     def full(*args: Any, **more: Any) -> None:
@@ -276,7 +276,7 @@ def test_a_full_disk_loses_nothing(
     monkeypatch.setattr(feature_cache, when, full)
     monkeypatch.setattr(feature_cache, "fill_features", counted)
     found = FeatureCache(tmp_path / "b", said.append).get(encoder, plugin(VIT), arrays, BOTH, "x")
-    assert same(found.features, wanted.features)
+    assert same(found.features, expected.features)
     assert passes == [1]  # computed once, whenever the disk was full
     assert "No space left on device" in said[0]
     assert [p.name for p in (tmp_path / "b" / "features").iterdir() if p.suffix != ".lock"] == []
@@ -284,7 +284,7 @@ def test_a_full_disk_loses_nothing(
 
 def test_memory_that_runs_out_ends_in_smaller_batches(arrays: Arrays, tmp_path: Path) -> None:
     encoder = build()
-    wanted = filled(encoder, arrays, 10)  # 41 images: 41, 20, then 10 at a time
+    expected = filled(encoder, arrays, 10)  # 41 images: 41, 20, then 10 at a time
     forward = encoder.forward
 
     def limited(images: torch.Tensor) -> Features:
@@ -294,7 +294,7 @@ def test_memory_that_runs_out_ends_in_smaller_batches(arrays: Arrays, tmp_path: 
 
     encoder.forward = limited  # type: ignore[method-assign]
     found = FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x").features
-    assert torch.equal(found.pooled, wanted["pooled"])
+    assert torch.equal(found.pooled, expected["pooled"])
 
     def never(images: torch.Tensor) -> Features:
         if len(images) > 1:

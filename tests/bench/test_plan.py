@@ -1,4 +1,4 @@
-"""What decides a cell's identity, and what is refused before anything is computed."""
+"""Identity of a cell, and requests that are refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_identity_contains_exactly_the_fields_that_matter():
     assert _ids(tasks=["det", "cls", "seg"], seeds=[2, 1, 0]) == base
     assert _ids(seeds=[1]) < base
     assert _ids(pretext="none", pretrain={"steps": 5}) < base
-    # What changes the result changes the id.
+    # A change of the result changes the id.
     cells = {
         "other data": _ids(datasets=DATA + "&seed=1"),
         "other bootstrap": _ids(bootstrap=500),

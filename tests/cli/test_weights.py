@@ -50,7 +50,7 @@ def test_convert_writes_weights_and_their_card(
     assert said.out.splitlines() == [str(out), str(out.with_suffix(".json"))]
     assert "3 to 1 input channels, summed" in said.err
     assert load_file(out)["pos_embed"].shape == (1, 65, 32)
-    # What was written can be read again.
+    # The written file can be read again.
     assert run(["weights", "inspect", str(out)]) == 0
     assert "ViT, width 32, depth 2, patch 8, image 64, channels 1" in capsys.readouterr().out
 

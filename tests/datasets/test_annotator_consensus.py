@@ -1,4 +1,4 @@
-"""What several readers agree upon, against pixels counted one by one."""
+"""Consensus of several readers, against pixels counted one by one."""
 
 from __future__ import annotations
 

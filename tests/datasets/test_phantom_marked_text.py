@@ -46,13 +46,13 @@ def held_out() -> list[tuple[str, tuple[Statement, ...]]]:
 def _check_spans(text: str, statements: tuple[Statement, ...]) -> None:
     assert "[" not in text
     assert "|" not in text
-    at = 0
+    index = 0
     for said in statements:
         words = text[said.start : said.end].lower()
         assert words in LEXICON[said.entity] or (said.entity, words) in OTHERS, (said, words)
         assert said.polarity in POLARITIES
-        assert said.start >= at
-        at = said.start
+        assert said.start >= index
+        index = said.start
 
 
 def test_spans_name_their_entities(

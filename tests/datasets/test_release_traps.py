@@ -1,4 +1,4 @@
-"""What goes wrong with the published chest sets: options, bad rows, wrong files; and their named_splits."""
+"""Faults of the published chest sets: options, bad rows, wrong files; and their named splits."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ TEXT = "FINDINGS: The heart is Mildly  Enlarged.\nSmall left pleural effusion. I
 def make(text: str = TEXT) -> Report:
     sections = []
     for name in ("FINDINGS", "IMPRESSION"):
-        if (at := text.find(name + ": ")) >= 0:
-            start = at + len(name) + 2
+        if (position := text.find(name + ": ")) >= 0:
+            start = position + len(name) + 2
             end = text.find("IMPRESSION") if name == "FINDINGS" else len(text)
             sections.append(Section(name.lower(), start, end))
     return Report("1", text, tuple(sections) or (Section("", 0, len(text)),))

@@ -115,13 +115,13 @@ PAIRS = st.sets(
 
 
 @given(PAIRS, PAIRS)
-def test_scores_are_those_of_scikit_learn(wanted, found) -> None:
-    keys = [(at, e, p) for at in range(5) for e in "xyz" for p in POLARITIES]
-    truth, said = ([key in keys_ for key in keys] for keys_ in (wanted, found))
+def test_scores_are_those_of_scikit_learn(expected, found) -> None:
+    keys = [(i, e, p) for i in range(5) for e in "xyz" for p in POLARITIES]
+    truth, said = ([key in keys_ for key in keys] for keys_ in (expected, found))
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, said, average="binary", zero_division=np.nan
     )
-    ours = score(wanted, found, np.ones((1, 5), np.float32))
+    ours = score(expected, found, np.ones((1, 5), np.float32))
     for mine, theirs in ((ours.precision, precision), (ours.recall, recall), (ours.f1, f1)):
         if mine.value is None:
             assert np.isnan(theirs)

@@ -130,7 +130,7 @@ def test_requests_to_this_machine_bypass_proxies(
 
 
 def test_a_closed_database_is_found_again(tmp_path: Path) -> None:
-    """What `put` has written is there for any other reader at once."""
+    """An entry written by `put` is visible to any other reader at once."""
     with FakeServer(good) as server:
         iterator = make(tmp_path, server.url, concurrency=1).distill(map(one, range(3)))
         next(iterator)

@@ -134,16 +134,21 @@ def test_counts_name_kinds_but_no_words() -> None:
 def test_spans_lead_back() -> None:
     text = "On 01/15/2020 a small effusion, Dr. Smith."
     seen = redact(text)
-    at = seen.text.index("small effusion")
-    assert seen.original_span(at, at + 14) == (text.index("small"), text.index("effusion") + 8)
-    at = seen.text.index("[DATE] a small")
-    assert seen.original_span(at, at + 14) == (
+    position = seen.text.index("small effusion")
+    assert seen.original_span(position, position + 14) == (
+        text.index("small"),
+        text.index("effusion") + 8,
+    )
+    position = seen.text.index("[DATE] a small")
+    assert seen.original_span(position, position + 14) == (
         3,
         text.index(" effusion"),
     )  # whole marks: their words
-    assert seen.original_span(at + 1, at + 14) is None  # a mark cut in two has no original
-    assert seen.original_span(at, at + 3) is None
-    assert seen.widened_span(at + 1, at + 3) == (3, 13)
+    assert (
+        seen.original_span(position + 1, position + 14) is None
+    )  # a mark cut in two has no original
+    assert seen.original_span(position, position + 3) is None
+    assert seen.widened_span(position + 1, position + 3) == (3, 13)
 
 
 def test_a_part_keeps_the_places_of_the_whole() -> None:
@@ -151,8 +156,11 @@ def test_a_part_keeps_the_places_of_the_whole() -> None:
     start = text.index("Doe has")
     part = cover(text, private_spans(text), start, len(text) - 1)
     assert part.text == "[NAME] has a [DATE] effusion."
-    at = part.text.index("effusion")
-    assert part.original_span(at, at + 8) == (text.index("effusion"), text.index("effusion") + 8)
+    position = part.text.index("effusion")
+    assert part.original_span(position, position + 8) == (
+        text.index("effusion"),
+        text.index("effusion") + 8,
+    )
 
 
 # --- any text ------------------------------------------------------------------------------------

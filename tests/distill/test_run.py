@@ -209,7 +209,7 @@ main(["distill", sys.argv[1], "-o", sys.argv[2], "--with", "toy"])
 
 def test_kill_9_loses_no_row(tmp_path: Path, site: Path) -> None:
     source, out = tmp_path / "r.csv", tmp_path / "d.jsonl"
-    source.write_text("id,report\n" + "".join(f"{at},No effusion.\n" for at in range(60)))
+    source.write_text("id,report\n" + "".join(f"{i},No effusion.\n" for i in range(60)))
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}"}
     command = [sys.executable, "-c", KILLED, str(source), str(out)]
@@ -222,7 +222,7 @@ def test_kill_9_loses_no_row(tmp_path: Path, site: Path) -> None:
     assert not out.exists()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     rows = out.read_bytes().splitlines(keepends=True)
-    assert [json.loads(row)["id"] for row in rows] == [str(at) for at in range(60)]
+    assert [json.loads(row)["id"] for row in rows] == [str(i) for i in range(60)]
     whole = kept[: kept.rindex(b"\n") + 1].splitlines(keepends=True)[1:]
     assert rows[: len(whole)] == whole
     assert f"{60 - len(whole)} asked" in done.stdout, done.stdout
@@ -267,7 +267,7 @@ def test_a_long_run_holds_a_bounded_number_of_reports(tmp_path: Path, toy) -> No
     words = "No effusion. " * 20
 
     def reports(count: int) -> Iterator[Report]:
-        return (as_report(str(at), words + str(at)) for at in range(count))
+        return (as_report(str(i), words + str(i)) for i in range(count))
 
     out = tmp_path / "d.csv"
     write_distilled(out, toy(ahead=64), reports(100), SAME)  # caches and imports are made

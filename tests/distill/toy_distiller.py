@@ -58,10 +58,10 @@ class Plugin(Distiller):
         for first, last in split_sentences(text):
             sentence = text[first:last].lower()
             for word in WORDS:
-                at = sentence.find(word)
-                if at >= 0:
-                    polarity = "absent" if "no " in sentence[:at] else "present"
-                    if self.config.hedge and "may " in sentence[:at]:
+                position = sentence.find(word)
+                if position >= 0:
+                    polarity = "absent" if "no " in sentence[:position] else "present"
+                    if self.config.hedge and "may " in sentence[:position]:
                         polarity = "possible"
-                    start = part.start + first + at
+                    start = part.start + first + position
                     yield Statement(word, polarity, start, start + len(word), part.name)

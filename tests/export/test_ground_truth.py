@@ -129,13 +129,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     bad = next((root / "stage_2_train_images").iterdir())
     bad.write_bytes(bad.read_bytes()[:200])
     assert run(command) == 1
-    told = capsys.readouterr().out
-    assert bad.name in told
+    output = capsys.readouterr().out
+    assert bad.name in output
     (root / "stage_2_train_labels.csv").unlink()
     (out / "stage_2_train_labels.csv").unlink()
     assert run([*command, "--no-truth"]) == 1
     assert "no masks and boxes" not in capsys.readouterr().out
     assert run(command) == 1
-    told = capsys.readouterr().out
-    assert "no masks and boxes" in told
-    assert "stage_2_train_labels.csv" in told
+    output = capsys.readouterr().out
+    assert "no masks and boxes" in output
+    assert "stage_2_train_labels.csv" in output

@@ -126,7 +126,7 @@ def test_bad_files_are_named_and_tried_again(
 
 
 def test_the_output_is_a_root_for_the_plugins(tmp_path: Path) -> None:
-    """What the plugins read is the same from the download and from the prepared folder."""
+    """The plugins read the same from the download and from the prepared folder."""
     for cls, build in ((RSNA, releases.rsna_original), (SIIM, releases.siim_original)):
         release = build(tmp_path / cls.name)
         out = tmp_path / cls.name / "out"

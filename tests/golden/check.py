@@ -1,4 +1,4 @@
-"""What a golden check is made of: vectors that know which of them were read, and one comparison."""
+"""Parts of a golden check: vectors that record which of them were read, and one comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Check:
         name: `file/vector`, as the user looks it up.
         error: Largest absolute difference over the largest recorded value; NaN when shapes differ.
         tolerance: Largest error allowed; 0 means equal to the bit.
-        note: What a reader of a failure needs to know.
+        note: Explanation for a reader of a failure.
     """
 
     name: str

@@ -69,7 +69,7 @@ def checks(folder: Path) -> Iterator[Check]:
         side=batch[0].shape[-1],
         mask_ratio=meta["mask_ratio"],
     )
-    # What the model writes into its position tables by itself, before they are loaded.
+    # Initial position tables of the model, before they are loaded.
     tables = {name: model.state_dict()[str(our_name(name))].clone() for name in TABLES}
     yield from (compare(f"{FILE}/{n}", t, weights[n], EXACT) for n, t in tables.items())
     runs = [_run(model, weights, batch, dtype) for dtype in (torch.float64, torch.float32)]

@@ -133,8 +133,8 @@ def test_bit_depths(tmp_path: Path, bits: int, syntax: str):
         data.compress(RLELossless)
         data.save_as(path)
     assert np.array_equal(decode_dicom(path)[1], pixels)
-    wanted = np.round(pixels * (255 / (2**bits - 1)))
-    assert np.abs(read_image(path, "grey")[..., 0] - wanted).max() <= 1
+    expected = np.round(pixels * (255 / (2**bits - 1)))
+    assert np.abs(read_image(path, "grey")[..., 0] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -213,8 +213,8 @@ def test_padding_is_black_and_not_part_of_the_range(
         out = read_dicom(dicom(tmp_path / f"{number}.dcm", padded, **tags, **padding))
         assert not out[:, :5].any()
         inner = film[:, 5:].astype(float) * (-1 if kind == "MONOCHROME1" else 1)
-        wanted = np.round((inner - inner.min()) * 255 / (inner.max() - inner.min()))
-        assert np.abs(out[:, 5:] - wanted).max() <= 1
+        expected = np.round((inner - inner.min()) * 255 / (inner.max() - inner.min()))
+        assert np.abs(out[:, 5:] - expected).max() <= 1
     assert plain[0, 0] != out[0, 0] or kind == "MONOCHROME2"
     # A file of padding alone has a range of its own.
     assert read_dicom(dicom(tmp_path / "c.dcm", film * 0, PixelPaddingValue=0)).shape == film.shape

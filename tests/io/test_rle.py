@@ -25,12 +25,12 @@ def test_round_trip(seed: int, height: int, width: int, share: float, relative: 
 def test_relative_starts_as_the_competition_walks_them(seed: int, height: int, width: int) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < 0.4
     words = encode_rle(mask, relative=True).split()
-    plain, at = [[False] * width for _ in range(height)], 0
+    plain, index = [[False] * width for _ in range(height)], 0
     for start, length in zip(words[::2], words[1::2], strict=False):
-        at += int(start)
+        index += int(start)
         for _ in range(int(length)):
-            plain[at % height][at // height] = True
-            at += 1
+            plain[index % height][index // height] = True
+            index += 1
     assert mask.tolist() == (plain if mask.any() else [[False] * width] * height)
 
 

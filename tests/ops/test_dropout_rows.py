@@ -43,12 +43,12 @@ def test_equals_the_reference_forward_and_backward(
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_every_lane_and_thread_count_gives_the_same_bits(wanted: int) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_every_lane_and_thread_count_gives_the_same_bits(lane_index: int) -> None:
     x, samples, positions = case(200, 130)
     want = module._reference(x, samples, positions, 2**31, 2.0, 3, 4)
     threads = torch.get_num_threads()
-    with lane(wanted):
+    with lane(lane_index):
         for n in (1, 2):
             torch.set_num_threads(n)
             got = torch.ops.ecamp.dropout_rows(x, samples, positions, 2**31, 2.0, 3, 4)

@@ -1,4 +1,4 @@
-"""What holds for every op: its fake knows a GPU's shapes, and on a GPU it does what the CPU does."""
+"""Properties of every op: its fake gives a GPU's shapes, and a GPU gives the CPU's result."""
 
 from __future__ import annotations
 

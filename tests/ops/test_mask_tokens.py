@@ -224,9 +224,9 @@ def test_frequencies_and_weights_are_those_of_the_policy(reports: tuple) -> None
         out = op.mask_tokens(ids, lengths, samples, step, 1, tables)
         with_entity = (out.roles == op.ENTITY).any(1, keepdim=True)
         for role, count in hits.items():
-            at = (out.roles == role) & head & rows & with_entity
-            count[0] += int(out.mask[at].sum())
-            count[1] += int(at.sum())
+            index = (out.roles == role) & head & rows & with_entity
+            count[0] += int(out.mask[index].sum())
+            count[1] += int(index.sum())
         assert torch.allclose(out.weights.sum(1), out.mask.sum(1).float(), atol=1e-3)
         assert not out.weights[~out.mask].any()
     for role, p in ((op.ENTITY, tables.p_entity), (op.OTHER, tables.p_other)):
@@ -287,11 +287,11 @@ def test_wrong_arguments_are_named(change: dict, message: str) -> None:
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_every_lane_gives_the_same_bits(reports: tuple, wanted: int) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_every_lane_gives_the_same_bits(reports: tuple, lane_index: int) -> None:
     ids, lengths, samples, tables = reports
     want = op.MaskedTokens(*reference(ids, lengths, samples, 3, 7, tables))
-    with lane(wanted):
+    with lane(lane_index):
         same(op.mask_tokens(ids, lengths, samples, 3, 7, tables), want)
 
 

@@ -167,15 +167,15 @@ def test_compiles_into_one_graph() -> None:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_lanes_and_threads_change_no_bit(lane_index: int, dtype: torch.dtype) -> None:
     predicted, images, mask = draw(2, 3, 14, 14, 16, dtype)
     want = ours(predicted, images, mask, 16, True)
     threads = torch.get_num_threads()
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            with lane(wanted):
+            with lane(lane_index):
                 got = ours(predicted, images, mask, 16, True)
             assert all(torch.equal(got[name], want[name]) for name in want)
     finally:

@@ -27,8 +27,8 @@ def oracle(images: Tensor, keep: Tensor, patch: int) -> Tensor:
     across = images.shape[3] // patch
     out = torch.zeros(*keep.shape, images.shape[1] * patch * patch, dtype=images.dtype)
     for b, row in enumerate(keep.tolist()):
-        for k, at in enumerate(row):
-            y, x = at // across * patch, at % across * patch
+        for k, index in enumerate(row):
+            y, x = index // across * patch, index % across * patch
             out[b, k] = images[b, :, y : y + patch, x : x + patch].reshape(-1)
     return out
 
@@ -123,8 +123,8 @@ def test_compiles_into_one_graph() -> None:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_lanes_and_threads_change_no_bit(lane_index: int, dtype: torch.dtype) -> None:
     images, keep = draw(3, 3, 14, 14, 49, 16)
     want = oracle(images, keep, 16).to(dtype)
     back = op._backward_reference(want, keep, 16, 224, 224, torch.float32)
@@ -132,7 +132,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            with lane(wanted):
+            with lane(lane_index):
                 leaf = images.clone().requires_grad_()
                 got = patch_select(leaf, keep, 16, dtype=dtype)
                 assert torch.equal(got, want)

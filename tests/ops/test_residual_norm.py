@@ -184,11 +184,11 @@ def test_threads_change_no_bit() -> None:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_every_lane_equals_the_reference(wanted: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_every_lane_equals_the_reference(lane_index: int, dtype: torch.dtype) -> None:
     case = Case(70, 100, dtype, dropout=0.2, shuffled=True)
     best = case.run(lambda t: t.clone())
-    with lane(wanted):
+    with lane(lane_index):
         got = case.run(lambda t: t.clone())
     assert all(torch.equal(got[n], best[n]) for n in got)
     y, mean, rstd = op._reference(*samples_of(case), dtype)

@@ -28,7 +28,7 @@ def _ecamp(site: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def _fake_package(site: Path, dist: str, group: str, name: str, body: str) -> None:
-    """What pip leaves behind for a package with one plugin."""
+    """Write the metadata that pip installs for a package with one plugin."""
     module = dist.replace("-", "_")
     site.mkdir(exist_ok=True)
     (site / f"{module}.py").write_text(body)
@@ -70,7 +70,7 @@ def test_a_third_party_package_is_benchmarked_without_touching_the_core(
 
 
 class Said(NamedTuple):
-    """What a command left behind."""
+    """Result of a command."""
 
     code: int
     out: str

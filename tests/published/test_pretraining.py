@@ -71,13 +71,13 @@ def test_masking_keeps_its_rules(sentence: list, seed: int):
     ids = _ids(sentence)
     found = plan(ids, WORDS)
     masked = mask(ids, found, WORDS, random.Random(seed))
-    for at, (before, after) in enumerate(zip(ids, masked, strict=True)):
-        if at in (0, len(ids) - 1) or before == 0:
+    for i, (before, after) in enumerate(zip(ids, masked, strict=True)):
+        if i in (0, len(ids) - 1) or before == 0:
             assert after == before
         assert after in (before, 3)
         if before in WORDS.pieces:
-            head_is_entity = ids[at - 1] in WORDS.entities
-            assert (after == 3) == (masked[at - 1] == 3 and not head_is_entity)
+            head_is_entity = ids[i - 1] in WORDS.entities
+            assert (after == 3) == (masked[i - 1] == 3 and not head_is_entity)
 
 
 @given(words)
@@ -88,7 +88,7 @@ def test_weights_sum_to_the_length_and_leave_entities_and_padding_alone(sentence
     assert weights.sum() == pytest.approx(len(ids), rel=1e-5)
     if found.context:
         untouched = {*found.entities} - {*found.context} | {*range(ids.index(0), len(ids))}
-        assert all(weights[at] == 1 for at in untouched)
+        assert all(weights[i] == 1 for i in untouched)
 
 
 def test_a_bare_negation_raises_a_score_that_it_should_lower():
@@ -153,10 +153,10 @@ def test_a_batch_is_its_reports():
     rows = [_ids([20, 40, 5]), _ids([(10, 11, 12), 21])]
     sources = [random.Random(1), random.Random(2)]
     ids, weights = mask_batch(torch.tensor(rows), WORDS, sources)
-    for at, row in enumerate(rows):
+    for i, row in enumerate(rows):
         found = plan(row, WORDS)
-        assert ids[at].tolist() == mask(row, found, WORDS, random.Random(at + 1))
-        assert np.array_equal(weights[at].numpy(), weigh(row, found, WORDS))
+        assert ids[i].tolist() == mask(row, found, WORDS, random.Random(i + 1))
+        assert np.array_equal(weights[i].numpy(), weigh(row, found, WORDS))
 
 
 def test_column_moves_a_window_down_and_row_moves_it_across():

@@ -87,7 +87,7 @@ def _cell(
     (folder / "spec.yaml").write_text("bootstrap: 300\ntask_options: {}\n")
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict]:
+def compared_rows(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict]:
     code = run(["compare", *map(str, arguments), "-f", "json"])
     out, err = capsys.readouterr()
     assert code == 0, err
@@ -100,19 +100,19 @@ def test_a_better_model_is_called_better_by_every_test(
 ) -> None:
     write_cls(tmp_path / "a", 0.5)
     write_cls(tmp_path / "b", 2.5)
-    (row,) = told(capsys, tmp_path / "a", tmp_path / "b")
+    (row,) = compared_rows(capsys, tmp_path / "a", tmp_path / "b")
     assert (row["verdict"], row["seeds"], row["images"]) == ("better", 2, IMAGES)
     assert row["delta"] == pytest.approx(row["second"] - row["first"])
     assert 0 < row["low"] < row["delta"] < row["high"]
     assert max(row["p_holm"], row["delong"], row["mcnemar"]) < 0.01
-    (back,) = told(capsys, tmp_path / "b", tmp_path / "a")
+    (back,) = compared_rows(capsys, tmp_path / "b", tmp_path / "a")
     assert (back["verdict"], back["delta"]) == ("worse", -row["delta"])
 
 
 def test_the_same_model_is_a_tie(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cls(tmp_path / "a", 1.0)
     write_seg(tmp_path / "a", 1)
-    for row in told(capsys, tmp_path / "a", tmp_path / "a", "--metric", "*"):
+    for row in compared_rows(capsys, tmp_path / "a", tmp_path / "a", "--metric", "*"):
         assert (row["verdict"], row["delta"]) == ("tie", 0.0)
         assert row["p"] == 1.0
         assert {row["delong"], row["mcnemar"], row["wilcoxon"]} <= {None, 1.0}
@@ -123,12 +123,14 @@ def test_two_pretexts_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write_cls(tmp_path, 2.5, pretext="mae")
     write_seg(tmp_path, 3, "none")
     write_seg(tmp_path, 1, "mae")
-    rows = told(capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae")
+    rows = compared_rows(capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae")
     assert {(r["task"], r["verdict"]) for r in rows} == {("cls", "better"), ("seg", "better")}
     seg = next(r for r in rows if r["task"] == "seg")
     assert seg["wilcoxon"] < 0.001
     # Lower is better: a verdict reads the metric's direction.
-    rows = told(capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae", "--metric", "hd95")
+    rows = compared_rows(
+        capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae", "--metric", "hd95"
+    )
     worse = next(r for r in rows if r["metric"] == "hd95")
     assert worse["delta"] < 0
     assert worse["verdict"] == "better"
@@ -170,7 +172,7 @@ def test_what_cannot_be_paired_is_refused(
         assert run(["compare", str(tmp_path / "a"), str(tmp_path / other)]) == code, other
         assert message in capsys.readouterr().err
     # Two models a side: paired by model, the one that is not there is left out.
-    (row,) = told(capsys, tmp_path / "a", tmp_path / "two")
+    (row,) = compared_rows(capsys, tmp_path / "a", tmp_path / "two")
     assert row["model"] == "vit mae"
 
 

@@ -199,8 +199,8 @@ def test_damage_is_found(decoded: Path, name: str, how: str, hashed: bool) -> No
             path.write_bytes(content[: len(content) // 2])
         else:
             # In a zip, where its checksum looks: not in a time stamp.
-            at = content.index(b"NUMPY") + 20 if name == "truth.npz" else len(content) // 2
-            content[at] ^= 0x40
+            position = content.index(b"NUMPY") + 20 if name == "truth.npz" else len(content) // 2
+            content[position] ^= 0x40
             path.write_bytes(content)
         problem = verify(item)
         if how == "flip" and (name == "meta.json" or (not hashed and name.endswith(".npy"))):

@@ -237,7 +237,7 @@ def test_the_lr_ends_where_training_ends_and_one_that_rises_again_is_caught(
         rates.clear()
         problem.fit(protocol, **options)
         steps = next(iter(options.values()))
-        return [rates[at : at + steps] for at in range(0, len(rates), steps)]
+        return [rates[i : i + steps] for i in range(0, len(rates), steps)]
 
     for run in runs():
         check_schedule(run)
