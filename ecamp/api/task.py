@@ -29,7 +29,7 @@ class Inputs:
 
     Attributes:
         images: uint8 (n, size, size, channels), possibly memory-mapped.
-        features: Cached features of all images in order, or None under `finetune`.
+        features: frozen features of all images, in order, or None under `finetune`.
         normalise: Turns a batch (b, size, size, channels) in 0..255 into the encoder's float input.
         texts: The distinct reports of the split for tasks that need them, in alphabetical order,
             so that their order does not reveal to which image they belong.
@@ -131,7 +131,7 @@ class TaskPlugin(Plugin[ConfigT]):
         needs: The truth that it learns: `labels`, `mask`, `boxes` or `report`.
         primary: Name of the metric that tables show.
         protocols: Ways of using the encoder that `fit` knows.
-        reads: Cached features that the heads read, of `FEATURES`; a pyramid that no task of a
+        reads: frozen features that the heads use, of `FEATURES`; a pyramid that no task of a
             bench reads is neither kept nor stored.
         requires: Protocol -> encoder capability without which it is left out. Such a protocol
             learns nothing: it gets the encoder together with its cached features, and is run once

@@ -39,8 +39,8 @@ PARTS = (
 def ablate(options: RunOptions, **recipe: Any) -> None:
     """Measure what each part of ECAMP contributes: one pre-training per part and seed, all tasks.
 
-    Unlike in `ecamp bench`, each seed pre-trains anew, so that the variation over seeds includes the luck
-    of the pre-training too.
+    Unlike in `ecamp bench`, each seed pre-trains anew, so that the deviation over seeds includes
+    the luck of the pre-training.
     """
     from ecamp.cli.bench import execute, parse_list
     from ecamp.config import BenchSpec, validate

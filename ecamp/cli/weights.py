@@ -46,7 +46,7 @@ def inspect(file: Path, form: str) -> None:
 @click.option("--image-size", type=click.IntRange(min=1), help="resize the position table for it")
 @click.option("--channels", type=click.Choice(["1", "3"]), help="1: sum the input channels")
 def convert(file: Path, out: Path, image_size: int | None, channels: str | None) -> None:
-    """Write FILE's encoder under plain timm names, with a JSON that names its source."""
+    """Write FILE's encoder under plain timm names, with a JSON file that names its origin."""
     from ecamp.encoders.checkpoints import convert as convert_file
 
     count = int(channels) if channels else None
