@@ -1,7 +1,7 @@
 """`attention` over packed reports against attention over a padded batch, forward and backward.
 
 Report lengths follow a radiology corpus: word counts of a CSV of reports (ECAMP_REPORTS, columns
-`findings` and `impression`) times 1.3 pieces a word, cut to the window; without one, log-normal
+`findings` and `impression`) times 1.3 pieces per word, cut to the window; without one, log-normal
 with a mean near that of such a corpus. Sixteen reports, 12 heads of width 64, window 256.
 
 Baselines, each on the padded batch with dropout 0.1 except the named one:
@@ -9,7 +9,7 @@ Baselines, each on the padded batch with dropout 0.1 except the named one:
 - sdpa: `F.scaled_dot_product_attention` with a mask (on a CPU dropout sends it to the math path);
 - sdpa without dropout: the same with dropout 0, so that its flash path runs; less work than ours;
 - compile: the published steps under torch.compile;
-- sdpa by report: no padding, one `F.scaled_dot_product_attention` a report in a Python loop.
+- sdpa by report: no padding, one `F.scaled_dot_product_attention` per report in a Python loop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH, HEADS, WIDTH, WINDOW, PATCHES, DROPOUT = 16, 12, 64, 256, 49, 0.1
 
 
 def report_lengths() -> Tensor:
-    """Sixteen lengths at even quantiles of the corpus, so that the draw itself adds no noise."""
+    """Return sixteen lengths at even quantiles of the corpus, so that the draw itself adds no noise."""
     path = os.environ.get("ECAMP_REPORTS")
     if path and Path(path).exists():
         with open(path, newline="", encoding="utf-8") as file:
@@ -110,7 +110,7 @@ def test_attention(benchmark: BenchmarkFixture, side: str, dtype: torch.dtype) -
             "sdpa by report": step(lambda q, k, v: by_report(q, k, v, layout), packed, packed_grad),
         },
         benchmark=benchmark,
-        rounds=3 if keys is None else 9,  # the padded text sides take half a second a call
+        rounds=3 if keys is None else 9,  # the padded text sides take half a second per call
         dtype=str(dtype),
         shape=[BATCH, HEADS, WINDOW, columns, WIDTH],
         tokens=total,

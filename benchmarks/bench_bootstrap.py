@@ -3,7 +3,7 @@
     pytest benchmarks/bench_bootstrap.py
 
 14 classes of 25,000 images, as ChestX-ray14's test set. Recomputing is timed on a few resamples and
-the ratio scaled, for a thousand of them take two minutes.
+the ratio scaled, because a thousand of them take two minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.harness import measure
 from ecamp.metrics.ranking import auroc_replicates
 from ecamp.metrics.stats import resample_counts
 
-IMAGES, CLASSES, RESAMPLES, FEW = 25_000, 14, 1000, 10
+IMAGES, CLASSES, RESAMPLES, TIMED_RESAMPLES = 25_000, 14, 1000, 10
 
 
 def test_bootstrap(benchmark: BenchmarkFixture) -> None:
@@ -29,8 +29,8 @@ def test_bootstrap(benchmark: BenchmarkFixture) -> None:
         for k in range(CLASSES):
             auroc_replicates(scores[:, k], truth[:, k], counts)
 
-    def recomputing(weighted: bool) -> None:
-        for row in counts[:FEW]:
+    def recompute(weighted: bool) -> None:
+        for row in counts[:TIMED_RESAMPLES]:
             index = np.repeat(np.arange(IMAGES), row.astype(np.int64))
             for k in range(CLASSES):
                 if weighted:
@@ -42,10 +42,10 @@ def test_bootstrap(benchmark: BenchmarkFixture) -> None:
         f"bootstrap AUROC {IMAGES}x{CLASSES}x{RESAMPLES}",
         ours,
         {
-            f"scikit-learn on {FEW} resamples": lambda: recomputing(False),
-            f"scikit-learn, weights, {FEW} resamples": lambda: recomputing(True),
+            f"scikit-learn on {TIMED_RESAMPLES} resamples": lambda: recompute(False),
+            f"scikit-learn, weights, {TIMED_RESAMPLES} resamples": lambda: recompute(True),
         },
         benchmark=benchmark,
         rounds=3,
-        note=f"per resample the ratio is {RESAMPLES // FEW} times this",
+        note=f"per resample the ratio is {RESAMPLES // TIMED_RESAMPLES} times this",
     )

@@ -3,7 +3,7 @@
     pytest benchmarks/bench_data_path.py
 
 Published: each report is encoded anew in each epoch and masked element by element in the data
-loader. Ours: encoded once, gathered and masked a batch at a time.
+loader. Ours: encoded once, gathered and masked per batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.reports import Reports
 from ecamp.text.tokenizer import encode_reports
 
-BATCH, FEW = 256, 32
+BATCH, PUBLISHED_BATCH = 256, 32
 
 
 def test_text_side(benchmark: BenchmarkFixture) -> None:
@@ -34,25 +34,25 @@ def test_text_side(benchmark: BenchmarkFixture) -> None:
     config = ECAMPConfig(text_length=256, vocab_size=6000)
     context = PretextContext(DatasetInfo("bench", "1"), texts, 2, tuple(map(str, range(1024))))
     source = Reports(config, context)
-    published = encoded(FEW)
-    nothing = torch.zeros(BATCH, 1)
+    published_reports = encoded(PUBLISHED_BATCH)
+    no_images = torch.zeros(BATCH, 1)
 
     def ours(index: torch.Tensor) -> object:
-        empty = nothing[: len(index)]
+        empty = no_images[: len(index)]
         return source.batch(
             PretextBatch(empty, empty, index, empty, empty, torch.Generator(), 3, 0)
         )
 
-    def theirs() -> object:
-        encode_reports(published.tokenizer, list(texts[:FEW]), 256)
-        return published_loop(published, FEW)
+    def loop() -> object:
+        encode_reports(published_reports.tokenizer, list(texts[:PUBLISHED_BATCH]), 256)
+        return published_loop(published_reports, PUBLISHED_BATCH)
 
     measure(
         f"text side, {BATCH} reports",
         lambda: ours(torch.arange(BATCH)),
-        {f"published loop, {FEW} reports": theirs},
+        {f"published loop, {PUBLISHED_BATCH} reports": loop},
         benchmark=benchmark,
         rounds=7,
-        note=f"the ratio of reports/s is {BATCH // FEW} times this ratio of times",
+        note=f"the ratio of reports/s is {BATCH // PUBLISHED_BATCH} times this ratio of times",
     )
     torch.set_num_threads(threads)

@@ -4,7 +4,7 @@
 
 Published (ToniChopp/ECAMP, `pretrain_datasets.py`): each epoch decodes the file, crops and resizes
 with Pillow, flips, makes a tensor, normalises, resizes once more. Ours: decoded once into 8-bit
-arrays, then one resampling a batch. One thread. Ours computes bilinear where Pillow's bicubic
+arrays, then one resampling per batch. One thread. Ours computes bilinear where Pillow's bicubic
 filters: not the same pixels.
 """
 

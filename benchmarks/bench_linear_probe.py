@@ -2,7 +2,7 @@
 
     ECAMP_SHARED=... pytest -s benchmarks/bench_linear_probe.py
 
-`kermany_cxr`, ViT-S/16 at 224 pixels, random weights, one set of them for both sides.
+`kermany_cxr`, ViT-S/16 at 224 pixels, the same random weights for both sides.
 
 Ours: every image of train, validation and test through the encoder once, then L-BFGS along the path
 of penalties in each of the 15 cells.
@@ -11,10 +11,10 @@ Published (the authors' linear-probe scripts for the set of three exclusive clas
 epoch each training image is cropped, mirrored at random and passes the encoder, drop-path on, and
 validation passes it too; SGD on the head; the best epoch counts, 20 epochs without a new best end
 the training. Its 100,000s of passes are not run: a few passes over the training images are timed, in
-turns with our side, and their features kept as views. The head is then trained for real on those
-views in place of ever new ones, which gives scores and the epoch each cell stops at; time is
-passes of those epochs x measured seconds a pass. Reading and decoding files is left out on both
-sides, which favours the published loop: it decodes every epoch.
+turns with our side, and their features kept as views. The head is then trained on those views
+instead of new ones per epoch, which gives scores and the last epoch of each cell; time is
+the passes of those epochs x measured seconds per pass. Reading and decoding files is left out on
+both sides, which favours the published loop: it decodes every epoch.
 """
 
 from __future__ import annotations
@@ -61,19 +61,20 @@ TARGET = 50
 
 @dataclass
 class Measured:
-    """Seconds an image, and what came out.
+    """Seconds per image and features of both sides.
 
     Attributes:
+        ours, published: Seconds per image.
         features: Ours, of all images.
         views: Published features of the training images, (passes, train, width).
-        shown: Published features of the validation images.
+        validation: Published features of the validation images.
     """
 
     ours: float
     published: float
     features: Features
     views: Tensor
-    shown: Tensor
+    validation: Tensor
 
 
 def _published_model(encoder: Any) -> torch.nn.Module:
@@ -85,11 +86,11 @@ def _published_model(encoder: Any) -> torch.nn.Module:
 
 
 def _published_images(arrays: Arrays, rows: np.ndarray, train: bool) -> Tensor:
-    """uint8 to normalised (batch, 3, 224, 224); the published crop and mirror for training."""
+    """Normalise uint8 images to (batch, 3, 224, 224); with crop and mirror for training."""
     stored = torch.from_numpy(np.array(arrays.images[rows])).permute(0, 3, 1, 2)
     if train:
-        moved = v2.Compose([v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()])
-        stored = torch.stack([moved(image) for image in stored])
+        augment = v2.Compose([v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()])
+        stored = torch.stack([augment(image) for image in stored])
     return normaliser(arrays.info)(stored.permute(0, 2, 3, 1).numpy()).expand(-1, 3, -1, -1)
 
 
@@ -100,7 +101,7 @@ def _pooled(model: Any, images: Tensor) -> Tensor:
 
 
 def _ours(encoder: Encoder, arrays: Arrays, rows: np.ndarray) -> Tensor:
-    """Pooled features as the bench computes them."""
+    """Compute pooled features as the bench does."""
     with torch.no_grad():
         pooled: Tensor = encoder(normaliser(arrays.info)(arrays.images[rows])).pooled
     return pooled
@@ -109,38 +110,42 @@ def _ours(encoder: Encoder, arrays: Arrays, rows: np.ndarray) -> Tensor:
 def measure_passes(arrays: Arrays, encoder: Encoder) -> Measured:
     """Time both sides in turns, block by block, over all images and `PASSES` training epochs."""
     model, train, val = _published_model(encoder), arrays.where("train"), arrays.where("val")
-    every = np.arange(len(arrays))
-    mine = [every[at : at + BLOCK] for at in range(0, len(every), BLOCK)]
-    theirs = [train[at : at + BLOCK] for _ in range(PASSES) for at in range(0, len(train), BLOCK)]
+    all_rows = np.arange(len(arrays))
+    our_blocks = [all_rows[start : start + BLOCK] for start in range(0, len(all_rows), BLOCK)]
+    published_blocks = [
+        train[start : start + BLOCK] for _ in range(PASSES) for start in range(0, len(train), BLOCK)
+    ]
     seconds = {"ours": 0.0, "published": 0.0}
-    parts, views = [], []
-    _ours(encoder, arrays, every[:BLOCK])  # warm up
-    for turn in range(max(len(mine), len(theirs))):
-        if turn < len(mine):
-            began = time.perf_counter()
-            parts.append(_ours(encoder, arrays, mine[turn]))
-            seconds["ours"] += time.perf_counter() - began
-        if turn < len(theirs):
+    features, views = [], []
+    _ours(encoder, arrays, all_rows[:BLOCK])  # warm up
+    for turn in range(max(len(our_blocks), len(published_blocks))):
+        if turn < len(our_blocks):
+            begin = time.perf_counter()
+            features.append(_ours(encoder, arrays, our_blocks[turn]))
+            seconds["ours"] += time.perf_counter() - begin
+        if turn < len(published_blocks):
             model.train()
-            began = time.perf_counter()
+            begin = time.perf_counter()
             with torch.no_grad():  # the loop's frozen parameters ask for no gradient either
-                views.append(_pooled(model, _published_images(arrays, theirs[turn], True)))
-            seconds["published"] += time.perf_counter() - began
+                views.append(
+                    _pooled(model, _published_images(arrays, published_blocks[turn], True))
+                )
+            seconds["published"] += time.perf_counter() - begin
     model.eval()
     with torch.no_grad():
-        shown = _pooled(model, _published_images(arrays, val, False))
-    pooled = torch.cat(parts)
+        validation = _pooled(model, _published_images(arrays, val, False))
+    pooled = torch.cat(features)
     return Measured(
-        seconds["ours"] / len(every),
+        seconds["ours"] / len(all_rows),
         seconds["published"] / (PASSES * len(train)),
         Features(pooled, pooled[:, None, :0], (0, 0), ()),
         torch.cat(views).unflatten(0, (PASSES, len(train))),
-        shown,
+        validation,
     )
 
 
 def cells(arrays: Arrays) -> Iterator[tuple[float, int, np.ndarray]]:
-    """Fraction, seed, and positions among the training images."""
+    """Yield fraction, seed, and positions among the training images."""
     patients = [arrays.patients[i] for i in arrays.where("train")]
     for fraction in FRACTIONS:
         for seed in SEEDS:
@@ -155,16 +160,18 @@ def ours(arrays: Arrays, features: Features) -> dict[tuple[float, int], float]:
         inputs = make_inputs(arrays, rows[:1], select_rows(features, rows))
         return TaskSplit(inputs, {"targets": arrays.labels[rows], "kind": np.array("multiclass")})
 
-    judged, out = split(val), {}
+    validation, scores = split(val), {}
     for fraction, seed, chosen in cells(arrays):
-        found = fit_linear(split(train[chosen]), judged)
-        out[fraction, seed] = macro_auroc(found.scores(judged.inputs), judged.targets["targets"])
-    return out
+        probe = fit_linear(split(train[chosen]), validation)
+        scores[fraction, seed] = macro_auroc(
+            probe.scores(validation.inputs), validation.targets["targets"]
+        )
+    return scores
 
 
 def published(arrays: Arrays, measured: Measured, fraction: float, seed: int, chosen: np.ndarray
               ) -> tuple[float, int]:  # fmt: skip
-    """Best validation AUROC of the published head, and the epochs it ran."""
+    """Return the best validation AUROC of the published head, and the epochs it ran."""
     steps, batch, warmup, images = SCRIPTS[fraction]
     epochs = round(steps * batch / images)
     views = measured.views[:, torch.from_numpy(chosen)]
@@ -176,25 +183,25 @@ def published(arrays: Arrays, measured: Measured, fraction: float, seed: int, ch
     torch.nn.init.zeros_(head.bias)
     optimizer = torch.optim.SGD(head.parameters(), lr=LR, momentum=0.9)
     total = epochs * -(-len(chosen) // batch)
-    step, best, worse, ran = 0, 0.0, 0, 0
-    while ran < epochs and worse < PATIENCE:
-        ran += 1
+    step, best, without_improvement, epoch = 0, 0.0, 0, 0
+    while epoch < epochs and without_improvement < PATIENCE:
+        epoch += 1
         order = torch.randperm(len(chosen), generator=generator)
         for rows in order.split(batch):
             step += 1  # the published loop moves the schedule before the step
-            share = warmup_cosine(step, warmup=round(warmup / steps * total), total=total)
-            optimizer.param_groups[0]["lr"] = LR * share
-            which = torch.randint(len(views), (len(rows),), generator=generator)
-            loss = F.cross_entropy(head(views[which, rows]), truth[rows])
+            factor = warmup_cosine(step, warmup=round(warmup / steps * total), total=total)
+            optimizer.param_groups[0]["lr"] = LR * factor
+            view = torch.randint(len(views), (len(rows),), generator=generator)
+            loss = F.cross_entropy(head(views[view, rows]), truth[rows])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimizer.step()
         with torch.no_grad():
-            score = macro_auroc(head(measured.shown).softmax(1).numpy(), target)
-        worse = 0 if score > best else worse + 1
+            score = macro_auroc(head(measured.validation).softmax(1).numpy(), target)
+        without_improvement = 0 if score > best else without_improvement + 1
         best = max(best, score)
-    return best, ran
+    return best, epoch
 
 
 @pytest.mark.real
@@ -208,20 +215,22 @@ def test_linear_probe(benchmark: BenchmarkFixture, monkeypatch: pytest.MonkeyPat
     encoder = make_plugin("ecamp.encoders", PluginRef.parse(ENCODER)).build(1).eval()
 
     measured = measure_passes(arrays, encoder)
-    began = time.perf_counter()
-    mine = benchmark.pedantic(ours, args=(arrays, measured.features), rounds=1)
-    fits = time.perf_counter() - began
-    here = len(arrays) * measured.ours + fits
+    start = time.perf_counter()
+    our_scores = benchmark.pedantic(ours, args=(arrays, measured.features), rounds=1)
+    fit_seconds = time.perf_counter() - start
+    our_seconds = len(arrays) * measured.ours + fit_seconds
 
-    val, there, short = len(arrays.where("val")), 0.0, 0.0
-    theirs: dict[tuple[float, int], float] = {}
+    val, published_seconds, shortest_seconds = len(arrays.where("val")), 0.0, 0.0
+    published_scores: dict[tuple[float, int], float] = {}
     epochs: dict[float, list[int]] = {fraction: [] for fraction in FRACTIONS}
     for fraction, seed, chosen in cells(arrays):
-        theirs[fraction, seed], ran = published(arrays, measured, fraction, seed, chosen)
-        epochs[fraction].append(ran)
-        epoch = len(chosen) * measured.published + val * measured.ours
-        there += ran * epoch
-        short += (PATIENCE + 1) * epoch  # no cell can stop earlier
+        published_scores[fraction, seed], epochs_run = published(
+            arrays, measured, fraction, seed, chosen
+        )
+        epochs[fraction].append(epochs_run)
+        epoch_seconds = len(chosen) * measured.published + val * measured.ours
+        published_seconds += epochs_run * epoch_seconds
+        shortest_seconds += (PATIENCE + 1) * epoch_seconds  # no cell can stop earlier
 
     def means(scores: dict[tuple[float, int], float]) -> dict[float, float]:
         return {
@@ -230,21 +239,23 @@ def test_linear_probe(benchmark: BenchmarkFixture, monkeypatch: pytest.MonkeyPat
         }
 
     record = {
-        "ratio": round(there / here, 1),
-        "ratio if every published cell stopped at the earliest epoch": round(short / here, 1),
-        "seconds ours": round(here, 1),
-        "seconds ours, of these the 15 fits": round(fits, 2),
-        "seconds published, extrapolated": round(there),
+        "ratio": round(published_seconds / our_seconds, 1),
+        "ratio if every published cell stopped at the earliest epoch": round(shortest_seconds / our_seconds, 1),
+        "seconds ours": round(our_seconds, 1),
+        "seconds ours, of these the 15 fits": round(fit_seconds, 2),
+        "seconds published, extrapolated": round(published_seconds),
         "ms an image, ours and published": [
             round(1e3 * measured.ours, 1), round(1e3 * measured.published, 1)
         ],
         "epochs published": {str(k): sorted(v) for k, v in epochs.items()},
-        "validation AUROC ours": {str(k): v for k, v in means(mine).items()},
-        "validation AUROC published": {str(k): v for k, v in means(theirs).items()},
+        "validation AUROC ours": {str(k): v for k, v in means(our_scores).items()},
+        "validation AUROC published": {str(k): v for k, v in means(published_scores).items()},
         "threads": torch.get_num_threads(),
     }  # fmt: skip
     benchmark.extra_info.update(record)
     print("\n" + "\n".join(f"{name}: {value}" for name, value in record.items()))
-    assert there / here >= TARGET
-    for fraction, score in means(mine).items():
-        assert score >= means(theirs)[fraction] - 0.005, f"validation score at {fraction:.0%}"
+    assert published_seconds / our_seconds >= TARGET
+    for fraction, score in means(our_scores).items():
+        assert score >= means(published_scores)[fraction] - 0.005, (
+            f"validation score at {fraction:.0%}"
+        )

@@ -5,7 +5,7 @@
 The published algorithm computes logits and cross-entropy at ALL positions and weighs most of them
 with zero (0.3 of positions are predicted; 1.0 is the worst case). The two idiomatic baselines, plain
 and compiled, take the predicted rows first, as ours does. So at 30 % of rows the ratio against the
-published one is mostly work not done; what the op itself is worth is the ratio against the
+published one is mostly work not done; the gain of the op itself is the ratio against the
 idiomatic ones, and at 100 %. The matrix products are the same on all sides and take most of the time.
 """
 
@@ -40,7 +40,7 @@ def idiomatic(hidden: Tensor, head: torch.nn.Linear, labels: Tensor, weights: Te
 
 
 @pytest.mark.parametrize(
-    ("positions", "width", "vocabulary", "share", "dtype", "rounds"),
+    ("positions", "width", "vocabulary", "fraction", "dtype", "rounds"),
     [
         (1024, 768, 30522, 0.3, torch.float32, 5),
         (768, 768, 30522, 1.0, torch.float32, 3),
@@ -52,7 +52,7 @@ def idiomatic(hidden: Tensor, head: torch.nn.Linear, labels: Tensor, weights: Te
     ids=str,
 )
 def test_linear_weighted_ce(
-    benchmark: BenchmarkFixture, positions: int, width: int, vocabulary: int, share: float,
+    benchmark: BenchmarkFixture, positions: int, width: int, vocabulary: int, fraction: float,
     dtype: torch.dtype, rounds: int,
 ) -> None:  # fmt: skip
     if not load_extension():
@@ -62,7 +62,7 @@ def test_linear_weighted_ce(
     hidden = torch.randn(positions, width, generator=g).to(dtype).requires_grad_()
     head = torch.nn.Linear(width, vocabulary).to(dtype)
     labels = torch.randint(vocabulary, (positions,), generator=g)
-    mask = torch.rand(positions // LENGTH, LENGTH, generator=g) < share
+    mask = torch.rand(positions // LENGTH, LENGTH, generator=g) < fraction
     weights = (torch.rand(positions, generator=g) + 0.5) * mask.flatten()
     rows = int(mask.sum())
 
@@ -82,9 +82,9 @@ def test_linear_weighted_ce(
         loss = linear_weighted_ce(hidden, head.weight, head.bias, labels, weights)
         return loss / weights.sum()
 
-    kind = str(dtype).removeprefix("torch.")
+    dtype_name = str(dtype).removeprefix("torch.")
     measure(
-        f"linear_weighted_ce {kind} {positions}x{width} to {vocabulary}, {share:.0%} of rows",
+        f"linear_weighted_ce {dtype_name} {positions}x{width} to {vocabulary}, {fraction:.0%} of rows",
         step(ours),
         {
             "published, all positions": step(published, select=False),
@@ -93,7 +93,7 @@ def test_linear_weighted_ce(
         },
         benchmark=benchmark,
         rounds=rounds,
-        dtype=kind,
+        dtype=dtype_name,
         shape=[positions, width, vocabulary],
         predicted=rows,
         flops=6 * rows * width * vocabulary,

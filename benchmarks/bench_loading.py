@@ -41,30 +41,30 @@ def films() -> Path:
 
 @pytest.fixture(scope="module")
 def folder_set(films: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Images and a label, as a dataset.yaml says it."""
-    home = tmp_path_factory.mktemp("set")
+    """Write a data set of images and a label as its YAML file."""
+    folder = tmp_path_factory.mktemp("set")
     with (films / "manifest.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["image"].endswith(".jpg")][:COUNT]
-    with (home / "table.csv").open("w", newline="") as file:
+    with (folder / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "image", "patient", "sick"])
         writer.writerows([[k, row["image"], k, k % 2] for k, row in enumerate(rows)])
-    text = {
+    description = {
         "name": "films", "table": "table.csv", "root": str(films), "id": "id", "image": "image",
         "patient": "patient", "split": {"hash": {"train": 0.6, "val": 0.2, "test": 0.2}},
         "labels": {"multilabel": ["sick"]},
     }  # fmt: skip
-    (home / "set.yaml").write_text(json.dumps(text))
-    return str(home / "set.yaml")
+    (folder / "set.yaml").write_text(json.dumps(description))
+    return str(folder / "set.yaml")
 
 
 def test_loading(
     benchmark: BenchmarkFixture, films: Path, folder_set: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:  # fmt: skip
     plain = make_plugin("ecamp.datasets", PluginRef.parse(folder_set))
-    where = tmp_path_factory.mktemp("pack")
-    pack(plain, where, SIZE, workers=1)
-    packed = make_plugin("ecamp.datasets", PluginRef.parse(f"packed?path={where}"))
+    folder = tmp_path_factory.mktemp("pack")
+    pack(plain, folder, SIZE, workers=1)
+    packed = make_plugin("ecamp.datasets", PluginRef.parse(f"packed?path={folder}"))
     paths = [films / record.payload.path for record in plain.records()]
     assert len(paths) == COUNT
 
@@ -89,7 +89,7 @@ def test_loading(
         benchmark=benchmark,
         rounds=15,
     )
-    # Microseconds an image, mostly the page cache: too unsteady a ratio to be stored.
+    # Microseconds per image, mostly the page cache: too unsteady a ratio to be stored.
     ratios, _ = interleave(lambda: load(packed), {"bare Pillow": bare}, 7)
     print(f"loading a pack, {COUNT} films: {ratios['bare Pillow']:.0f}x bare Pillow")
     assert ratios["bare Pillow"] >= 5

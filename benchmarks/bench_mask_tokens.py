@@ -22,9 +22,9 @@ from ecamp.ops._ext import load_extension
 from ecamp.published.pretraining.masking import Vocabulary, mask_batch
 
 
-def forms_by_length(tables: op.MaskTables, kind: int) -> list[Tensor]:
-    """Patterns of a kind, stacked by their number of tokens, the longest first."""
-    rows = [r[2 : 2 + r[1]] for r in tables.patterns.tolist() if r[0] == kind]
+def forms_by_length(tables: op.MaskTables, role: int) -> list[Tensor]:
+    """Stack the patterns of a role by their number of tokens, the longest first."""
+    rows = [r[2 : 2 + r[1]] for r in tables.patterns.tolist() if r[0] == role]
     sizes = sorted({len(r) for r in rows}, reverse=True)
     return [torch.tensor([r for r in rows if len(r) == n]) for n in sizes]
 
@@ -38,25 +38,25 @@ def vectorised(batch: Encoded, forms: dict[int, list[Tensor]]) -> Tensor:
     ids, tables = batch.ids, batch.tables
     flags = tables.flags[ids]
     inside = torch.arange(ids.shape[1]) < batch.lengths[:, None]
-    role = inside.long() * op.OTHER
-    for kind in (op.ENTITY, op.TEMPLATE):
-        for table in forms[kind]:
+    roles = inside.long() * op.OTHER
+    for role in (op.ENTITY, op.TEMPLATE):
+        for table in forms[role]:
             size = table.shape[1]
             windows = ids.unfold(1, size, 1)
             key = torch.isin(windows[..., 0], table[:, 0])
-            at = key.nonzero()
-            hits = (windows[at[:, 0], at[:, 1], None] == table).all(-1).any(-1)
+            index = key.nonzero()
+            hits = (windows[index[:, 0], index[:, 1], None] == table).all(-1).any(-1)
             for offset in range(size):
-                role[at[hits, 0], at[hits, 1] + offset] = kind
+                roles[index[hits, 0], index[hits, 1] + offset] = role
     head = (flags & op.CONTINUATION) == 0
-    before = (role[:, 1:] == op.ENTITY) & (role[:, :-1] == op.OTHER)
-    role[:, :-1] = torch.where(before, op.DESCRIPTOR, role[:, :-1])
-    chance = torch.tensor([0.0, tables.p_other, tables.p_entity, 1.0, tables.p_other])[role]
-    word = head.long().cumsum(1)
-    draw = torch.rand(ids.shape).gather(1, word.clamp(max=ids.shape[1] - 1))
-    mask = (draw < chance) & inside
-    strong = mask & ((role == op.ENTITY) | (role == op.DESCRIPTOR))
-    template = mask & (role == op.TEMPLATE)
+    before = (roles[:, 1:] == op.ENTITY) & (roles[:, :-1] == op.OTHER)
+    roles[:, :-1] = torch.where(before, op.DESCRIPTOR, roles[:, :-1])
+    probability = torch.tensor([0.0, tables.p_other, tables.p_entity, 1.0, tables.p_other])[roles]
+    word_index = head.long().cumsum(1)
+    draw = torch.rand(ids.shape).gather(1, word_index.clamp(max=ids.shape[1] - 1))
+    mask = (draw < probability) & inside
+    strong = mask & ((roles == op.ENTITY) | (roles == op.DESCRIPTOR))
+    template = mask & (roles == op.TEMPLATE)
     freed = (1 - tables.template_weight) * template.sum(1, keepdim=True)
     weight = mask.float()
     weight = torch.where(template, tables.template_weight, weight)
@@ -71,7 +71,7 @@ def test_mask_tokens(benchmark: BenchmarkFixture) -> None:
     torch.set_num_threads(1)
     batch = encoded()
     vocabulary = Vocabulary.of(batch.tokenizer)
-    forms = {kind: forms_by_length(batch.tables, kind) for kind in (op.ENTITY, op.TEMPLATE)}
+    forms = {role: forms_by_length(batch.tables, role) for role in (op.ENTITY, op.TEMPLATE)}
 
     def native() -> object:
         return op.mask_tokens(batch.ids, batch.lengths, batch.samples, 3, 0, batch.tables)

@@ -29,7 +29,7 @@ def tiles_of(images: Tensor) -> Tensor:
 
 
 def published_masked(predicted: Tensor, images: Tensor, mask: Tensor) -> Tensor:
-    """MAE: every patch cut out and normalised, the mask last."""
+    """Compute MAE's loss: every patch extracted and normalised, the mask last."""
     target = tiles_of(images)
     mean, variance = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
     target = (target - mean) / (variance + 1e-6) ** 0.5
@@ -37,12 +37,12 @@ def published_masked(predicted: Tensor, images: Tensor, mask: Tensor) -> Tensor:
     return (loss * mask).sum() / mask.sum()
 
 
-def eager_masked(predicted: Tensor, images: Tensor, mask: Tensor, at: Tensor) -> Tensor:
-    """Masked patches only; `at` holds their numbers, so that nothing is counted on the way."""
-    target = tiles_of(images).flatten(0, 1).index_select(0, at)
+def eager_masked(predicted: Tensor, images: Tensor, mask: Tensor, index: Tensor) -> Tensor:
+    """Compute it on masked patches only; their `index` is given, so that nothing is counted here."""
+    target = tiles_of(images).flatten(0, 1).index_select(0, index)
     variance, mean = torch.var_mean(target, -1, keepdim=True)
     target = (target - mean) * (variance + 1e-6).rsqrt()
-    return (predicted.flatten(0, 1).index_select(0, at) - target).square().mean()
+    return (predicted.flatten(0, 1).index_select(0, index) - target).square().mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
@@ -56,14 +56,14 @@ def test_masked_mse(benchmark: BenchmarkFixture, dtype: torch.dtype) -> None:
     leaf = torch.randn(BATCH, patches, values, device=DEVICE, dtype=dtype, requires_grad=True)
     order = torch.rand(BATCH, patches, device=DEVICE).argsort(1)
     mask = order >= patches // 4
-    at = mask.flatten().nonzero().flatten()
+    index = mask.flatten().nonzero().flatten()
     compiled = torch.compile(published_masked)
     measure(
         f"masked_mse {BATCH}x3x{SIDE} patch {PATCH} {dtype}",
         step(lambda p: masked_mse(p, images, mask, PATCH, normalise=True), leaf),
         {
             "published, all patches": step(lambda p: published_masked(p, images, mask), leaf),
-            "eager, masked patches": step(lambda p: eager_masked(p, images, mask, at), leaf),
+            "eager, masked patches": step(lambda p: eager_masked(p, images, mask, index), leaf),
             "torch.compile, published": step(lambda p: compiled(p, images, mask), leaf),
         },
         benchmark=benchmark,
@@ -83,11 +83,11 @@ def published_window(predicted: Tensor, images: Tensor, row: Tensor, column: Ten
 
 
 def eager_window(predicted: Tensor, images: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """One gather, as `ecamp.pretext.ecamp.super_resolution.cut`."""
-    steps = torch.arange(WINDOW, device=row.device)
-    y, x = row[:, None, None] + steps[:, None], column[:, None, None] + steps
-    place = (y * LARGE + x).view(BATCH, 1, -1).expand(-1, 3, -1)
-    target = images.flatten(2).gather(2, place).view(BATCH, 3, WINDOW, WINDOW)
+    """Gather once, as `ecamp.pretext.ecamp.super_resolution.crop_windows`."""
+    offsets = torch.arange(WINDOW, device=row.device)
+    y, x = row[:, None, None] + offsets[:, None], column[:, None, None] + offsets
+    pixel_index = (y * LARGE + x).view(BATCH, 1, -1).expand(-1, 3, -1)
+    target = images.flatten(2).gather(2, pixel_index).view(BATCH, 3, WINDOW, WINDOW)
     return (predicted - target).square().mean()
 
 

@@ -18,7 +18,7 @@ BATCH, SIDE, PATCH, WIDTH, KEPT = 16, 224, 16, 768, 49
 
 
 def published(images: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Tensor:
-    """All patches through the convolution, then a gather by an index of the embedded width."""
+    """Embed all patches by convolution, then gather by an index of the embedded width."""
     tokens = F.conv2d(images, weight, bias, stride=PATCH).flatten(2).transpose(1, 2)
     return tokens.gather(1, keep.unsqueeze(-1).repeat(1, 1, WIDTH))
 
@@ -27,8 +27,8 @@ def eager(images: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Tensor:
     """Select first too, with plain torch."""
     grid = SIDE // PATCH
     tiles = images.view(BATCH, 3, grid, PATCH, grid, PATCH).permute(0, 2, 4, 1, 3, 5)
-    picked = tiles[torch.arange(BATCH, device=keep.device)[:, None], keep // grid, keep % grid]
-    return F.linear(picked.flatten(2), weight.flatten(1), bias)
+    visible = tiles[torch.arange(BATCH, device=keep.device)[:, None], keep // grid, keep % grid]
+    return F.linear(visible.flatten(2), weight.flatten(1), bias)
 
 
 def ours(images: Tensor, weight: Tensor, bias: Tensor, keep: Tensor) -> Tensor:

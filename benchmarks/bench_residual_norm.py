@@ -22,7 +22,7 @@ BATCH, WINDOW, WIDTH, DROPOUT, EPS = 16, 256, 768, 0.1, 1e-12
 
 
 def plain(x: Tensor, bias: Tensor, residual: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Bias of the linear layer, dropout, residual, LayerNorm, one after another."""
+    """Apply the linear layer's bias, dropout, residual and LayerNorm one after another."""
     z = F.dropout(x + bias, DROPOUT, training=True) + residual
     return F.layer_norm(z, (WIDTH,), gamma, beta, EPS)
 
@@ -36,7 +36,7 @@ def by_sample(
 def step_of(
     call: Callable[..., Tensor], leaves: list[Tensor], grad: Tensor
 ) -> Callable[[], object]:
-    """Forward and backward to every leaf."""
+    """Return a call that runs forward and backward to every leaf."""
     return lambda: torch.autograd.grad(call(*leaves), leaves, grad)
 
 
@@ -64,12 +64,12 @@ def test_residual_norm(benchmark: BenchmarkFixture, dtype: torch.dtype) -> None:
         return by_sample(x, bias, residual, gamma, beta, row_batch)
 
     grad = torch.randn(rows, WIDTH, device=device, dtype=dtype)
-    wide = torch.randn(BATCH * WINDOW, WIDTH, device=device, dtype=dtype)
+    padded_grad = torch.randn(BATCH * WINDOW, WIDTH, device=device, dtype=dtype)
     measure(
         f"residual_norm {BATCH}x{WINDOW} rows {rows} width {WIDTH} {dtype}",
         step_of(ours, leaves(rows, BATCH), grad),
         {
-            "published, padded": step_of(plain, leaves(BATCH * WINDOW, 1), wide),
+            "published, padded": step_of(plain, leaves(BATCH * WINDOW, 1), padded_grad),
             "eager, packed": step_of(packed, leaves(rows, BATCH), grad),
             "torch.compile, packed": step_of(torch.compile(packed), leaves(rows, BATCH), grad),
         },

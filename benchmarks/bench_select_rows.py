@@ -16,13 +16,13 @@ def test_select_rows(benchmark: BenchmarkFixture) -> None:
         pytest.skip("the kernels are not built here")
     mask = torch.rand(256, 256, generator=torch.Generator().manual_seed(0)) < 0.3
     count = int(mask.sum())
-    places = torch.arange(mask.numel())
+    indices = torch.arange(mask.numel())
     measure(
         "select_rows 256x256",
         lambda: select_rows(mask, count),
         {
             # The published code selects nothing: its nearest form is indexing with the mask.
-            "indexing with the mask": lambda: places[mask.flatten()],
+            "indexing with the mask": lambda: indices[mask.flatten()],
             "nonzero": lambda: mask.flatten().nonzero().squeeze(1),
         },
         benchmark=benchmark,

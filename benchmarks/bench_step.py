@@ -2,7 +2,7 @@
 
     pytest benchmarks/bench_step.py
 
-Published: `ecamp-published`, which the golden vectors hold to the published modules' arithmetic:
+Published: `ecamp-published`, whose arithmetic the golden vectors compare with the published modules:
 every patch embedded, reports padded to 256 tokens, vocabulary scores of all positions, in eager
 torch; the same compiled; each in fp32 and under bf16 autocast. Ours: `ecamp` with the same
 sizes. Both sides get the same images and reports.
@@ -24,7 +24,7 @@ from ecamp.encoders.timm import MicroViT, TimmEncoder
 from ecamp.pretext.ecamp import ECAMP
 from ecamp.published.pretraining import PublishedECAMP
 
-# Sizes of the published configuration (ToniChopp/ECAMP, commit d02d16d); a short vocabulary would flatter us.
+# Sizes of the published configuration (ToniChopp/ECAMP, commit d02d16d); a shorter vocabulary favours ours.
 PUBLISHED = {
     "text_width": 768, "text_depth": 6, "text_heads": 12, "text_length": 256, "vocab_size": 30000,
     "decoder_width": 512, "decoder_depth": 4, "decoder_heads": 16, "dropout": 0.1,
@@ -34,7 +34,7 @@ COUNT = 512
 
 
 class Side:
-    """One objective with its optimiser; `step()` is what is measured."""
+    """One objective with its optimiser; `step()` is measured."""
 
     def __init__(
         self, arithmetic: str, size: str, batch: int, precision: str, compiled: bool, tokenizer: str
@@ -67,9 +67,9 @@ class Side:
         index = (torch.arange(self.batch) + self.count * self.batch) % COUNT
         generator = torch.Generator().manual_seed(self.count)
         self.count += 1
-        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(self.batch, 4)
+        full_crop = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(self.batch, 4)
         batch = PretextBatch(
-            *self.images, index, whole, torch.zeros(self.batch, dtype=torch.bool), generator,
+            *self.images, index, full_crop, torch.zeros(self.batch, dtype=torch.bool), generator,
             self.count, 0, 1000,
         )  # fmt: skip
         self.optimizer.zero_grad(set_to_none=True)
@@ -86,8 +86,8 @@ def test_step(size: str, batch: int, precision: str, tmp_path: Any, request: Any
     tokenizer = tmp_path / "tokenizer.json"
     encoded(8, 256, 30000 if size == "vit-b" else 2000).tokenizer.save(str(tokenizer))
 
-    def side(arithmetic: str, kind: str, compiled: bool = False) -> Callable[[], float]:
-        return Side(arithmetic, size, batch, kind, compiled, str(tokenizer)).step
+    def side(arithmetic: str, side_precision: str, compiled: bool = False) -> Callable[[], float]:
+        return Side(arithmetic, size, batch, side_precision, compiled, str(tokenizer)).step
 
     baselines = {f"published, eager {precision}": side("published", precision)}
     if precision == "bf16":

@@ -2,7 +2,7 @@
 
     pytest benchmarks/bench_text_branch.py
 
-Padded: the same modules over 256 positions a report with torch's attention (SDPA), which is
+Padded: the same modules over 256 positions per report with torch's attention (SDPA), which is
 idiomatic torch; and the same compiled. Lengths are those of the reports of `corpus.reports`.
 """
 
@@ -38,8 +38,8 @@ def test_text_branch(size: str, dtype: torch.dtype) -> None:
     tower = TextTower(text_config(config, text.tokenizer.get_vocab_size()), 768)
     padding = torch.arange(256) >= text.lengths[:, None]
     ids = text.ids[~padding]
-    every = torch.ones(len(ids))
-    rows = TextRows.of(ids, ids, every.bool(), every, text.lengths, text.samples)
+    ones = torch.ones(len(ids))
+    rows = TextRows.of(ids, ids, ones.bool(), ones, text.lengths, text.samples)
     compiled = torch.compile(tower)
 
     def step(hidden: torch.Tensor, kept: torch.Tensor | None = None) -> None:

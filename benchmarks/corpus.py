@@ -1,4 +1,4 @@
-"""Reports to measure on: real ones where the development data are next to the checkout, else the phantom's."""
+"""Reports for benchmarks: real ones where the development data are next to the checkout, else the phantom's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Encoded:
 
 
 def encoded(count: int = 256, length: int = 256, vocabulary: int = 6000) -> Encoded:
-    """Encode with a WordPiece vocabulary learnt from the same kind of reports."""
+    """Encode with a WordPiece vocabulary trained on the same kind of reports."""
     tokenizer = train_tokenizer(reports(2000), vocabulary)
     ids, lengths = encode_reports(tokenizer, reports(count), length)
     tables = compile_policy(MaskingPolicy(), tokenizer)

@@ -1,9 +1,9 @@
-"""How we measure: candidate and baselines take turns in one process; ratios are kept and gated.
+"""Measurement: candidate and baselines take turns in one process; ratios are stored and gated.
 
 A ratio is the median over rounds of (baseline seconds / candidate seconds) within a round, so a
 machine that slows down for a while slows both sides. Stored ratios are in
 `baselines/<device class>.json`; a run fails when a ratio falls below stored / 1.25 twice, the second
-time with twice the rounds. `ECAMP_BENCH_STORE=1` writes what was measured instead.
+time with twice the rounds. `ECAMP_BENCH_STORE=1` stores the measured ratios instead.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 keep_freed_memory()  # as training does; else the kernel's page faults are measured, on both sides
 
 FOLDER = Path(__file__).parent / "baselines"
-SLACK = 1.25
+TOLERANCE = 1.25
 
 Call = Callable[[], object]
 
 
 def device_class() -> str:
-    """Machines whose ratios are comparable: the GPU's name, or the CPU's best instruction set."""
+    """Name machines whose ratios are comparable: by GPU, or by the CPU's best instruction set."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name().lower().replace(" ", "-")
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -40,14 +40,14 @@ def device_class() -> str:
 
 
 def seconds_of(call: Call) -> float:
-    """One call's seconds; a GPU is waited for on both sides."""
+    """Time one call; a GPU is synchronised before and after."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    start = time.perf_counter()
     call()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def interleave(
@@ -96,7 +96,7 @@ def measure(
     """Measure, record, gate.
 
     Args:
-        name: What is measured, with its shape: the key in the baselines file.
+        name: Operation and shape: the key in the baselines file.
         benchmark: pytest-benchmark's fixture; gets `extra_info` and a few timed rounds.
         facts: For the record: dtype, shape, bytes, flops, mode.
 
@@ -106,9 +106,11 @@ def measure(
     path = FOLDER / f"{device_class()}.json"
     stored = json.loads(path.read_text()) if path.exists() else {}
     ratios, seconds = interleave(candidate, baselines, rounds)
-    floor = {k: v / SLACK for k, v in stored.get(name, {}).get("ratios", {}).items() if k in ratios}
-    storing = os.environ.get("ECAMP_BENCH_STORE") == "1"
-    if not storing and any(ratios[k] < limit for k, limit in floor.items()):
+    floor = {
+        k: v / TOLERANCE for k, v in stored.get(name, {}).get("ratios", {}).items() if k in ratios
+    }
+    store = os.environ.get("ECAMP_BENCH_STORE") == "1"
+    if not store and any(ratios[k] < limit for k, limit in floor.items()):
         ratios, seconds = interleave(candidate, baselines, 2 * rounds)
     record = {
         "ratios": {k: round(v, 2) for k, v in ratios.items()},
@@ -121,11 +123,11 @@ def measure(
         benchmark.extra_info.update(record)
         benchmark.pedantic(candidate, rounds=3)
     print(f"\n{name}: " + ", ".join(f"{v:.2f}x {k}" for k, v in ratios.items()))
-    if storing:
+    if store:
         stored[name] = record
         FOLDER.mkdir(exist_ok=True)
         path.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
         return ratios
     for k, limit in floor.items():
-        assert ratios[k] >= limit, f"{name}: {ratios[k]:.2f}x {k}, stored {limit * SLACK:.2f}x"
+        assert ratios[k] >= limit, f"{name}: {ratios[k]:.2f}x {k}, stored {limit * TOLERANCE:.2f}x"
     return ratios

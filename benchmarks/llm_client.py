@@ -3,11 +3,11 @@
     python -m benchmarks.llm_client [LATENCY_MS] [REQUESTS] [JITTER]
 
 The endpoint is the tests' fake server in a process of its own, answering after a fixed time, or after one that
-varies by JITTER (0.2: 20 % both ways). Its own throughput is what bare sockets get: 64 connections that send
+varies by JITTER (0.2: 20 % both ways). Its own throughput is that of bare sockets: 64 connections that send
 the same bytes and read the answer, without cache, checks or library. `httpx` is its client in a plain loop. All
-take turns. Ratios are those of the medians, and of the best rounds, which a machine busy with other things
-disturbs less. Each request of the distiller is another report, is looked up in the
-cache, asked, stored, validated and yielded.
+take turns. Ratios are those of the medians, and of the best rounds, which other load on the machine
+disturbs less. Each request of the distiller is another report: it is looked up in the
+cache, sent, stored, validated and yielded.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def reports(count: int, round_: int) -> Iterator[Report]:
 
 
 async def bare(port: int, request: bytes, count: int) -> float:
-    """Answers a second that sockets get."""
+    """Measure the answers per second of bare sockets."""
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(request)}\r\n\r\n"
     )
-    message, left = head.encode() + request, count
+    message, remaining = head.encode() + request, count
 
     async def worker() -> None:
-        nonlocal left
+        nonlocal remaining
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while left > 0:
-            left -= 1
+        while remaining > 0:
+            remaining -= 1
             writer.write(message)
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.rpartition(b"content-length: ")[2].split()[0]))
@@ -60,17 +60,17 @@ async def bare(port: int, request: bytes, count: int) -> float:
 
 
 async def httpx(port: int, request: bytes, count: int) -> float:
-    """Answers a second that the library's client gets."""
+    """Measure the answers per second of the library's client."""
     import httpx2
 
-    url, left = f"http://127.0.0.1:{port}/v1/chat/completions", count
+    url, remaining = f"http://127.0.0.1:{port}/v1/chat/completions", count
     limits = httpx2.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
     async with httpx2.AsyncClient(limits=limits, timeout=None, trust_env=False) as client:
 
         async def worker() -> None:
-            nonlocal left
-            while left > 0:
-                left -= 1
+            nonlocal remaining
+            while remaining > 0:
+                remaining -= 1
                 await client.post(url, content=request)
 
         start = time.perf_counter()
@@ -79,7 +79,7 @@ async def httpx(port: int, request: bytes, count: int) -> float:
 
 
 def distiller(port: int, count: int, round_: int, folder: str) -> float:
-    """Answers a second of the distiller."""
+    """Measure the answers per second of the distiller."""
     config = LLMDistillerConfig(
         model="fake", endpoint=f"http://127.0.0.1:{port}/v1", concurrency=IN_FLIGHT, cache=folder
     )
@@ -113,10 +113,10 @@ def main() -> None:
     server.wait()
     print(f"latency {latency * 1000:g} ms, jitter {jitter:g}, at most {IN_FLIGHT / latency:.0f}/s")
     for name, values in rates.items():
-        middle = statistics.median(values) / statistics.median(rates["endpoint"])
+        median = statistics.median(values) / statistics.median(rates["endpoint"])
         best = max(values) / max(rates["endpoint"])
         print(
-            f"{name:10} {middle:6.3f} {best:6.3f}  " + " ".join(f"{v:.0f}" for v in sorted(values))
+            f"{name:10} {median:6.3f} {best:6.3f}  " + " ".join(f"{v:.0f}" for v in sorted(values))
         )
 
 

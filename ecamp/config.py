@@ -1,7 +1,7 @@
-"""What a user can ask for: plugin references, the bench recipe, and canonical hashing.
+"""The bench recipe with its plugin references, and canonical hashing.
 
-Everything that decides a result is a pydantic model here; its canonical JSON is what identities
-are hashed from. Imports nothing heavy.
+Everything that determines a result is a pydantic model here; identities are hashes of its canonical
+JSON. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -123,11 +123,11 @@ def load_recipe(path: Path) -> dict[str, Any]:
     return value
 
 
-def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
+def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
     """Build a model, turning pydantic's report into one line per wrong field.
 
     Args:
-        where: What is being read (`recipe.yaml`, `options of timm/resnet18`), for the message.
+        source: Name of the input (`recipe.yaml`, `options of timm/resnet18`), for the message.
 
     Raises:
         UsageError: Names the field, and the nearest known one for an unknown key.
@@ -142,4 +142,4 @@ def validate(model: type[Model], values: dict[str, Any], where: str) -> Model:
                 lines.append(f"unknown key '{key}'. {did_you_mean(key, model.model_fields)}")
             else:
                 lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
-        raise UsageError(f"{where}: " + "; ".join(lines)) from None
+        raise UsageError(f"{source}: " + "; ".join(lines)) from None

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 
 class EcampError(Exception):
-    """Something a user can mend.
+    """An error that a user can correct.
 
     Args:
-        message: What is wrong, naming the file, row, field or plugin.
+        message: The problem, naming the file, row, field or plugin.
         hint: The next thing to do.
     """
 
@@ -36,7 +36,7 @@ class UsageError(EcampError):
 
 
 class MissingError(EcampError):
-    """A data set, file or plugin that the request needs is not there."""
+    """A data set, file or plugin that the request needs is missing."""
 
     exit_code = 4
 
@@ -46,7 +46,7 @@ class DataError(EcampError):
 
 
 class CorruptFileError(EcampError):
-    """A file that ecamp wrote cannot be read back; what it held can be computed again."""
+    """A file that ecamp wrote cannot be read; its content can be computed again."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

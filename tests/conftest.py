@@ -30,7 +30,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of the development data; `ECAMP_SHARED` or `shared` beside the repository."""
+    """Folder of the development data; `ECAMP_SHARED` or `shared` next to the repository."""
     root = Path(os.environ.get("ECAMP_SHARED", Path(__file__).parents[2] / "shared"))
     if not (root / "data").is_dir():
         pytest.skip("the development data (ECAMP_SHARED, or ../shared) is not on this machine")

@@ -1,4 +1,4 @@
-"""What is released: the source distribution holds what git holds, and metadata agree with it."""
+"""The distribution: it contains the files of git, and the metadata agree with it."""
 
 from __future__ import annotations
 

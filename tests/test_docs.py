@@ -1,4 +1,4 @@
-"""What the repository cites is in the repository: files, headings, and no document that is elsewhere."""
+"""Citations resolve within the repository: files, headings, and no document that is elsewhere."""
 
 from __future__ import annotations
 
@@ -86,17 +86,19 @@ def test_every_cited_page_and_heading_exists() -> None:
     flaws = _anchors(ROOT / "docs/published-flaws.md")
     dead = []
     for path in FILES:
-        at = path.relative_to(ROOT)
+        index = path.relative_to(ROOT)
         for name, anchors in NAMED.findall(_text(path)):
             there = next((p for p in (ROOT / name, path.parent / name) if p.is_file()), None)
             if there is None and name.startswith("docs/"):
-                dead.append(f"{at}: {name}")
+                dead.append(f"{index}: {name}")
             elif there is not None:
                 found = set(re.findall(r"#([\w-]+)", anchors))
-                dead += [f"{at}: {name}#{anchor}" for anchor in found - _anchors(there)]
+                dead += [f"{index}: {name}#{anchor}" for anchor in found - _anchors(there)]
         if path.suffix not in (".md", ".css", ".j2"):  # "(#f17)", after the page was named in full
             dead += [
-                f"{at}: #{number}" for number in SHORT.findall(_text(path)) if number not in flaws
+                f"{index}: #{number}"
+                for number in SHORT.findall(_text(path))
+                if number not in flaws
             ]
     assert not dead
 
@@ -117,7 +119,7 @@ def test_no_document_from_elsewhere_is_cited() -> None:
 
 
 def test_every_flaw_has_its_parts() -> None:
-    """What, where, effect and what stands here instead; numbered without a gap."""
+    """Defect, place, effect and our replacement; numbered without a gap."""
     page = _text(ROOT / "docs/published-flaws.md")
     parts = re.split(r"^### F(\d+)\n", page, flags=re.MULTILINE)
     numbers, bodies = [int(n) for n in parts[1::2]], parts[2::2]
@@ -127,7 +129,7 @@ def test_every_flaw_has_its_parts() -> None:
         assert re.findall(r"^- (\w+):", body, re.MULTILINE) == ["Where", "Effect", "Here"], number
 
 
-def test_every_decision_stands_under_a_room() -> None:
+def test_every_decision_is_under_a_room() -> None:
     """Each `##` is in the table of contents and holds headings; each `###` holds text."""
     page = _text(ROOT / "docs/decisions.md")
     head, *rooms = re.split(r"^## ", page, flags=re.MULTILINE)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "ecamp"
 
 # Ground first. A room imports from rooms before it in this list, never from those after it, under
-# TYPE_CHECKING too: what a reader must know first stands first. `ecamp/api/__init__.py`, the door of
+# TYPE_CHECKING too: a reader meets foundations first. `ecamp/api/__init__.py`, the door of
 # plugin authors, re-exports from many rooms and is imported by none, so it comes last.
 ORDER = (
     "errors", "progress", "api", "config", "ops", "metrics", "storage", "io", "plugin", "data", "encoders",

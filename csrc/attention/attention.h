@@ -1,4 +1,4 @@
-// Softmax attention over segments of packed or padded rows; the rules stand in
+// Softmax attention over segments of packed or padded rows; the rules are in
 // ecamp/ops/attention.py. Torch-free. Shapes: query [Tq, H, d], key, value [Tk, H, d] with any
 // strides over rows and heads and the last axis contiguous; output, output_grad, query_grad
 // [Tq, H, d] and key_grad, value_grad [Tk, H, d] contiguous; lse [Tq, H]; the layout [batch].
@@ -63,14 +63,14 @@ ECAMP_HD Philox draws(const Params& p, int64_t query, int64_t head, int64_t bloc
                 static_cast<uint32_t>(sample), p.step, p.seed);
 }
 
-// Pairs [begin, end) of (head, sample), number head * batch + sample: a thread's share then holds
+// Pairs [begin, end) of (head, sample), number head * batch + sample: a thread then gets
 // short and long samples alike. Each pair owns its rows of every result; rows outside all segments
-// are left alone.
+// are not touched.
 ECAMP_LANES(void, forward_pairs, (const Params& params, int64_t begin, int64_t end))
 ECAMP_LANES(void, backward_pairs, (const Params& params, int64_t begin, int64_t end))
 
 // The whole batch on the current device; one launch forward, two backward (queries, then keys and
-// values). Rows outside all segments are left alone. Returns a cudaError_t; `stream` is a
+// values). Rows outside all segments are not touched. Returns a cudaError_t; `stream` is a
 // cudaStream_t.
 int forward_cuda(const Params& params, void* stream);
 int backward_cuda(const Params& params, void* stream);

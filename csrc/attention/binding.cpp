@@ -62,7 +62,7 @@ Params prepare(const char* op, const Tensor& query, const Tensor& key, const Ten
       {"sample_ids", &layout.sample_ids}};
   for (const auto& [name, tensor] : parts) {
     check(*tensor, op, name, ScalarType::Long, 1);
-    STD_TORCH_CHECK(tensor->size(0) == p.batch, op, ": ", name, " must have one entry a sample");
+    STD_TORCH_CHECK(tensor->size(0) == p.batch, op, ": ", name, " must have one entry per sample");
   }
   STD_TORCH_CHECK(layout.max_key >= 0 && layout.max_key <= kMaxKeys && layout.max_query >= 0 &&
                       layout.max_query <= INT32_MAX,
@@ -140,7 +140,7 @@ void settle_cpu(const char* op, Params& p, const Targets& queries, const Targets
   p.max_key = p.batch == 0 ? 0 : *std::max_element(p.key_length, p.key_length + p.batch);
 }
 
-// Enough pairs a task that its work outweighs waking a thread (about a million multiplications).
+// Enough pairs per task that its work outweighs waking a thread (about a million multiplications).
 int64_t grain_of(const Params& p) {
   const int64_t work = 2 * p.max_query * p.max_key * p.width + 1;
   return std::max<int64_t>(1, (int64_t{1} << 20) / work);
@@ -220,8 +220,8 @@ Two forward_gpu(Tensor query, Tensor key, Tensor value, Tensor query_start, Tens
                       max_key};
   Params p = prepare(kForward, query, key, value, layout, {limit, keep_scale, seed, step, scale});
   Two out{contiguous_like(query), lse_like(query)};
-  torch::stable::zero_(std::get<0>(out));  // rows outside segments; where they are only the device
-  torch::stable::zero_(std::get<1>(out));  // knows
+  torch::stable::zero_(std::get<0>(out));  // rows outside segments; only the device knows
+  torch::stable::zero_(std::get<1>(out));  // which they are
   p.output = std::get<0>(out).mutable_data_ptr();
   p.lse = std::get<1>(out).mutable_data_ptr<float>();
   launched(forward_cuda(p, device.stream()), kForward);

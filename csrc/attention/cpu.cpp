@@ -1,6 +1,6 @@
 // Pair by pair of (head, sample): a report's keys and values fit the cache, so they are converted
-// to float once (the scale goes into the keys), and queries pass by in tiles of kTile rows that see
-// all keys at a time.
+// to float once (the scale goes into the keys), and queries go through in tiles of kTile rows, each
+// with all keys at once.
 #include "attention/attention.h"
 
 #include <cmath>
@@ -45,8 +45,8 @@ void unpack(const float* from, int64_t count, const Params& p, void* data, int64
       store(to[r * p.heads * p.width + i], from[r * p.width + i] * factor);
 }
 
-// Scores of a row (`padded` of them, the last beyond `keys`) to exp(score - max); returns their
-// sum, and the largest in `top`.
+// Turns the scores of a row (`padded` of them, the last beyond `keys`) into exp(score - max);
+// returns their sum, and the largest in `top`.
 float exponentials(float* row, int64_t keys, int64_t padded, float& top) {
   const Vec lowest = Vec{} - std::numeric_limits<float>::infinity();
   for (int64_t j = keys; j < padded; ++j) row[j] = lowest[0];
@@ -103,7 +103,7 @@ void forward(const Params& p, int64_t begin, int64_t end) {
   }
 }
 
-// Scores of a row to probabilities, with dropout in `kept_probability`, and in `grad` gradients of
+// Turns the scores of a row into probabilities, with dropout in `kept_probability`, and in `grad` gradients of
 // the latter to gradients of the scores. The sum that softmax subtracts is taken over the keys
 // themselves, not from the rounded output: exact where a single key leaves no gradient at all.
 void softmax_gradient(float* row, float* grad, const float* keep, float* kept_probability,

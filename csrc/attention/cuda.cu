@@ -1,6 +1,6 @@
 // Flash-style without tensor cores: a warp owns a row, the other side passes through shared memory
-// in tiles of 32 rows, one a lane. Scores take one dot product a lane; sums over the tile are kept
-// in registers, kColumns a lane. No atomics: queries' gradients and keys' are two kernels.
+// in tiles of 32 rows, one per lane. Scores take one dot product per lane; sums over the tile are
+// kept in registers, kColumns per lane. No atomics: gradients of queries and of keys are two kernels.
 #include <cuda_runtime.h>
 
 #include "attention/attention.h"
@@ -89,7 +89,7 @@ __device__ void write_row(const float* acc, const Params& p, void* data, int64_t
 __device__ float keep_of(const Params& p, int query, int head, int key, int64_t sample) {
   if (p.limit == 0) return p.keep_scale;
   const Philox draw = draws(p, query, head, key >> 2, sample);
-  // Picked by comparing: an index known only at run time would send the words to memory.
+  // Selected by comparing: an index known only at run time would send the words to memory.
   const uint32_t front = key & 1 ? draw.word[1] : draw.word[0];
   const uint32_t back = key & 1 ? draw.word[3] : draw.word[2];
   return (key & 2 ? back : front) >= p.limit ? p.keep_scale : 0.0f;
@@ -229,7 +229,7 @@ __global__ void __launch_bounds__(kThreads, 4) key_kernel(const Params p, unsign
   write_row<T>(value_acc, p, p.value_grad, row, at.head, 1.0f);
 }
 
-// `own` floats a warp beside the two tiles, and the row sums of one tile.
+// `own` floats per warp in addition to the two tiles, and the row sums of one tile.
 template <class Kernel>
 int launch(Kernel kernel, const Params& p, int64_t most_rows, int64_t own, void* stream) {
   const int64_t blocks = (most_rows + kWarps - 1) / kWarps, grid = blocks * p.batch * p.heads;

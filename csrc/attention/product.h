@@ -1,4 +1,4 @@
-// The one product of small matrices that attention is made of, and exp of a vector. gcc does not keep
+// The product of small matrices that attention consists of, and exp of a vector. gcc does not keep
 // a block of sums in registers when it vectorises plain loops.
 #pragma once
 
@@ -8,7 +8,7 @@
 #include "common/vector.h"
 
 namespace ecamp::attention {
-namespace {  // one copy a lane
+namespace {  // one copy per lane
 
 // ECAMP_LOW, ECAMP_HIGH: interleave the lower or upper halves of two vectors.
 #if defined(__AVX512F__)
@@ -31,9 +31,9 @@ inline float sum_of(Vec v) {
   return total;
 }
 
-// fast_exp on a vector: gcc 12 meets control flow in its two range checks and does not vectorise a
-// loop over it. The same results but for fused multiply-adds and where two whole numbers are equally
-// near.
+// fast_exp on a vector: gcc 12 sees control flow in its two range checks and does not vectorise a
+// loop over it. The results are equal except for fused multiply-adds, and where two whole numbers
+// are equally near.
 inline Vec exp_of(Vec x) {
   const Vec zero{}, above = zero + kExpMost, below = zero + kExpLeast;
   Vec clamped = x > above ? above : x;
@@ -51,8 +51,8 @@ struct Matrix {  // element (r, c) lies at data[r * row + c * column]
   int64_t row, column;
 };
 
-// c[R, V * kLanes] = a[R, depth] b[depth, V * kLanes], or += when `add`. Sums run over depth in
-// order for every element alone, so a result does not depend on the block that it fell into.
+// c[R, V * kLanes] = a[R, depth] b[depth, V * kLanes], or += when `add`. Every element is summed
+// over depth in order, so a result does not depend on its block.
 template <int R, int V>
 inline void block_product(Matrix a, const float* b, int64_t b_row, float* c, int64_t c_row,
                           int64_t depth, bool add) {

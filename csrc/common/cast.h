@@ -1,5 +1,5 @@
 // Rows of the three floating types <-> float, with the type known at run time: a kernel whose
-// tensors may differ in type switches once a row instead of being compiled for every combination.
+// tensors may differ in type switches once per row instead of being compiled for every combination.
 #pragma once
 
 #include <cstdint>

@@ -11,18 +11,18 @@
 #include "common/vector.h"
 
 namespace ecamp {
-namespace {  // one copy a lane
+namespace {  // one copy per lane
 
 // Each 64-bit element holds one 32-bit word of a counter; the upper half may hold anything.
 constexpr int kCounters = kLanes / 2;
-constexpr int kDrawn = 4 * kCounters;  // columns that one vector of counters decides
+constexpr int kDrawn = 4 * kCounters;  // columns decided by one vector of counters
 typedef uint64_t Wide __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
 
-// Products of the lower halves. The compiler does not find the instruction by itself.
+// Products of the lower halves. The compiler does not select the instruction by itself.
 inline Wide low_product(Wide a, Wide b) {
 #if defined(__AVX512F__)
-  return (Wide)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, (__m512i)b);  // gcc warns of the plain one
+  return (Wide)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, (__m512i)b);  // gcc warns about the unmasked one
 #elif defined(__AVX2__)
   return (Wide)_mm256_mul_epu32((__m256i)a, (__m256i)b);
 #elif defined(__SSE2__)
@@ -52,12 +52,12 @@ inline Wide interleave_high(Wide a, Wide b) {
 #endif
 }
 
-// Who draws, and what a draw does: columns 4 * i .. 4 * i + 3 of a row draw the four words of the
+// Key of the draws, and their effect: columns 4 * i .. 4 * i + 3 of a row draw the four words of the
 // counter (c0, c1 | i, c2, c3) under `seed`; one below `limit` drops its column.
 struct Dropout {
   uint32_t c0, c1, c2, c3;
-  uint64_t seed, limit;  // limit: the share times 2^32, up to 2^32 itself
-  float scale;           // what is kept is multiplied by
+  uint64_t seed, limit;  // limit: the probability times 2^32, up to 2^32 itself
+  float scale;           // factor of kept values
 };
 
 // factor[j] = scale where column j is kept, 0 where it is dropped; `count` is a multiple of kDrawn.

@@ -1,4 +1,4 @@
-// exp for float, written so that compilers vectorise loops over it; the libm call they do not.
+// exp for float, written so that compilers vectorise loops over it, unlike the call of libm.
 // Range reduction by log(2) in two parts and a degree-6 polynomial (Cephes expf); within 2 ulp.
 // Below -87.3 it returns 0, also for minus infinity: softmax needs no more.
 #pragma once
@@ -31,7 +31,7 @@ ECAMP_HD float fast_exp(float x) {
   return __expf(x);
 #else
   const float clamped = x > kExpMost ? kExpMost : (x < kExpLeast ? kExpLeast : x);
-  // Adding 1.5 * 2^23 rounds to the nearest whole number, which then stands in the low bits. A
+  // Adding 1.5 * 2^23 rounds to the nearest whole number, which is then in the low bits. A
   // rounding with a condition would be split by the compiler into branches, and not vectorise.
   const float shifted = clamped * kExpLog2e + 12582912.0f;
   int32_t n;

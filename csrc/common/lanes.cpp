@@ -33,8 +33,8 @@ Lane lane() { return static_cast<Lane>(current().load(std::memory_order_relaxed)
 
 }  // namespace ecamp
 
-// For tests and `ecamp kernels`: sets the lane (0 baseline, 1 v3, 2 v4; more than the machine has
-// counts as its best, a negative number changes nothing) and returns the one now in use.
+// For tests and `ecamp kernels`: sets the lane (0 baseline, 1 v3, 2 v4; a lane above the machine's best
+// sets that, a negative number changes nothing) and returns the one now in use.
 extern "C" __attribute__((visibility("default"))) int ecamp_cpu_lane(int wanted) {
   if (wanted >= 0) ecamp::current().store(wanted < ecamp::machine() ? wanted : ecamp::machine());
   return ecamp::current().load();

@@ -1,6 +1,6 @@
-// One machine, one lane: every cpu.cpp is compiled for x86-64-v4 (AVX-512), v3 (AVX2) and plain
-// x86-64, and the binding calls the best that the processor has. Compiled apart instead of with
-// target_clones so that a test can ask for each lane and compare their bits
+// One lane per machine: every cpu.cpp is compiled for x86-64-v4 (AVX-512), v3 (AVX2) and plain
+// x86-64, and the binding calls the best that the processor has. Separate objects instead of
+// target_clones, so that a test can select each lane and compare their bits
 // (docs/decisions.md#a-lane-per-object).
 //
 // An op's header declares       ECAMP_LANES(void, mask_rows, (const Params&, int64_t, int64_t))
@@ -36,13 +36,13 @@ namespace ecamp {
 
 enum class Lane : int { baseline = 0, v3 = 1, v4 = 2 };
 
-// The lane in use: the machine's best, or a lower one that ECAMP_CPU_LANE=baseline|v3|v4 or
-// `ecamp_cpu_lane` asked for. Defined in common/lanes.cpp.
+// The lane in use: the machine's best, or a lower one set by ECAMP_CPU_LANE=baseline|v3|v4 or
+// `ecamp_cpu_lane`. Defined in common/lanes.cpp.
 Lane lane();
 
-namespace {  // NOLINT: on purpose one copy a file, see above
+namespace {  // NOLINT: on purpose one copy per file, see above
 
-// Uninitialised memory of a function's own; for sizes known at run time only.
+// Uninitialised local memory; for sizes known at run time only.
 template <class T>
 struct Scratch {
   explicit Scratch(int64_t count)

@@ -1,5 +1,6 @@
 // Philox4x32-10 (Salmon et al., SC 2011): a counter and a key in, four 32-bit words out.
-// The same on every machine, so a mask is a function of its counter alone.
+// The same on every machine, so a draw is a function of counter and key alone. The constants are the
+// paper's; ecamp/ops/philox.py is the reference.
 #pragma once
 
 #include <cstdint>

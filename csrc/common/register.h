@@ -1,5 +1,5 @@
-// The end of every binding: on which device a call runs, whether its launch was accepted, and under
-// which names torch finds the functions.
+// The end of every binding: sets the device of a call, checks its launch, and registers the functions
+// with torch.
 #pragma once
 
 #include "common/torch.h"
@@ -25,8 +25,8 @@ inline void launched(int status, const char* op) {
 
 }  // namespace ecamp
 
-// ECAMP_REGISTER("name", cpu, gpu): a function of the schema, and what computes it on the processor
-// and on a GPU. Stands within the op's namespace. Without CUDA `gpu` is compiled, but not kept: its
+// ECAMP_REGISTER("name", cpu, gpu): the functions that compute an op of the schema on the processor
+// and on a GPU. Used inside the op's namespace. Without CUDA `gpu` is compiled, but not kept: its
 // launch has no kernel to link with.
 #define ECAMP_REGISTER_ON(key, name, function) \
   STABLE_TORCH_LIBRARY_IMPL(ecamp, key, m) { m.impl(name, TORCH_BOX(&function)); }

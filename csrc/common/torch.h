@@ -1,4 +1,4 @@
-// What every binding needs: checks that name op and argument, outputs, the current stream.
+// Common to every binding: checks that name op and argument, outputs, the current stream.
 #pragma once
 
 #include <dlfcn.h>

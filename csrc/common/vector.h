@@ -5,7 +5,7 @@
 #include <cstdint>
 
 namespace ecamp {
-namespace {  // one copy a lane
+namespace {  // one copy per lane
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;

@@ -31,7 +31,7 @@ void crop_images(const Params& p, int64_t begin, int64_t end) {
   const int64_t n = p.size, line = p.channels * n, few = n / p.pool;
   if (n == 0) return;
   Taps taps(n);
-  // The two resampled rows in use; output rows that follow one another share theirs.
+  // The two resampled rows in use; consecutive output rows share theirs.
   Scratch<float> plain(p.width), rows(2 * line), sums(line);
   for (int64_t b = begin; b < end; ++b) {
     const float* crop = p.crop + 4 * b;

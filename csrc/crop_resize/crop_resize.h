@@ -1,4 +1,4 @@
-// One crop an image, bilinear, mirrored or not, normalised, at two sizes in one reading.
+// One crop per image, bilinear, mirrored or not, normalised, at two sizes in one pass.
 // Torch-free. Shapes: images [batch, height, width, channels] bytes; crop [batch, 4] x0, y0, x1, y1
 // in 0..1; flip [batch]; scale, shift [channels]; large [batch, channels, size, size]; small the
 // same with size / pool, the mean of pool x pool pixels of large.
@@ -20,14 +20,14 @@ struct Params {
   float *large, *small;
 };
 
-// Two neighbours and how much the second one counts.
+// Two neighbours and the weight of the second.
 struct Tap {
   int32_t first, second;
   float weight;
 };
 
-// Where output pixel `i` of `size` lies among `count` pixels, of which low..high (0..1) is taken.
-// Beyond the outer pixels' middles their value goes on.
+// Position of output pixel `i` of `size` among `count` pixels, of which low..high (0..1) is cropped.
+// Beyond the outer pixels' centres their value continues.
 ECAMP_HD Tap tap(float low, float high, int64_t i, int64_t size, int64_t count) {
   const float part = (static_cast<float>(i) + 0.5f) / static_cast<float>(size);
   const float last = static_cast<float>(count - 1);

@@ -1,4 +1,4 @@
-// A thread a pixel of the small image: it computes the pool x pool pixels of the large one, too.
+// One thread per pixel of the small image: it computes the pool x pool pixels of the large one, too.
 #include <cuda_runtime.h>
 
 #include "crop_resize/crop_resize.h"

@@ -14,7 +14,7 @@ Params prepare(const Tensor& x, const Tensor& out, const Tensor& samples, const 
   check(samples, op, "samples", ScalarType::Long, 1);
   check(positions, op, "positions", ScalarType::Long, 1);
   STD_TORCH_CHECK(samples.size(0) == x.size(0) && positions.size(0) == x.size(0),
-                  "dropout_rows: samples and positions must have one entry a row of x");
+                  "dropout_rows: samples and positions must have one entry per row of x");
   return {type_of(x, op, "x"),
           x.const_data_ptr(),
           out.mutable_data_ptr(),

@@ -16,7 +16,7 @@ void drop(const Params& p, int64_t begin, int64_t end) {
     T* out = static_cast<T*>(p.out) + row * width;
     for (int64_t c = 0; c < width; ++c) {
       const float kept = to_float(in[c]) * factor[c];
-      store(out[c], factor[c] == 0.0f ? 0.0f : kept);  // infinity times 0 is no number
+      store(out[c], factor[c] == 0.0f ? 0.0f : kept);  // infinity times 0 is NaN
     }
   }
 }

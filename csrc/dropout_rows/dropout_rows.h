@@ -12,7 +12,7 @@
 namespace ecamp::dropout_rows {
 
 struct Params {
-  Type type;  // of both
+  Type type;  // of input and output
   const void* in;
   void* out;
   const int64_t* samples;

@@ -1,4 +1,4 @@
-// Checks, draws, allocates what the draw asks for, and hands rows to threads. Stable ABI only.
+// Checks, draws, allocates the drawn lengths, and hands rows to threads. Stable ABI only.
 #include <algorithm>
 #include <tuple>
 #include <vector>
@@ -52,18 +52,18 @@ std::tuple<Tensor, Tensor> insert_text_cpu(
   }
   const Tensor lengths = new_like(index, ScalarType::Long);
   int64_t* length = lengths.mutable_data_ptr<int64_t>();
-  std::vector<Drawn> drawn(p.batch);
-  ECAMP_LANE_CALL(draw_rows)(p, drawn.data(), length);
+  std::vector<Draw> draws(p.batch);
+  ECAMP_LANE_CALL(draw_rows)(p, draws.data(), length);
   std::vector<int64_t> starts(p.batch + 1, 0);
   for (int64_t b = 0; b < p.batch; ++b) {
-    STD_TORCH_CHECK(drawn[b].edge >= 0 && drawn[b].edge <= p.report_length[p.index[b]],
+    STD_TORCH_CHECK(draws[b].edge >= 0 && draws[b].edge <= p.report_length[p.index[b]],
                     "insert_text: an edge of text ", p.index[b], " lies outside it");
     starts[b + 1] = starts[b] + length[b];
   }
   const Tensor ids = torch::stable::new_empty(index, {starts[p.batch]}, ScalarType::Long);
   int64_t* out = ids.mutable_data_ptr<int64_t>();
   torch::stable::parallel_for(0, p.batch, 256, [&](int64_t begin, int64_t end) {
-    ECAMP_LANE_CALL(write_rows)(p, drawn.data(), starts.data(), length, out, begin, end);
+    ECAMP_LANE_CALL(write_rows)(p, draws.data(), starts.data(), length, out, begin, end);
   });
   return {ids, lengths};
 }

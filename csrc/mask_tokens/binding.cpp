@@ -32,13 +32,13 @@ Prepared prepare(const Tensor& ids, const std::optional<Tensor>& starts, int64_t
   const int64_t batch = lengths.size(0);
   if (starts) {
     check(*starts, op, "starts", ScalarType::Long, 1);
-    STD_TORCH_CHECK(starts->size(0) == batch, "mask_tokens: starts must have one entry a row");
+    STD_TORCH_CHECK(starts->size(0) == batch, "mask_tokens: starts must have one entry per row");
   } else {
     STD_TORCH_CHECK(ids.size(0) == batch && ids.size(1) == window,
                     "mask_tokens: ids must be (", batch, ", ", window, ")");
   }
   STD_TORCH_CHECK(window >= 0 && lengths.size(0) == batch && sample_ids.size(0) == batch,
-                  "mask_tokens: lengths and sample_ids must have one entry a row");
+                  "mask_tokens: lengths and sample_ids must have one entry per row");
   STD_TORCH_CHECK(pattern_start.size(0) == flags.size(0) + 1,
                   "mask_tokens: pattern_start must have one entry more than flags");
   Result out{new_like(ids, ScalarType::Long), new_like(ids, ScalarType::Bool),
@@ -84,7 +84,7 @@ Result mask_tokens_cpu(Tensor ids, std::optional<Tensor> starts, int64_t window,
     outside |= static_cast<uint64_t>(p.ids[i]) >= static_cast<uint64_t>(p.vocabulary);
   STD_TORCH_CHECK(!outside, "mask_tokens: a token id lies outside 0..", p.vocabulary - 1);
   int64_t total = 0;
-  bool apart = false;  // packed rows follow one another and fill ids
+  bool apart = false;  // packed rows must be adjacent and fill ids
   for (int64_t b = 0; b < p.batch; ++b) {
     STD_TORCH_CHECK(p.lengths[b] >= 0 && p.lengths[b] <= p.window,
                     "mask_tokens: a length lies outside 0..", p.window);
@@ -93,7 +93,7 @@ Result mask_tokens_cpu(Tensor ids, std::optional<Tensor> starts, int64_t window,
   }
   STD_TORCH_CHECK(p.starts == nullptr || (!apart && total == ids.numel()),
                   "mask_tokens: lengths sum to ", total, ", but there are ", ids.numel(), " ids");
-  // About 8,000 tokens a task: below that, waking a thread costs more than it brings.
+  // About 8,000 tokens per task: below that, waking a thread costs more than it brings.
   const int64_t grain = std::max<int64_t>(1, 8192 / std::max<int64_t>(1, p.window));
   torch::stable::parallel_for(0, p.batch, grain,
                               [&](int64_t begin, int64_t end) { ECAMP_LANE_CALL(mask_rows)(p, begin, end); });
@@ -110,7 +110,7 @@ Result mask_tokens_cuda(Tensor ids, std::optional<Tensor> starts, int64_t window
       prepare(ids, starts, window, lengths, sample_ids, step, seed, flags, patterns, pattern_start, mask_id,
               t_entity, t_other, t_plain, descriptor_words, template_weight);
   STD_TORCH_CHECK(ready.params.window <= kMaxCudaWindow, "mask_tokens: at most ", kMaxCudaWindow,
-                  " tokens a row on a GPU, got ", ready.params.window);
+                  " tokens per row on a GPU, got ", ready.params.window);
   launched(mask_batch_cuda(ready.params, device.stream()), "mask_tokens");
   return ready.out;
 }

@@ -6,21 +6,21 @@ namespace ecamp::mask_tokens::ECAMP_LANE {
 
 void mask_rows(const Params& p, int64_t begin, int64_t end) {
   Scratch<int32_t> row(p.window), candidates(p.window);
-  Scratch<Found> found(p.window);
+  Scratch<Match> matches(p.window);
   Scratch<uint32_t> draws(p.window);
   Scratch<uint8_t> flag(p.window);
   for (int64_t b = begin; b < end; ++b) {
-    const int64_t base = base_of(p, b), room = room_of(p, b), n = p.lengths[b];
-    if (room == 0) continue;  // empty tensors have no address
+    const int64_t base = base_of(p, b), positions = positions_of(p, b), n = p.lengths[b];
+    if (positions == 0) continue;  // empty tensors have no address
     const int64_t* ids = p.ids + base;
     uint8_t* role = p.out_roles + base;
     bool* mask = p.out_mask + base;
     float* weight = p.out_weights + base;
     int64_t* out = p.out_ids + base;
-    std::memcpy(out, ids, room * sizeof *out);
-    std::memset(mask, 0, room * sizeof *mask);
-    std::memset(weight, 0, room * sizeof *weight);
-    std::memset(role, kNoRole, room * sizeof *role);
+    std::memcpy(out, ids, positions * sizeof *out);
+    std::memset(mask, 0, positions * sizeof *mask);
+    std::memset(weight, 0, positions * sizeof *weight);
+    std::memset(role, kNoRole, positions * sizeof *role);
     for (int64_t i = 0; i < n; ++i) {
       row[i] = static_cast<int32_t>(ids[i]);
       flag[i] = flag_of(p, ids[i]);
@@ -31,23 +31,23 @@ void mask_rows(const Params& p, int64_t begin, int64_t end) {
       candidates[count] = static_cast<int32_t>(i);
       count += is_candidate(p, row.data, flag.data, i);
     }
-    int64_t kept = 0;  // where nothing stands there is nothing to assign
+    int64_t kept = 0;  // without candidates there is nothing to assign
     for (int64_t c = 0; c < count; ++c) {
-      const Found f = find(p, row.data, flag.data, n, candidates[c]);
+      const Match f = longest_matches(p, row.data, flag.data, n, candidates[c]);
       candidates[kept] = candidates[c];
-      found[kept] = f;
+      matches[kept] = f;
       kept += (f.templates | f.entity) != 0;
     }
     const bool any_entity =
-        assign_roles(p, row.data, flag.data, role, n, candidates.data, found.data, kept);
+        assign_roles(p, row.data, flag.data, role, n, candidates.data, matches.data, kept);
 
     const int64_t last = n < p.window ? n : p.window - 1;  // the window's last is never masked
     const int64_t sample = p.sample_ids[b];
-    // Every position, though only heads count: without the branch the rounds vectorise.
+    // Draws at every position, though only heads count: without a branch the rounds vectorise.
     for (int64_t i = 0; i < last; ++i) draws[i] = draw(p, sample, i);
     uint64_t limit[kTemplate + 1];
     for (uint8_t r = 0; r <= kTemplate; ++r) limit[r] = limit_of(p, r, any_entity);
-    // Whether a token is masked is a coin toss, which no branch predictor guesses: no branches.
+    // Masking is random, so branch prediction would fail: no branches.
     int64_t masked[kTemplate + 1] = {};
     bool hit = false;
     for (int64_t i = 1; i < last; ++i) {

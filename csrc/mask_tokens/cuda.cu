@@ -1,5 +1,5 @@
-// One warp a row: giving out roles is sequential by nature and runs on lane 0 in shared memory;
-// loading, finding forms, drawing, counting and writing are spread over the lanes.
+// One warp per row: assigning roles is sequential and runs on lane 0 in shared memory;
+// loading, finding patterns, drawing, counting and writing are spread over the lanes.
 #include <cuda_runtime.h>
 
 #include "mask_tokens/mask_tokens.h"
@@ -8,8 +8,8 @@ namespace ecamp::mask_tokens {
 namespace {
 
 constexpr int kLanes = 32;
-// Of a position: token, candidate, what is found there, flag, role, mask.
-constexpr size_t kSharedBytes = 2 * sizeof(int32_t) + sizeof(Found) + 3;
+// Per position: token, candidate, match, flag, role, mask.
+constexpr size_t kSharedBytes = 2 * sizeof(int32_t) + sizeof(Match) + 3;
 static_assert(kMaxCudaWindow * kSharedBytes <= 48 * 1024, "more needs an opt-in at launch");
 constexpr unsigned kAll = 0xFFFFFFFFu;
 
@@ -22,17 +22,17 @@ __device__ int total(int value) {
 __global__ void mask_kernel(const Params p) {
   extern __shared__ int32_t row[];
   int32_t* candidates = row + p.window;
-  Found* found = reinterpret_cast<Found*>(candidates + p.window);
-  uint8_t* flag = reinterpret_cast<uint8_t*>(found + p.window);
+  Match* matches = reinterpret_cast<Match*>(candidates + p.window);
+  uint8_t* flag = reinterpret_cast<uint8_t*>(matches + p.window);
   uint8_t* role = flag + p.window;
   uint8_t* mask = role + p.window;
   const int64_t b = blockIdx.x, base = base_of(p, b);
   const int lane = threadIdx.x;
   int64_t n = p.lengths[b];
   n = n < 0 ? 0 : (n > p.window ? p.window : n);
-  const int64_t room = p.starts ? n : p.window;
+  const int64_t positions = p.starts ? n : p.window;
 
-  for (int64_t i = lane; i < room; i += kLanes) {
+  for (int64_t i = lane; i < positions; i += kLanes) {
     const int64_t token = p.ids[base + i];
     row[i] = static_cast<int32_t>(token);
     flag[i] = flag_of(p, token);
@@ -49,10 +49,10 @@ __global__ void mask_kernel(const Params p) {
     count += __popc(all);
   }
   __syncwarp();
-  for (int c = lane; c < count; c += kLanes) found[c] = find(p, row, flag, n, candidates[c]);
+  for (int c = lane; c < count; c += kLanes) matches[c] = longest_matches(p, row, flag, n, candidates[c]);
   __syncwarp();
   bool any_entity = false;
-  if (lane == 0) any_entity = assign_roles(p, row, flag, role, n, candidates, found, count);
+  if (lane == 0) any_entity = assign_roles(p, row, flag, role, n, candidates, matches, count);
   any_entity = __shfl_sync(kAll, any_entity, 0);
   __syncwarp();
 
@@ -70,7 +70,7 @@ __global__ void mask_kernel(const Params p) {
   }
   const Weights w = balance(p.template_weight, total(templates), total(strong), total(other));
   __syncwarp();
-  for (int64_t i = lane; i < room; i += kLanes) {
+  for (int64_t i = lane; i < positions; i += kLanes) {
     p.out_ids[base + i] = mask[i] ? p.mask_id : p.ids[base + i];
     p.out_mask[base + i] = mask[i] != 0;
     p.out_weights[base + i] = mask[i] ? weight_of(w, role[i]) : 0.0f;

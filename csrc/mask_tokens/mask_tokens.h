@@ -1,6 +1,7 @@
-// Entity-aware masking with re-balanced weights; the rules stand in ecamp/ops/mask_tokens.py.
+// Entity-aware masking with re-balanced weights; the rules are in ecamp/ops/mask_tokens.py.
 // Torch-free. Shapes: ids, mask, weights, roles [batch, window], or [sum of lengths] with starts
-// [batch], where each row begins; lengths, sample_ids [batch]; flags [vocabulary]; patterns [pattern_count, pattern_width]; pattern_start [vocabulary + 1].
+// [batch], where each row begins; lengths, sample_ids [batch]; flags [vocabulary]; patterns
+// [pattern_count, pattern_width]; pattern_start [vocabulary + 1].
 #pragma once
 
 #include <cstdint>
@@ -11,13 +12,13 @@
 
 namespace ecamp::mask_tokens {
 
-constexpr uint32_t kOp = 1;  // this op's place in the Philox counter
+constexpr uint32_t kOp = 1;  // last word of the Philox counter
 enum Flag : uint8_t { kContinuation = 1, kSpecial = 2, kBoundary = 4 };
 enum Role : uint8_t { kNoRole = 0, kOther = 1, kEntity = 2, kDescriptor = 3, kTemplate = 4 };
 
 struct Params {
   const int64_t* ids;
-  const int64_t* starts;  // null: a rectangle
+  const int64_t* starts;  // null: padded rows
   const int64_t* lengths;
   const int64_t* sample_ids;
   const uint8_t* flags;
@@ -36,22 +37,22 @@ struct Params {
   uint8_t* out_roles;
 };
 
-// Where a row begins, and how many positions are its own.
+// Start of a row, and its number of positions.
 ECAMP_HD int64_t base_of(const Params& p, int64_t b) { return p.starts ? p.starts[b] : b * p.window; }
-ECAMP_HD int64_t room_of(const Params& p, int64_t b) { return p.starts ? p.lengths[b] : p.window; }
+ECAMP_HD int64_t positions_of(const Params& p, int64_t b) { return p.starts ? p.lengths[b] : p.window; }
 
 // A token id outside the vocabulary has no meaning and counts as special: never read, never masked.
 ECAMP_HD uint8_t flag_of(const Params& p, int64_t token) {
   return token < 0 || token >= p.vocabulary ? uint8_t{kSpecial} : p.flags[token];
 }
 
-// A cut can leave a `##` piece behind [CLS]: it stands for its word.
+// A cut can leave a `##` piece behind [CLS]: it represents its word.
 ECAMP_HD bool is_head(const uint8_t* flag, int64_t at) {
   return at == 1 || (at > 1 && !(flag[at] & kContinuation));
 }
 
-// Whether a pattern's tokens stand at `at` and end where a word ends.
-ECAMP_HD bool stands_at(const int32_t* pattern, const int32_t* row, const uint8_t* flag, int64_t n,
+// Whether a pattern's tokens appear at `at` and end where a word ends.
+ECAMP_HD bool matches_at(const int32_t* pattern, const int32_t* row, const uint8_t* flag, int64_t n,
                         int64_t at) {
   const int64_t size = pattern[1];
   if (at + size > n) return false;
@@ -67,61 +68,63 @@ ECAMP_HD bool is_free(const uint8_t* role, int64_t at, int64_t size) {
 }
 
 // Lengths of the longest template and the longest entity at a candidate; 0 without one.
-struct Found {
+struct Match {
   uint16_t templates, entity;
 };
 
-ECAMP_HD Found find(const Params& p, const int32_t* row, const uint8_t* flag, int64_t n,
-                    int64_t at) {
-  Found found{0, 0};
+ECAMP_HD Match longest_matches(const Params& p, const int32_t* row, const uint8_t* flag,
+                               int64_t n, int64_t at) {
+  Match match{0, 0};
   const int32_t last = p.pattern_start[row[at] + 1];
   for (int32_t k = p.pattern_start[row[at]]; k < last; ++k) {  // the longest first
     const int32_t* pattern = p.patterns + k * p.pattern_width;
-    if (!stands_at(pattern, row, flag, n, at)) continue;
+    if (!matches_at(pattern, row, flag, n, at)) continue;
     const uint16_t size = static_cast<uint16_t>(pattern[1]);
-    if (pattern[0] == kTemplate && found.templates == 0) found.templates = size;
-    if (pattern[0] == kEntity && found.entity == 0) found.entity = size;
+    if (pattern[0] == kTemplate && match.templates == 0) match.templates = size;
+    if (pattern[0] == kEntity && match.entity == 0) match.entity = size;
   }
-  return found;
+  return match;
 }
 
-// As `find` for one kind, but over words that have no role yet.
-ECAMP_HD int64_t find_free(const Params& p, const int32_t* row, const uint8_t* flag,
-                           const uint8_t* role, int64_t n, int64_t at, int32_t kind) {
+// As `longest_matches` for one role, but over words that have no role yet.
+ECAMP_HD int64_t longest_free_match(const Params& p, const int32_t* row, const uint8_t* flag,
+                                    const uint8_t* role, int64_t n, int64_t at,
+                                    int32_t wanted_role) {
   const int32_t last = p.pattern_start[row[at] + 1];
   for (int32_t k = p.pattern_start[row[at]]; k < last; ++k) {
     const int32_t* pattern = p.patterns + k * p.pattern_width;
-    if (pattern[0] == kind && stands_at(pattern, row, flag, n, at) &&
+    if (pattern[0] == wanted_role && matches_at(pattern, row, flag, n, at) &&
         is_free(role, at, pattern[1]))
       return pattern[1];
   }
   return 0;
 }
 
-// Whether a form may begin at `at`. Few positions are candidates; only they are looked at again.
+// Whether a pattern may begin at `at`. Few positions are candidates; only those are examined.
 ECAMP_HD bool is_candidate(const Params& p, const int32_t* row, const uint8_t* flag, int64_t at) {
   if (!is_head(flag, at) || (flag[at] & kSpecial)) return false;
   return p.pattern_start[row[at] + 1] > p.pattern_start[row[at]];
 }
 
 // Templates, then entities, then descriptors. `role` holds kOther or kNoRole before; `candidates`
-// are the positions that `is_candidate` names, ascending, `found` what stands there. Returns whether the row holds an entity.
+// are the positions of `is_candidate`, ascending, `matches` what `longest_matches` gives there. Returns
+// whether the row has an entity.
 ECAMP_HD bool assign_roles(const Params& p, const int32_t* row, const uint8_t* flag, uint8_t* role,
-                           int64_t n, const int32_t* candidates, const Found* found,
+                           int64_t n, const int32_t* candidates, const Match* matches,
                            int64_t count) {
   bool any_entity = false;
   for (int pass = 0; pass < 2; ++pass) {
-    const uint8_t kind = pass == 0 ? kTemplate : kEntity;
-    int64_t after = 0;
+    const uint8_t assigned = pass == 0 ? kTemplate : kEntity;
+    int64_t free_from = 0;
     for (int64_t c = 0; c < count; ++c) {
       const int64_t at = candidates[c];
-      int64_t size = pass == 0 ? found[c].templates : found[c].entity;
-      if (at < after || size == 0) continue;
-      // A special token within, or for an entity a template: a shorter form may still fit.
-      if (!is_free(role, at, size)) size = find_free(p, row, flag, role, n, at, kind);
-      for (int64_t i = 0; i < size; ++i) role[at + i] = kind;
-      any_entity |= size > 0 && kind == kEntity;
-      after = at + size;
+      int64_t size = pass == 0 ? matches[c].templates : matches[c].entity;
+      if (at < free_from || size == 0) continue;
+      // A special token within, or for an entity a template: a shorter pattern may still fit.
+      if (!is_free(role, at, size)) size = longest_free_match(p, row, flag, role, n, at, assigned);
+      for (int64_t i = 0; i < size; ++i) role[at + i] = assigned;
+      any_entity |= size > 0 && assigned == kEntity;
+      free_from = at + size;
     }
   }
   for (int64_t c = 0; any_entity && c < count; ++c) {
@@ -139,7 +142,7 @@ ECAMP_HD bool assign_roles(const Params& p, const int32_t* row, const uint8_t* f
   return any_entity;
 }
 
-// A word is masked when the draw at its head lies below this.
+// A word is masked when the draw at its head is below this limit.
 ECAMP_HD uint64_t limit_of(const Params& p, uint8_t role, bool any_entity) {
   if (role == kNoRole) return 0;
   if (role == kEntity) return p.limit_entity;
@@ -147,7 +150,7 @@ ECAMP_HD uint64_t limit_of(const Params& p, uint8_t role, bool any_entity) {
   return any_entity ? p.limit_other : p.limit_plain;
 }
 
-// The draw of a word whose head stands at `head`.
+// The draw of a word whose head is at `head`.
 ECAMP_HD uint32_t draw(const Params& p, int64_t sample, int64_t head) {
   return philox(static_cast<uint32_t>(head), static_cast<uint32_t>(sample), p.step, kOp, p.seed)
       .word[0];

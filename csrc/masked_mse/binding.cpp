@@ -80,7 +80,7 @@ Backward prepare_backward(const Tensor& grad, const Tensor& predicted, const Ten
   return {p, new_like(predicted, predicted.scalar_type())};
 }
 
-// About 32,000 values a task: below that, waking a thread costs more than it brings.
+// About 32,000 values per task: below that, waking a thread costs more than it brings.
 int64_t grain(const Params& p) { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, p.values)); }
 
 Four forward_cpu(Tensor predicted, Tensor images, Tensor mask, int64_t patch, bool normalise) {

@@ -1,4 +1,4 @@
-// A block a patch. Pixels are read again for mean, variance and error: a patch fits the L1 cache.
+// One block per patch. Pixels are read again for mean, variance and error: a patch fits the L1 cache.
 #include <cuda_runtime.h>
 
 #include "common/block.cuh"
@@ -44,7 +44,7 @@ __global__ void forward_kernel(const Params p) {
   p.rstd[i] = rstd;
 }
 
-// One block: every thread adds its share in order, then the block does.
+// One block: every thread adds its part in order, then the block does.
 __global__ void finish_kernel(const Params p, int64_t total) {
   __shared__ double warps[kWarp];
   double sum = 0.0, count = 0.0;

@@ -1,4 +1,4 @@
-// Mean squared error over the pixels of masked patches, the target read straight from the images.
+// Mean squared error over the pixels of masked patches, the target read directly from the images.
 // Torch-free. Shapes: predicted and its gradient [batch, patches, patch * patch * channels] (row,
 // column, channel); mask, mean, rstd, error [batch, patches]; loss, count one value.
 #pragma once
@@ -26,7 +26,7 @@ struct Params {
   float* count;  // max(1, masked patches)
 };
 
-// Where the first pixel of patch i of batch * patches lies.
+// Address of the first pixel of patch i of batch * patches.
 ECAMP_HD int64_t corner(const Params& p, int64_t i, int64_t channel) {
   const int64_t at = i % p.patches;
   return pixel(p.images, i / p.patches, channel, at / p.across * p.patch, at % p.across * p.patch);

@@ -12,7 +12,7 @@ namespace {
 void check_grid(const char* op, const Tensor& keep, int64_t batch, int64_t height, int64_t width,
                 int64_t patch) {
   check(keep, op, "keep", ScalarType::Long, 2);
-  STD_TORCH_CHECK(keep.size(0) == batch, op, ": keep must have one row an image");
+  STD_TORCH_CHECK(keep.size(0) == batch, op, ": keep must have one row per image");
   STD_TORCH_CHECK(patch > 0 && height % patch == 0 && width % patch == 0, op,
                   ": patch must divide height and width");
 }
@@ -66,7 +66,7 @@ Backward prepare_backward(const Tensor& grad, const Tensor& keep, int64_t patch,
   return {g, out};
 }
 
-// Entries lie in the grid, and no patch of an image comes twice.
+// Entries lie in the grid, and no patch of an image appears twice.
 void check_keep(const char* op, const int64_t* keep, int64_t batch, int64_t kept, int64_t patches) {
   std::vector<int64_t> seen(patches, -1);
   for (int64_t i = 0; i < batch * kept; ++i) {
@@ -74,7 +74,7 @@ void check_keep(const char* op, const int64_t* keep, int64_t batch, int64_t kept
     STD_TORCH_CHECK(keep[i] >= 0 && keep[i] < patches, op, ": keep[", b, ", ", k, "] = ", keep[i],
                     " lies outside 0..", patches - 1);
     STD_TORCH_CHECK(seen[keep[i]] != b, op, ": keep[", b, ", ", k, "] = ", keep[i],
-                    " comes twice in its image");
+                    " appears twice in its image");
     seen[keep[i]] = b;
   }
 }
@@ -84,7 +84,7 @@ Tensor select_cpu(Tensor images, Tensor keep, int64_t patch, ScalarType dtype) {
   const Params& p = ready.params;
   check_keep("patch_select", p.keep, p.images.batch, p.kept, p.patches);
   const int64_t values = std::max<int64_t>(1, p.images.channels * patch * patch);
-  // About 32,000 values a task: below that, waking a thread costs more than it brings.
+  // About 32,000 values per task: below that, waking a thread costs more than it brings.
   torch::stable::parallel_for(
       0, p.images.batch * p.kept, std::max<int64_t>(1, 32768 / values),
       [&](int64_t begin, int64_t end) { ECAMP_LANE_CALL(select_range)(p, begin, end); });

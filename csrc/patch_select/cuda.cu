@@ -1,4 +1,4 @@
-// A block a patch; neighbouring threads take neighbouring pixels of an image row.
+// One block per patch; neighbouring threads take neighbouring pixels of an image row.
 #include <cuda_runtime.h>
 
 #include "patch_select/patch_select.h"

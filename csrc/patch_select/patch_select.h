@@ -1,5 +1,5 @@
 // Pixels of the patches to keep, each patch in the order of a convolution's weight (channel, row,
-// column), and the backward that puts their gradients back into an image of zeros.
+// column), and the backward that writes their gradients into an image of zeros.
 // Torch-free. Shapes: keep [batch, kept], patches [batch, kept, channels * patch * patch].
 #pragma once
 

@@ -19,11 +19,11 @@ using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 const int64_t* per_row(const Maybe& t, const char* op, const char* name, int64_t rows) {
   STD_TORCH_CHECK(t.has_value(), op, ": ", name, " is required");
   check(*t, op, name, ScalarType::Long, 1);
-  STD_TORCH_CHECK(t->size(0) == rows, op, ": ", name, " must have one entry a row of x");
+  STD_TORCH_CHECK(t->size(0) == rows, op, ": ", name, " must have one entry per row of x");
   return t->const_data_ptr<int64_t>();
 }
 
-// Everything that forward and backward share; y, mean, rstd and beta are left to the caller.
+// Parameters common to forward and backward; the caller sets y, mean, rstd and beta.
 Params prepare(const char* op, const Tensor& x, const Tensor& residual, const Tensor& gamma,
                double eps, const Maybe& row_bias, const Maybe& row_batch, double dropout,
                int64_t seed, int64_t step, const Maybe& samples, const Maybe& positions) {
@@ -35,7 +35,7 @@ Params prepare(const char* op, const Tensor& x, const Tensor& residual, const Te
   p.width = x.size(1);
   STD_TORCH_CHECK(residual.size(0) == p.rows && residual.size(1) == p.width, op,
                   ": residual must have the shape of x");
-  STD_TORCH_CHECK(gamma.size(0) == p.width, op, ": gamma must have one entry a column of x");
+  STD_TORCH_CHECK(gamma.size(0) == p.width, op, ": gamma must have one entry per column of x");
   STD_TORCH_CHECK(p.width > 0, op, ": x must have at least one column");
   STD_TORCH_CHECK(dropout >= 0.0 && dropout < 1.0, op, ": dropout must lie in [0, 1)");
   p.x = in_of(x, op, "x");
@@ -69,7 +69,7 @@ void check_row_batch(const Params& p, const char* op) {
 Three outputs(Params& p, const Tensor& x, const Tensor& beta, ScalarType dtype) {
   const char* op = "residual_norm";
   check_float(beta, op, "beta", 1);
-  STD_TORCH_CHECK(beta.size(0) == p.width, op, ": beta must have one entry a column of x");
+  STD_TORCH_CHECK(beta.size(0) == p.width, op, ": beta must have one entry per column of x");
   p.beta = in_of(beta, op, "beta");
   const Tensor y = new_like(x, dtype), mean = new_shape(x, {p.rows}, ScalarType::Float),
                rstd = new_shape(x, {p.rows}, ScalarType::Float);
@@ -87,7 +87,7 @@ Three forward_cpu(Tensor x, Tensor residual, Tensor gamma, Tensor beta, double e
                      positions);
   check_row_batch(p, op);
   const Three out = outputs(p, x, beta, dtype);
-  // About 16,000 values a task: below that, waking a thread costs more than it brings.
+  // About 16,000 values per task: below that, waking a thread costs more than it brings.
   const int64_t grain = std::max<int64_t>(1, 16384 / p.width);
   torch::stable::parallel_for(0, p.rows, grain, [&](int64_t begin, int64_t end) {
     ECAMP_LANE_CALL(forward_rows)(p, begin, end);
@@ -116,7 +116,7 @@ Backward prepare_backward(const Tensor& grad, const Tensor& x, const Tensor& res
   check(rstd, op, "rstd", ScalarType::Float, 1);
   STD_TORCH_CHECK(grad.size(0) == p.rows && grad.size(1) == p.width && mean.size(0) == p.rows &&
                       rstd.size(0) == p.rows,
-                  op, ": grad, mean and rstd must have one entry a row of x");
+                  op, ": grad, mean and rstd must have one entry per row of x");
   p.mean = mean.mutable_data_ptr<float>();
   p.rstd = rstd.mutable_data_ptr<float>();
   const bool one = p.limit == 0 && x.scalar_type() == residual.scalar_type();

@@ -8,7 +8,7 @@ namespace {
 
 int64_t padded(int64_t width) { return (width + kDrawn - 1) / kDrawn * kDrawn; }
 
-// What dropout multiplies the columns of row t by, up to padded(width) of them.
+// Factors of dropout for the columns of row t, up to padded(width) of them.
 void draw(const Params& p, int64_t t, float* factor) {
   draw_factors({static_cast<uint32_t>(p.positions[t]), 0, static_cast<uint32_t>(p.samples[t]), p.step,
                 p.seed, p.limit, p.scale},

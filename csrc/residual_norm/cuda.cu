@@ -1,4 +1,4 @@
-// A block a row, a thread four columns (one Philox draw): the row stays in registers, and mean and
+// One block per row, one thread per four columns (one Philox draw): the row stays in registers, and mean and
 // variance are two sums over the block.
 #include <cuda_runtime.h>
 
@@ -46,7 +46,7 @@ __device__ void store4(const Out& out, int64_t at, int count, bool whole, const 
   }
 }
 
-// z = dropout(x + bias) + residual of this thread's columns; `factor` is what dropout multiplied by.
+// z = dropout(x + bias) + residual of this thread's columns; `factor` is that of dropout.
 __device__ void add_up(const Params& p, int64_t t, int column, int count, bool whole,
                        float (&z)[4], float (&factor)[4]) {
   float residual[4];
@@ -94,7 +94,7 @@ __global__ void forward_kernel(const Params p, bool whole) {
   store4(p.y, t * p.width + column, count, whole, z);
 }
 
-// kCudaBlock rows a block, one after another; dgamma and dbeta of its columns stay in registers.
+// kCudaBlock rows per block, one after another; dgamma and dbeta of its columns stay in registers.
 __global__ void backward_kernel(const Params p, const Gradients g, bool whole) {
   __shared__ float warps[kWarp];
   const int column = 4 * threadIdx.x, count = columns_of(p, column);

@@ -1,5 +1,5 @@
 // LayerNorm(dropout(x + row_bias[row_batch]) + residual) over packed rows, forward and backward;
-// the rules stand in ecamp/ops/residual_norm.py.
+// the rules are in ecamp/ops/residual_norm.py.
 // Torch-free. Shapes: x, residual, y and their gradients [rows, width]; gamma, beta [width];
 // row_bias [batch, width]; row_batch, samples, positions [rows]; mean, rstd [rows].
 #pragma once
@@ -29,7 +29,7 @@ struct Params {
   float* rstd;
 };
 
-// The backward takes Params for what was saved (y and beta are not used) and:
+// The backward takes Params (y and beta are not used) and:
 struct Gradients {
   In grad;            // of y
   Out x, residual;    // residual.data is null when it would equal that of x
@@ -40,7 +40,7 @@ struct Gradients {
   float* partial_bias;       // [runs, width]; a run: rows of one sample within one block
 };
 
-// Rows a partial sum covers. The partition depends on the number of rows alone, so sums have the
+// Rows per partial sum. The partition depends on the number of rows alone, so sums have the
 // same bits for any number of threads.
 constexpr int64_t kBlock = 64;
 constexpr int64_t kCudaBlock = 16;

@@ -9,18 +9,19 @@
 namespace ecamp::rows {
 namespace {
 
+// Arguments of a kernel, and the result that they point into.
 struct Ready {
   Params params;
   Tensor out;
 };
 
-// `rows_out`: -1 for as many as index has entries.
+// Checks the arguments and allocates the result. `rows_out`: rows of a scatter's result; -1: a gather.
 Ready prepare(const char* op, const Tensor& x, const Tensor& index, int64_t rows_out) {
   STD_TORCH_CHECK(x.dim() == 2, op, ": x must have 2 axes, has ", x.dim());
   STD_TORCH_CHECK(x.is_contiguous(), op, ": x must be contiguous");
   check(index, op, "index", ScalarType::Long, 1);
   const bool gather = rows_out < 0;
-  STD_TORCH_CHECK(gather || index.size(0) == x.size(0), op, ": index must have one entry a row of x");
+  STD_TORCH_CHECK(gather || index.size(0) == x.size(0), op, ": index must have one entry per row of x");
   Params p{};
   p.rows_in = x.size(0);
   p.rows_out = gather ? index.size(0) : rows_out;
@@ -32,22 +33,23 @@ Ready prepare(const char* op, const Tensor& x, const Tensor& index, int64_t rows
   return {p, out};
 }
 
-// Checks that entries lie in -1..rows-1 and none but -1 comes twice. Returns the inverse.
+// Checks that entries lie in -1..rows-1 and only -1 repeats. Returns the inverse: for each row the
+// position of the entry that names it, -1 without one.
 std::vector<int64_t> inverse(const char* op, const int64_t* index, int64_t count, int64_t rows) {
-  std::vector<int64_t> at(rows, -1);
+  std::vector<int64_t> position(rows, -1);
   for (int64_t i = 0; i < count; ++i) {
     if (index[i] == -1) continue;
     STD_TORCH_CHECK(index[i] >= 0 && index[i] < rows, op, ": index[", i, "] = ", index[i],
                     " lies outside -1..", rows - 1);
-    STD_TORCH_CHECK(at[index[i]] < 0, op, ": index[", i, "] = ", index[i], " comes twice, at ",
-                    at[index[i]], " too");
-    at[index[i]] = i;
+    STD_TORCH_CHECK(position[index[i]] < 0, op, ": index[", i, "] = ", index[i],
+                    " appears twice, also at ", position[index[i]]);
+    position[index[i]] = i;
   }
-  return at;
+  return position;
 }
 
 void run(const Params& p) {
-  // About 128 KB a task: below that, waking a thread costs more than it brings.
+  // About 128 KB per task: below that, waking a thread costs more than it gains.
   const int64_t grain = std::max<int64_t>(1, (1 << 17) / std::max<int64_t>(1, p.bytes));
   torch::stable::parallel_for(0, p.rows_out, grain, [&](int64_t begin, int64_t end) {
     ECAMP_LANE_CALL(gather_range)(p, begin, end);

@@ -1,4 +1,4 @@
-// A warp a row, copied in the largest unit that addresses and row length allow.
+// One warp per row, copied in the largest unit that addresses and row length allow.
 #include <cuda_runtime.h>
 
 #include "rows/rows.h"

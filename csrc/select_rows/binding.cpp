@@ -9,7 +9,7 @@
 namespace ecamp::select_rows {
 namespace {
 
-constexpr int64_t kRange = 1 << 16;  // bytes a task; a smaller mask is one thread's work
+constexpr int64_t kRange = 1 << 16;  // bytes per task; a smaller mask is one thread's work
 
 Tensor prepare(const Tensor& mask, int64_t count) {
   check(mask, "select_rows", "mask", ScalarType::Bool, 2);

@@ -17,8 +17,8 @@ int64_t count_true(const uint8_t* mask, int64_t begin, int64_t end) {
 
 void write_true(const uint8_t* mask, int64_t begin, int64_t end, int64_t* out, int64_t count) {
   int64_t done = 0, i = begin;
-  // Without a branch on each byte: every place is written, and the next one overwrites it unless
-  // it was wanted. Stops when all are found, so nothing is written past the end.
+  // Without a branch per byte: every index is written, and the next one overwrites it unless its
+  // byte was set. Stops when all are found, so nothing is written past the end.
   for (; i + 8 <= end && done + 8 <= count; i += 8) {
     uint64_t eight;
     memcpy(&eight, mask + i, 8);

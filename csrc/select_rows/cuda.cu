@@ -1,5 +1,5 @@
-// One block walks the mask, 16,384 bytes a turn: each thread counts its 16 bytes, the block adds
-// the counts up, and each thread writes behind those before it. A batch of 256 x 256 is 4 turns.
+// One block walks the mask, 16,384 bytes per turn: each thread counts its 16 bytes, the block adds
+// the counts up, and each thread writes after the threads before it. A batch of 256 x 256 is 4 turns.
 #include <cuda_runtime.h>
 
 #include "select_rows/select_rows.h"

@@ -21,7 +21,7 @@ Params prepare(const Tensor& logits, const std::optional<Tensor>& bias, const Te
   check(labels, op, "labels", ScalarType::Long, 1);
   check(weights, op, "weights", ScalarType::Float, 1);
   STD_TORCH_CHECK(labels.size(0) == rows && weights.size(0) == rows,
-                  "ce_rows_: labels and weights must have one entry a row of logits");
+                  "ce_rows_: labels and weights must have one entry per row of logits");
   if (bias.has_value()) {
     check(*bias, op, "bias", logits.scalar_type(), 1);
     STD_TORCH_CHECK(bias->size(0) == vocabulary, "ce_rows_: bias must have ", vocabulary,
@@ -49,7 +49,7 @@ Tensor ce_rows_cpu(Tensor logits, std::optional<Tensor> bias, Tensor labels, Ten
   for (int64_t i = 0; i < p.rows; ++i)
     STD_TORCH_CHECK(p.labels[i] >= 0 && p.labels[i] < p.vocabulary, "ce_rows_: labels[", i, "] = ",
                     p.labels[i], " lies outside 0..", p.vocabulary - 1);
-  // About 16,000 exponentials a task: below that, waking a thread costs more than it brings.
+  // About 16,000 exponentials per task: below that, waking a thread costs more than it brings.
   const int64_t grain = std::max<int64_t>(1, 16384 / p.vocabulary);
   torch::stable::parallel_for(0, p.rows, grain, [&](int64_t begin, int64_t end) {
     ECAMP_LANE_CALL(ce_range)(p, begin, end);

@@ -5,7 +5,7 @@
 namespace ecamp::weighted_ce::ECAMP_LANE {
 namespace {
 
-// Partial maxima and sums of this many columns stand side by side: they vectorise without
+// Partial maxima and sums of this many columns are kept side by side: they vectorise without
 // reordering additions, so every lane adds in the same order.
 constexpr int64_t kWide = 64;
 
@@ -19,7 +19,7 @@ float load_row(const T* in, const T* bias, float* row, int64_t count) {
     for (int64_t k = 0; k < kWide; ++k) {
       const float x = kBias ? to_float(in[i + k]) + to_float(bias[i + k]) : to_float(in[i + k]);
       row[i + k] = x;
-      top[k] = x > top[k] ? x : top[k];  // a NaN is not taken here; the sum meets it
+      top[k] = x > top[k] ? x : top[k];  // a NaN is ignored here; the sum propagates it
     }
   for (int64_t i = whole; i < count; ++i) {
     row[i] = kBias ? to_float(in[i]) + to_float(bias[i]) : to_float(in[i]);

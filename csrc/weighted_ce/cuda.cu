@@ -1,4 +1,4 @@
-// One block a row, two passes: maximum and sum together, then the gradient over the logits. The
+// One block per row, two passes: maximum and sum together, then the gradient over the logits. The
 // second pass finds most of the row in a cache.
 #include <cuda_runtime.h>
 
@@ -21,7 +21,7 @@ __device__ Sum join(Sum a, Sum b) {
   return {top, a.sum * fast_exp(a.top - top) + b.sum * fast_exp(b.top - top)};
 }
 
-// The same value in every thread, joined in an order that never changes.
+// The same value in every thread, joined in a fixed order.
 __device__ Sum join_block(Sum own) {
   __shared__ Sum part[kWarps];
   for (int offset = 16; offset > 0; offset /= 2)

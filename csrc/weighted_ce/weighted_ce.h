@@ -14,17 +14,17 @@ namespace ecamp::weighted_ce {
 
 struct Params {
   Type type;          // of logits and bias
-  void* logits;       // in: without the bias. out: see `gradient`
+  void* logits;       // in: without the bias; out: the gradient, see `gradient`
   const void* bias;   // null without one
   const int64_t* labels;
   const float* weights;
   float* losses;      // out: log(sum(exp(x))) - x[label], not weighted
   int64_t rows, vocabulary, stride;
-  float scale;    // a factor of the gradient that keeps small ones apart in float16
+  float scale;    // factor of the gradient, so that small ones do not vanish in float16
   bool gradient;  // overwrite logits with (softmax - onehot) * weight * scale; else leave them
 };
 
-// Rows [begin, end) on the host. Labels must have been checked.
+// Rows [begin, end) on the host. The caller has checked the labels.
 ECAMP_LANES(void, ce_range, (const Params& params, int64_t begin, int64_t end))
 
 // All rows on the current device, one launch, no allocation, no synchronisation. A row whose label

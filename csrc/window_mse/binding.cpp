@@ -23,7 +23,7 @@ Params prepare(const char* op, const Tensor& predicted, const Tensor& images, co
   STD_TORCH_CHECK(predicted.size(0) == p.images.batch && predicted.size(1) == p.images.channels, op,
                   ": predicted must have the batch and channels of images");
   STD_TORCH_CHECK(row.size(0) == p.images.batch && column.size(0) == p.images.batch, op,
-                  ": row and column must have one entry an image");
+                  ": row and column must have one entry per image");
   p.row = row.const_data_ptr<int64_t>();
   p.column = column.const_data_ptr<int64_t>();
   p.height = predicted.size(2);

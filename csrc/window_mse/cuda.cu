@@ -1,4 +1,4 @@
-// A block a strip of 16 rows; neighbouring threads take neighbouring pixels.
+// One block per strip of 16 rows; neighbouring threads take neighbouring pixels.
 #include <cuda_runtime.h>
 
 #include "common/block.cuh"
@@ -28,7 +28,7 @@ __global__ void forward_kernel(const Params p) {
   if (threadIdx.x == 0) p.error[blockIdx.x] = sum;
 }
 
-// One block: every thread adds its share in order, then the block does.
+// One block: every thread adds its part in order, then the block does.
 __global__ void finish_kernel(const Params p, int64_t strips, double values) {
   __shared__ double warps[kWarp];
   double sum = 0.0;

@@ -25,7 +25,7 @@ constexpr int64_t kStrip = 16;  // rows of a strip
 
 ECAMP_HD int64_t clip(int64_t at, int64_t last) { return at < 0 ? 0 : (at > last ? last : at); }
 
-// Where row y of plane i's window starts in the images; a window outside is moved inside.
+// Address of row y of plane i's window in the images; a window outside is moved inside.
 ECAMP_HD int64_t start(const Params& p, int64_t i, int64_t y) {
   const int64_t b = i / p.images.channels;
   return pixel(p.images, b, i % p.images.channels,

@@ -3,7 +3,7 @@
     from ecamp.api import Dataset, DatasetInfo, PluginConfig, Record, Sample
 
 Each name is loaded on first use, so that a data set that needs no torch does not import it.
-docs/api.md lists the names and says what 0.x promises. Everything outside `ecamp.api`, `ecamp.ops`
+docs/api.md lists the names and the promises of 0.x. Everything outside `ecamp.api`, `ecamp.ops`
 and `ecamp.testing` is private. Code of ecamp itself imports from the defining modules instead
 (tests/test_rooms.py), so this file is the top of the house and its submodules are the ground.
 """

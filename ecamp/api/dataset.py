@@ -82,7 +82,7 @@ class Record:
             or None.
         has_mask, has_boxes: Whether truth of that kind is known for this image (an image known to
             contain no finding has boxes: an empty list of them).
-        payload: What the data set needs to load it; opaque to everybody else.
+        payload: Data for the data set's own `load`; opaque to all other code.
     """
 
     id: str

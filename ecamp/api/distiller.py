@@ -42,7 +42,7 @@ class Report:
     Attributes:
         id: As in the source (`study_id`, `uid`, file name, row number).
         text: All of it; every span of a statement counts characters of this.
-        sections: What distillers read, in order (findings and impression where named, else all).
+        sections: Sections that distillers read, in order (findings and impression where named, else all).
         row: Its location in the source, for messages (`reports.csv line 17`).
     """
 

@@ -1,0 +1,1 @@
+"""Audit of data sets: leaks in splits, near copies, shortcuts."""

@@ -1,0 +1,1 @@
+"""The bench: recipe to cells, pre-training, features, runner and run folder."""

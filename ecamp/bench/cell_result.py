@@ -14,7 +14,7 @@ SCHEMA = 2  # bump when keys of result.json change
 
 @dataclass(frozen=True)
 class CellFields:
-    """What was evaluated, and how.
+    """The evaluated combination.
 
     Attributes:
         dataset: Name of the data set.
@@ -75,7 +75,7 @@ class CellResult:
         primary: Name of the task's main metric.
         metrics: Scores by name.
         selected: Settings chosen on validation.
-        warnings: What a reader of the number must know.
+        warnings: Caveats for a reader of the number.
     """
 
     id: str

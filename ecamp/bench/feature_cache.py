@@ -129,8 +129,8 @@ class FeatureCache:
         """Return the features of all images, from disk or computed (by one process, the others wait).
 
         Args:
-            reads: What is needed; more may come.
-            label: Description for people who look at the cache.
+            reads: Features that are needed; more may be returned.
+            label: Description for people who list the cache.
             check_budget: Called before anything is computed; raises where there is no time for it.
         """
         limit = limit_bytes()

@@ -115,7 +115,7 @@ class FeatureGroup:
     """Cells that share the features of one encoder on one data set.
 
     Attributes:
-        reads: Which features any of them looks at, of `TaskPlugin.reads`.
+        reads: Features that any of them reads, of `TaskPlugin.reads`.
     """
 
     cells: tuple[Cell, ...]

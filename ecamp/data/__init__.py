@@ -1,0 +1,1 @@
+"""Decoded arrays, splits, letterbox and augmentation."""

@@ -1,7 +1,7 @@
 """Finds names of people in a report by their context: a title, a label, a phrase, a degree.
 
 Capitals alone are not enough evidence in a report (Kerley, Swan-Ganz, Hodgkin), so no name is guessed
-from them. A name that was announced once is found wherever it occurs again in the text.
+from them. A name that was announced once is found wherever it appears again in the text.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _PHRASE = re.compile(
 _DEGREE = re.compile(r"(?<=[\w.]),?[ \t]{1,3}(?:M\.?D\.?|Ph\.?D\.?|MBBS|FRCR|RN)(?!\w)")
 
 
-def _words(text: str) -> frozenset[str]:
+def _word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_PARTICLES = _words("al bin da de del den der di du el ibn la le van von")
+_PARTICLES = _word_set("al bin da de del den der di du el ibn la le van von")
 # Capitalised words that follow an announcement and are not names.
-_NOT_NAMES = _words(
+_NOT_NAMES = _word_set(
     "a an and are at by chest department ed emergency er examination exam findings for has heart he"
     " his her history icu id impression in is it left lung lungs mrn name no not nurse of on or patient"
     " position positioned radiology right rotated rotation she stable status supine the there this to team"
@@ -72,6 +72,7 @@ def _stem(word: str) -> str:
 
 
 def _announced(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans of names next to a title, label, phrase or degree."""
     for pattern, capitals in ((_TITLE, True), (_LABEL, True), (_PHRASE, False)):
         for match in pattern.finditer(text):
             end = _name_end(text, match.end(), capitals, commas=pattern is _LABEL)
@@ -84,6 +85,7 @@ def _announced(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_name(text: str, word: re.Match[str], capitals: bool) -> bool:
+    """Whether a word can be part of a name; `capitals`: also one in capitals throughout."""
     letters = word[0]
     if len(letters) == 1 and text.startswith(".", word.end()):
         return letters.isupper()  # an initial
@@ -96,7 +98,11 @@ def _is_name(text: str, word: re.Match[str], capitals: bool) -> bool:
 
 
 def _name_end(text: str, start: int, capitals: bool, commas: bool) -> int:
-    """Return the end of the name that begins at `start`; `start` when there is none."""
+    """Return the end of the name that begins at `start`; `start` without one.
+
+    Args:
+        capitals: Whether words in capitals count as names. commas: Whether "DOE, JOHN" is one name.
+    """
     end = position = start
     for _ in range(_MAX_WORDS):
         word = _WORD.match(text, position)
@@ -119,7 +125,7 @@ def _name_end(text: str, start: int, capitals: bool, commas: bool) -> int:
 
 
 def _name_start(text: str, end: int) -> int:
-    """Return the start of the name that ends at `end`; `end` when there is none."""
+    """Return the start of the name that ends at `end`; `end` without one."""
     base = max(0, end - _LOOK_BACK)
     start = end
     for word in reversed(list(_WORD.finditer(text, base, end))[-_MAX_WORDS:]):

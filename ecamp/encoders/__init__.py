@@ -1,0 +1,1 @@
+"""Encoders of timm and CLIP behind one feature contract; checkpoints in and out."""

@@ -26,7 +26,7 @@ from ecamp.storage.files import atomic_path, content_hash, write_json
 
 FORMAT = 1  # of the sidecar
 
-# How each family's pre-training normalised pixels scaled to 0..1, where its authors say so.
+# How each family's pre-training normalised pixels scaled to 0..1, where its authors state it.
 NORMALISATION = {
     "ECAMP": {"colour": "grey", "mean": [0.4721], "std": [0.3037]},
     "MAE": {"colour": "rgb", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
@@ -36,12 +36,12 @@ LICENCE = "Weights keep the terms of those who trained them; see where the sourc
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What `ecamp weights inspect` says.
+    """Result of `ecamp weights inspect`.
 
     Attributes:
         sha256: Of the file; its identity.
         taken: Tensors of the encoder.
-        ignored: First part of a name -> tensors not taken.
+        ignored: First part of a name -> number of tensors not taken.
     """
 
     file: str
@@ -57,18 +57,18 @@ class CheckpointInfo:
     ignored: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; no folder of this machine in them."""
+        """Return plain values, without any folder of this machine."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What an encoder got.
+    """Result of loading a checkpoint into an encoder.
 
     Attributes:
         loaded: Tensors taken.
         ignored: Tensors of the file that no encoder has.
-        changes: What was made to fit, in words.
+        changes: Conversions of tensors, in words.
     """
 
     kind: str
@@ -78,83 +78,83 @@ class LoadReport:
 
 
 def inspect(path: Path) -> CheckpointInfo:
-    """Say what a file is and what an encoder would take from it; raises as `read`."""
-    found = read(path)
+    """Describe a file and the tensors that an encoder would take from it; raises as `read`."""
+    checkpoint = read(path)
     return CheckpointInfo(
         file=path.name,
         sha256=content_hash(path),
-        kind=found.kind,
-        tensors=found.tensors,
-        parameters=found.parameters,
-        prefix=found.prefix,
-        geometry=found.geometry,
-        image_size=found.geometry.image_size,
-        taken=tuple(found.encoder),
-        taken_parameters=sum(tensor.numel() for tensor in found.encoder.values()),
-        ignored=dict(sorted(Counter(name.split(".")[0] for name in found.ignored).items())),
+        kind=checkpoint.kind,
+        tensors=checkpoint.tensors,
+        parameters=checkpoint.parameters,
+        prefix=checkpoint.prefix,
+        geometry=checkpoint.geometry,
+        image_size=checkpoint.geometry.image_size,
+        taken=tuple(checkpoint.encoder),
+        taken_parameters=sum(tensor.numel() for tensor in checkpoint.encoder.values()),
+        ignored=dict(sorted(Counter(name.split(".")[0] for name in checkpoint.ignored).items())),
     )
 
 
 def change_channels(kernel: Tensor, channels: int) -> Tensor:
-    """Patch embedding (width, 3, p, p) <-> (width, 1, p, p), the same answer on grey images."""
+    """Convert a patch embedding (width, 3, p, p) <-> (width, 1, p, p), equal on grey images."""
     grey = kernel.sum(1, keepdim=True)
     return grey if channels == 1 else grey.expand(-1, channels, -1, -1) / channels
 
 
 def _fit(
-    found: Checkpoint, grid: tuple[int, int], channels: int
+    checkpoint: Checkpoint, grid: tuple[int, int], channels: int
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Convert the encoder's tensors to float32, another grid and channel count; list the changes."""
-    state = {name: tensor.float() for name, tensor in found.encoder.items()}
-    have, changes = found.geometry, []
-    if (have.grid, have.grid) != grid:
+    state = {name: tensor.float() for name, tensor in checkpoint.encoder.items()}
+    geometry, changes = checkpoint.geometry, []
+    if (geometry.grid, geometry.grid) != grid:
         state[POSITIONS] = resize_table(state[POSITIONS], *grid)
         changes.append(
-            f"pos_embed: {have.grid} x {have.grid} to {grid[0]} x {grid[1]} patches, bicubic"
+            f"pos_embed: {geometry.grid} x {geometry.grid} to {grid[0]} x {grid[1]} patches, bicubic"
         )
-    if have.channels != channels:
-        how = "summed" if channels == 1 else "grey weights shared out"
+    if geometry.channels != channels:
+        method = "summed" if channels == 1 else "grey weights shared out"
         state[PATCHES] = change_channels(state[PATCHES], channels)
-        changes.append(f"{PATCHES}: {have.channels} to {channels} input channels, {how}")
+        changes.append(f"{PATCHES}: {geometry.channels} to {channels} input channels, {method}")
     return state, tuple(changes)
 
 
 def _vit_encoder(encoder: nn.Module) -> ViTEncoder:
     if not isinstance(encoder, ViTEncoder):
         raise UsageError(
-            f"{type(encoder).__name__} is no ViT; checkpoints are exchanged with ViTs only.",
+            f"{type(encoder).__name__} is not a ViT; checkpoints are exchanged with ViTs only.",
             "Use --encoders timm/vit_base_patch16_224.",
         )
     return encoder
 
 
 def load_encoder(encoder: nn.Module, path: Path) -> LoadReport:
-    """Put a checkpoint's encoder into ours; position table and channels are made to fit.
+    """Put a checkpoint's encoder into ours; position table and channels are converted.
 
     Raises:
         DataError: Names each tensor of another shape, missing or unexpected, and the geometry that
             would fit. Nothing is loaded then.
-        UsageError: The encoder is no ViT.
+        UsageError: The encoder is not a ViT.
     """
-    found, ours = read(path), _vit_encoder(encoder)
-    state, changes = _fit(found, ours.grid, ours.channels)
-    own = ours.vit.state_dict()
+    checkpoint, target = read(path), _vit_encoder(encoder)
+    state, changes = _fit(checkpoint, target.grid, target.channels)
+    expected = target.vit.state_dict()
     wrong = [
-        f"{name}: file {tuple(found.encoder[name].shape)}, encoder {tuple(own[name].shape)}"
+        f"{name}: file {tuple(checkpoint.encoder[name].shape)}, encoder {tuple(expected[name].shape)}"
         for name, tensor in state.items()
-        if name in own and own[name].shape != tensor.shape
+        if name in expected and expected[name].shape != tensor.shape
     ]
-    wrong += [f"{name}: missing in the file" for name in own if name not in state]
-    wrong += [f"{name}: unknown to the encoder" for name in state if name not in own]
+    wrong += [f"{name}: missing in the file" for name in expected if name not in state]
+    wrong += [f"{name}: unknown to the encoder" for name in state if name not in expected]
     if wrong:
         more = f"\n  ... and {len(wrong) - 8} more" if len(wrong) > 8 else ""
         raise DataError(
             f"{path}: does not fit the encoder.\n  " + "\n  ".join(wrong[:8]) + more,
-            f"The file holds a {found.geometry}; choose such an encoder, e.g. "
+            f"The file holds a {checkpoint.geometry}; choose such an encoder, e.g. "
             "timm/vit_base_patch16_224.",
         )
-    ours.vit.load_state_dict(state)
-    return LoadReport(found.kind, tuple(state), found.ignored, changes)
+    target.vit.load_state_dict(state)
+    return LoadReport(checkpoint.kind, tuple(state), checkpoint.ignored, changes)
 
 
 def export(encoder: nn.Module, path: Path, sidecar: Mapping[str, Any]) -> Path:
@@ -176,7 +176,7 @@ def export(encoder: nn.Module, path: Path, sidecar: Mapping[str, Any]) -> Path:
 def convert(
     path: Path, out: Path, *, image_size: int | None = None, channels: int | None = None
 ) -> tuple[Path, tuple[str, ...]]:
-    """Write a checkpoint's encoder under plain timm names, resized as asked.
+    """Write a checkpoint's encoder under plain timm names, resized as requested.
 
     Returns:
         The path of the sidecar JSON, and what was changed.
@@ -184,19 +184,19 @@ def convert(
     Raises:
         UsageError: The image size is not a multiple of the patch size.
     """
-    found = read(path)
-    have = found.geometry
-    size = image_size or have.image_size
-    if size % have.patch_size:
+    checkpoint = read(path)
+    geometry = checkpoint.geometry
+    size = image_size or geometry.image_size
+    if size % geometry.patch_size:
         raise UsageError(
-            f"--image-size {size} is not a multiple of the file's patch size {have.patch_size}.",
-            f"Choose e.g. {max(size // have.patch_size, 1) * have.patch_size}.",
+            f"--image-size {size} is not a multiple of the file's patch size {geometry.patch_size}.",
+            f"Choose e.g. {max(size // geometry.patch_size, 1) * geometry.patch_size}.",
         )
-    side = size // have.patch_size
-    state, changes = _fit(found, (side, side), channels or have.channels)
+    side = size // geometry.patch_size
+    state, changes = _fit(checkpoint, (side, side), channels or geometry.channels)
     sidecar = {
-        "source": {"file": path.name, "sha256": content_hash(path), "kind": found.kind},
-        "normalisation": NORMALISATION.get(found.kind),
+        "source": {"file": path.name, "sha256": content_hash(path), "kind": checkpoint.kind},
+        "normalisation": NORMALISATION.get(checkpoint.kind),
         "changes": list(changes),
     }
     return _write(state, out, sidecar), changes

@@ -24,7 +24,7 @@ CONTENT = (".json", ".txt", ".safetensors")  # what decides: weights, sizes, voc
 class CLIPEncoder(DualEncoder):
     """CLIP's image tower; `pooled` is its normalised class token, which the projection reads.
 
-    Images come with the data set's own mean and spread instead of CLIP's; one grey channel is given
+    Images come with the data set's own mean and std instead of CLIP's; one grey channel is given
     to all three. The text side and the projections are read, not trained.
     """
 

@@ -19,8 +19,8 @@ def sincos_table(
 
     Args:
         width: Length of a vector, a multiple of 4.
-        divisor: What the index of a frequency is divided by; `width / 4`, so that exponents run
-            from 0 to 1, where not given.
+        divisor: Divisor of a frequency's index; by default `width / 4`, so that exponents run from
+            0 to 1.
 
     Returns:
         (rows*columns, width), row by row, computed in float64.
@@ -46,13 +46,13 @@ def sincos_table(
 
 
 def resize_table(table: Tensor, rows: int, columns: int) -> Tensor:
-    """Bring a position table with a class token to another grid, bicubic.
+    """Resize a position table with a class token to another grid, bicubic.
 
     Args:
         table: (1, 1 + side*side, width).
 
     Returns:
-        (1, 1 + rows*columns, width); the class token's row as it was.
+        (1, 1 + rows*columns, width); the class token's row unchanged.
 
     Raises:
         ValueError: When the table's patches are not a square.

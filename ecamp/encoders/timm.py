@@ -87,7 +87,7 @@ class CNNEncoder(Encoder):
         self.body = body
         self.image_size, self.channels = image_size, channels
         self.width = int(body.feature_info.channels()[-1])
-        fine = [at for at, shrink in enumerate(body.feature_info.reduction()) if shrink < 4]
+        fine = [reduction for reduction in body.feature_info.reduction() if reduction < 4]
         self.first = min(len(fine), len(body.feature_info.reduction()) - 1)
 
     def forward(self, images: Tensor) -> Features:

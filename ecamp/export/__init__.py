@@ -1,0 +1,1 @@
+"""Export: packed shards, PNG from DICOM, masks and COCO boxes."""

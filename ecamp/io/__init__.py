@@ -1,0 +1,1 @@
+"""File formats: images, DICOM, tables, COCO, run lengths, folders."""

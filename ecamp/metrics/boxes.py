@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of many images, flat.
+    """Boxes of many images as flat arrays.
 
     Attributes:
         xyxy: float (m, 4) in pixels.

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: Brier score and expected calibration error."""
+"""Calibration of probabilities: Brier score and expected calibration error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BINS = 15  # of equal width, as Guo et al., ICML 2017
 
 
 def brier(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str) -> Metric:
-    """Mean squared distance of probabilities to what happened; lower is better.
+    """Compute the mean squared distance of probabilities to outcomes; lower is better.
 
     Args:
         scores: (n, K) probabilities. targets: (n, K) 0, 1 or NaN. counts: (resamples, n).
@@ -22,11 +22,11 @@ def brier(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str
     known = np.isfinite(error)
     usable = known.all(1) if kind == "multiclass" else known.any(1)
     total = np.where(known, error, 0.0).sum(1)
-    share = total if kind == "multiclass" else total / np.maximum(known.sum(1), 1)
-    share = np.where(usable, share, np.nan)
+    per_image = total if kind == "multiclass" else total / np.maximum(known.sum(1), 1)
+    per_image = np.where(usable, per_image, np.nan)
     if not usable.any():
         return Metric.undefined("no known label in the test split")
-    return Metric.of(float(np.nanmean(share)), weighted_mean_replicates(share, counts))
+    return Metric.of(float(np.nanmean(per_image)), weighted_mean_replicates(per_image, counts))
 
 
 def calibration_error(
@@ -34,16 +34,16 @@ def calibration_error(
 ) -> Metric:
     """Compute the expected calibration error over bins of predicted probability; lower is better.
 
-    `multiclass`: of the class that is predicted (top label). `multilabel`: of every class on its
-    own, then the mean over classes with known labels.
+    `multiclass`: of the predicted class (top label). `multilabel`: of every class separately, then
+    the mean over classes with known labels.
     """
     if not _are_probabilities(scores):
         return Metric.undefined("scores are not probabilities")
     if kind == "multiclass":
         known = np.isfinite(targets).all(1)
-        top = scores[known].argmax(1)
-        right = targets[known, :][np.arange(len(top)), top]
-        pairs = [(scores[known].max(1, initial=0.0), right, counts[:, known])]
+        predicted = scores[known].argmax(1)
+        correct = targets[known, :][np.arange(len(predicted)), predicted]
+        pairs = [(scores[known].max(1, initial=0.0), correct, counts[:, known])]
     else:
         pairs = []
         for k in range(scores.shape[1]):
@@ -53,15 +53,15 @@ def calibration_error(
     if not pairs:
         return Metric.undefined("no known label in the test split")
     points = [_error(p, t, np.ones((1, len(p))))[0] for p, t, _ in pairs]
-    spread = [_error(p, t, c) for p, t, c in pairs]
-    return Metric.of(float(np.mean(points)), np.mean(spread, axis=0))
+    replicates = [_error(p, t, c) for p, t, c in pairs]
+    return Metric.of(float(np.mean(points)), np.mean(replicates, axis=0))
 
 
-def _error(predicted: np.ndarray, right: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _error(predicted: np.ndarray, outcome: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Sum over bins of |weight of events - weight of predicted probability| / all weight."""
-    place = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
+    bin_index = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
     gap = np.zeros((len(predicted), BINS))
-    gap[np.arange(len(predicted)), place] = right - predicted.astype(np.float64)
+    gap[np.arange(len(predicted)), bin_index] = outcome - predicted.astype(np.float64)
     weights = counts.astype(np.float64)
     total = weights.sum(1)
     distance = np.abs(weights @ gap).sum(1)

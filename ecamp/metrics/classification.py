@@ -37,10 +37,10 @@ def score_classification(
         `auroc`, `auprc`, `f1` (macro over classes where defined), `accuracy`, `brier`, `ece`; for
         multi-class also `kappa` (quadratic weights: for ordered classes); per class
         `auroc/<class>`, `auprc/<class>`, `f1/<class>`. A class with one kind of target is
-        undefined, with reason; the macro mean is then over the rest and its reason says so.
+        undefined, with reason; the macro mean is then over the others and its reason names it.
     """
     result: dict[str, Metric] = {}
-    of_classes: dict[str, list[Metric]] = {"auroc": [], "auprc": [], "f1": []}
+    per_class: dict[str, list[Metric]] = {"auroc": [], "auprc": [], "f1": []}
     predicted = scores >= thresholds
     if kind == "multiclass":
         predicted = np.eye(scores.shape[1], dtype=bool)[scores.argmax(1)]
@@ -49,13 +49,13 @@ def score_classification(
         known = np.isfinite(targets[:, k])
         truth, score = targets[known, k] > 0.5, scores[known, k]
         if not truth.any() or truth.all():
-            lacking = "positive" if not truth.any() else "negative"
-            reason = f"no {lacking} case of '{name}' in the test split"
-            result |= {f"{metric}/{name}": Metric.undefined(reason) for metric in of_classes}
+            missing_kind = "positive" if not truth.any() else "negative"
+            reason = f"no {missing_kind} case of '{name}' in the test split"
+            result |= {f"{metric}/{name}": Metric.undefined(reason) for metric in per_class}
             missing.append(name)
             continue
         resamples = counts[:, known]
-        mine = {
+        class_metrics = {
             "auroc": Metric.of(
                 roc_auc_score(truth, score), auroc_replicates(score, truth, resamples)
             ),
@@ -64,10 +64,10 @@ def score_classification(
             ),
             "f1": _f1(predicted[known, k], truth, resamples),
         }
-        for metric, value in mine.items():
+        for metric, value in class_metrics.items():
             result[f"{metric}/{name}"] = value
-            of_classes[metric].append(value)
-    result |= {metric: _macro(values, missing) for metric, values in of_classes.items()}
+            per_class[metric].append(value)
+    result |= {metric: _macro(values, missing) for metric, values in per_class.items()}
     result["accuracy"] = _accuracy(predicted, targets, counts, kind)
     if kind == "multiclass":
         result["kappa"] = _kappa(predicted, targets, counts)
@@ -77,47 +77,47 @@ def score_classification(
 
 
 def _f1(predicted: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> Metric:
-    """2 hits / (predicted + true); 0 where nothing is predicted."""
+    """Compute 2 hits / (predicted + true); 0 where nothing is predicted."""
 
-    def of(weights: np.ndarray) -> np.ndarray:
+    def f1(weights: np.ndarray) -> np.ndarray:
         hits = weights @ (predicted & truth)
-        both = weights @ (predicted.astype(np.float64) + truth)
+        total = weights @ (predicted.astype(np.float64) + truth)
         result: np.ndarray = np.divide(
-            2 * hits, both, out=np.full(len(hits), np.nan), where=both > 0
+            2 * hits, total, out=np.full(len(hits), np.nan), where=total > 0
         )
         return result
 
-    point = of(np.ones((1, len(truth))))[0]
-    return Metric.of(float(point), of(counts.astype(np.float64)))
+    point = f1(np.ones((1, len(truth))))[0]
+    return Metric.of(float(point), f1(counts.astype(np.float64)))
 
 
 def _kappa(predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray) -> Metric:
-    """Cohen's kappa with quadratic weights (Cohen 1968), classes in their order."""
+    """Compute Cohen's kappa with quadratic weights (Cohen 1968), classes in their order."""
     known = np.isfinite(targets).all(1)
     k = targets.shape[1]
     cell = targets[known].argmax(1) * k + predicted[known].argmax(1)
     table = np.zeros((known.sum(), k * k))
     table[np.arange(len(cell)), cell] = 1
-    place = np.arange(k)
-    cost = (place[:, None] - place[None, :]) ** 2.0
+    index = np.arange(k)
+    cost = (index[:, None] - index[None, :]) ** 2.0
 
-    def of(weights: np.ndarray) -> np.ndarray:
+    def kappa(weights: np.ndarray) -> np.ndarray:
         confusion = (weights @ table).reshape(-1, k, k)
         total = confusion.sum((1, 2))
         chance = confusion.sum(2)[:, :, None] * confusion.sum(1)[:, None, :]
         expected = (chance * cost).sum((1, 2))
-        seen = (confusion * cost).sum((1, 2)) * total
+        observed = (confusion * cost).sum((1, 2)) * total
         result: np.ndarray = 1 - np.divide(
-            seen, expected, out=np.full(len(seen), np.nan), where=expected > 0
+            observed, expected, out=np.full(len(observed), np.nan), where=expected > 0
         )
         return result
 
     if not known.any():
         return Metric.undefined("no known label in the test split")
-    point = float(of(np.ones((1, len(cell))))[0])
+    point = float(kappa(np.ones((1, len(cell))))[0])
     return Metric.of(
         point,
-        of(counts[:, known].astype(np.float64)),
+        kappa(counts[:, known].astype(np.float64)),
         "all images are of one class, all predicted so",
     )
 
@@ -127,29 +127,29 @@ def _macro(metrics: list[Metric], missing: list[str]) -> Metric:
         return Metric.undefined(f"no class has positives and negatives: {', '.join(missing)}")
     value = float(np.mean([m.value for m in metrics]))
     replicates = [m.replicates for m in metrics if m.replicates is not None]
-    together = np.mean(replicates, axis=0) if replicates else None
+    mean_replicates = np.mean(replicates, axis=0) if replicates else None
     reason = f"without {', '.join(missing)}: one kind of target only" if missing else ""
-    return Metric(value, reason, together)
+    return Metric(value, reason, mean_replicates)
 
 
 def _accuracy(predicted: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str) -> Metric:
-    """Share of images (multi-class) or of known labels (multi-label) that are right."""
+    """Compute the fraction of images (multi-class) or of known labels (multi-label) that are correct."""
     if kind == "multiclass":
         known = np.isfinite(targets).all(1)
-        right = np.where(known, predicted.argmax(1) == np.nan_to_num(targets).argmax(1), np.nan)
-        right = right.astype(np.float64)
+        correct = np.where(known, predicted.argmax(1) == np.nan_to_num(targets).argmax(1), np.nan)
+        correct = correct.astype(np.float64)
     else:
         known = np.isfinite(targets)
         agree = (predicted == (targets > 0.5)) & known
         total = known.sum(1)
-        right = np.divide(agree.sum(1), total, out=np.full(len(total), np.nan), where=total > 0)
-    if not np.isfinite(right).any():
+        correct = np.divide(agree.sum(1), total, out=np.full(len(total), np.nan), where=total > 0)
+    if not np.isfinite(correct).any():
         return Metric.undefined("no known label in the test split")
-    return Metric.of(float(np.nanmean(right)), weighted_mean_replicates(right, counts))
+    return Metric.of(float(np.nanmean(correct)), weighted_mean_replicates(correct, counts))
 
 
 def best_thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Per class, the threshold with the best F1 on these (validation) scores.
+    """Find, per class, the threshold with the best F1 on these (validation) scores.
 
     Args:
         scores, targets: (n, K) as above.

@@ -25,7 +25,7 @@ IOU = np.round(np.arange(0.40, 0.951, 0.05), 2)
 RECALL = np.linspace(0.0, 1.0, 101)
 MAX_DETECTIONS = 100
 CHUNK = 64  # resamples at once
-FALSE_ALARMS = 2.0 ** np.arange(-3, 4)  # an image
+FALSE_ALARMS = 2.0 ** np.arange(-3, 4)  # per image
 
 
 def score_detection(
@@ -38,11 +38,11 @@ def score_detection(
 
     Returns:
         `map_40_75` (main), `map_50_95`, `ap50` (macro over classes), `ap50/<class>`, `froc` (mean
-        sensitivity at 1/8 to 8 false alarms an image, hits at IoU 0.40), `recall_40` (fraction
+        sensitivity at 1/8 to 8 false alarms per image, hits at IoU 0.40), `recall_40` (fraction
         of true boxes found at IoU 0.40 by any of the 100 best predictions).
     """
     matches = _match(predicted, truth, counts.shape[1], len(classes))
-    everyone = np.ones((1, counts.shape[1]))
+    all_images = np.ones((1, counts.shape[1]))
     result: dict[str, Metric] = {}
     per_class: dict[str, list[Metric]] = {
         "map_40_75": [], "map_50_95": [], "ap50": [], "froc": [],
@@ -60,11 +60,13 @@ def score_detection(
                 values.append(Metric.undefined(f"no true box of '{name}' in the test split"))
             result[f"ap50/{name}"] = per_class["ap50"][-1]
             continue
-        point = average_precision(match, everyone)[0]
-        spread = average_precision(match, counts)
-        for metric, chosen in ranges.items():
-            per_class[metric].append(Metric.of(point[chosen].mean(), spread[:, chosen].mean(1)))
-        per_class["froc"].append(Metric.of(froc(match, everyone)[0], froc(match, counts)))
+        point = average_precision(match, all_images)[0]
+        replicates = average_precision(match, counts)
+        for metric, thresholds in ranges.items():
+            per_class[metric].append(
+                Metric.of(point[thresholds].mean(), replicates[:, thresholds].mean(1))
+            )
+        per_class["froc"].append(Metric.of(froc(match, all_images)[0], froc(match, counts)))
         result[f"ap50/{name}"] = per_class["ap50"][-1]
         recalls.append(match.hit[0].sum() / match.true_image.size)
     result |= {metric: macro(values) for metric, values in per_class.items()}
@@ -76,12 +78,12 @@ def score_detection(
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """Detections of one class, best first, and where they hit.
+    """Detections of one class, best first, matched with the true boxes.
 
     Attributes:
-        hit: bool (IoU thresholds, detections).
-        image: int (detections,).
-        true_image: int (true boxes,).
+        hit: bool (IoU thresholds, detections), whether a detection matches a true box.
+        image: int (detections,), image of each detection.
+        true_image: int (true boxes,), image of each true box.
     """
 
     hit: np.ndarray
@@ -110,7 +112,7 @@ def _match(predicted: Boxes, truth: Boxes, images: int, classes: int) -> list[Cl
             for i in range(len(truth.xyxy))
         ],
     }
-    found = [
+    detections = [
         {
             "image_id": int(predicted.image[i]),
             "category_id": int(predicted.labels[i]),
@@ -121,9 +123,9 @@ def _match(predicted: Boxes, truth: Boxes, images: int, classes: int) -> list[Cl
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-        results = coco.loadRes(found) if found else COCO()
+        results = coco.loadRes(detections) if detections else COCO()
         evaluation = COCOeval(coco, results, "bbox")
-        if not found:
+        if not detections:
             results.dataset = {**coco.dataset, "annotations": []}
             results.createIndex()
         evaluation.params.iouThrs = IOU
@@ -132,7 +134,7 @@ def _match(predicted: Boxes, truth: Boxes, images: int, classes: int) -> list[Cl
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
     per_image = evaluation.evalImgs  # ordered by class, area, image
-    out = []
+    matches = []
     for k in range(classes):
         rows = [row for row in per_image[k * images : (k + 1) * images] if row is not None]
         scores = np.concatenate([np.zeros(0), *[np.asarray(r["dtScores"]) for r in rows]])
@@ -143,8 +145,8 @@ def _match(predicted: Boxes, truth: Boxes, images: int, classes: int) -> list[Cl
             [np.zeros(0, np.int64), *[np.full(len(r["dtIds"]), r["image_id"]) for r in rows]]
         ).astype(np.int64)
         order = np.argsort(-scores, kind="mergesort")
-        out.append(ClassMatch(hits[:, order] > 0, image[order], truth.image[truth.labels == k]))
-    return out
+        matches.append(ClassMatch(hits[:, order] > 0, image[order], truth.image[truth.labels == k]))
+    return matches
 
 
 def _xywh(box: np.ndarray) -> list[float]:
@@ -153,37 +155,39 @@ def _xywh(box: np.ndarray) -> list[float]:
 
 
 def average_precision(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
-    """COCO's 101-point interpolated AP with image weights.
+    """Compute COCO's 101-point interpolated AP with image weights.
 
     Args:
         counts: (resamples, images) multiplicities; ones give the plain AP.
 
     Returns:
-        float64 (resamples, IoU thresholds); NaN where a resample holds no true box.
+        float64 (resamples, IoU thresholds); NaN where a resample contains no true box.
     """
-    weights = counts.astype(np.float64)
-    true_total = weights[:, match.true_image].sum(1)
+    image_weights = counts.astype(np.float64)
+    true_total = image_weights[:, match.true_image].sum(1)
     result = np.full((len(counts), len(IOU)), np.nan)
-    holds = true_total > 0
-    result[holds] = 0.0
-    weight = weights[holds][:, match.image]
-    seen = np.cumsum(weight, axis=1)
+    has_truth = true_total > 0
+    result[has_truth] = 0.0
+    detection_weight = image_weights[has_truth][:, match.image]
+    seen = np.cumsum(detection_weight, axis=1)
     for t in range(len(IOU)):
         # Interpolated precision is always reached at a hit, so the misses in between only count
         # in `seen`; an image of multiplicity 0 repeats its predecessor and changes nothing.
-        at = np.flatnonzero(match.hit[t])
-        if not at.size:
+        hit_index = np.flatnonzero(match.hit[t])
+        if not hit_index.size:
             continue
-        hits = np.cumsum(weight[:, at], axis=1)
-        precision = hits / (seen[:, at] + 1e-16)
+        hits = np.cumsum(detection_weight[:, hit_index], axis=1)
+        precision = hits / (seen[:, hit_index] + 1e-16)
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        reached = np.searchsorted(RECALL, hits / true_total[holds][:, None], side="right")
-        result[holds, t] = (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(RECALL)
+        reached = np.searchsorted(RECALL, hits / true_total[has_truth][:, None], side="right")
+        result[has_truth, t] = (precision * np.diff(reached, axis=1, prepend=0)).sum(1) / len(
+            RECALL
+        )
     return result
 
 
 def froc(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
-    """Mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false alarms an image; hits at IoU 0.40.
+    """Compute the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false alarms per image; hits at IoU 0.40.
 
     The score of the LUNA16 challenge (Setio et al., Medical Image Analysis 2017). At each rate the
     best operating point with no more false alarms counts.
@@ -192,19 +196,19 @@ def froc(match: ClassMatch, counts: np.ndarray) -> np.ndarray:
         counts: (resamples, images) multiplicities; ones give the plain score.
 
     Returns:
-        float64 (resamples,); NaN where a resample holds no true box.
+        float64 (resamples,); NaN where a resample contains no true box.
     """
-    out = np.full(len(counts), np.nan)
+    sensitivity = np.full(len(counts), np.nan)
     hit = match.hit[0]
     for start in range(0, len(counts), CHUNK):
-        rows = counts[start : start + CHUNK].astype(np.float64)
-        true, images = rows[:, match.true_image].sum(1), rows.sum(1)
-        weight = rows[:, match.image]
-        # Found and false so far, from no detection at all to all of them.
-        found, alarms = np.zeros((2, len(rows), weight.shape[1] + 1))
-        np.cumsum(weight * hit, axis=1, out=found[:, 1:])
-        np.cumsum(weight * ~hit, axis=1, out=alarms[:, 1:])
-        for r in np.flatnonzero(true > 0):
-            at = np.searchsorted(alarms[r] / images[r], FALSE_ALARMS * (1 + 1e-12), side="right")
-            out[start + r] = (found[r, at - 1] / true[r]).mean()
-    return out
+        image_weights = counts[start : start + CHUNK].astype(np.float64)
+        true_total, images = image_weights[:, match.true_image].sum(1), image_weights.sum(1)
+        detection_weight = image_weights[:, match.image]
+        # Hits and false alarms so far, from no detection to all of them.
+        hits, alarms = np.zeros((2, len(image_weights), detection_weight.shape[1] + 1))
+        np.cumsum(detection_weight * hit, axis=1, out=hits[:, 1:])
+        np.cumsum(detection_weight * ~hit, axis=1, out=alarms[:, 1:])
+        for r in np.flatnonzero(true_total > 0):
+            index = np.searchsorted(alarms[r] / images[r], FALSE_ALARMS * (1 + 1e-12), side="right")
+            sensitivity[start + r] = (hits[r, index - 1] / true_total[r]).mean()
+    return sensitivity

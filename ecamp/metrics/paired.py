@@ -1,7 +1,7 @@
 """Tests of a difference between two models on the same images. No torch.
 
 Each answers its own question; the patient bootstrap (metrics.stats) is the one that respects several
-images a patient, these are the cross-checks that reviewers ask for.
+images per patient, these are the cross-checks that reviewers ask for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def delong_p(first: np.ndarray, second: np.ndarray, truth: np.ndarray) -> float | None:
-    """Two-sided p of equal AUROC, both sides the mean over seeds.
+    """Compute the two-sided p of equal AUROC, both sides the mean over seeds.
 
     The difference of means is linear in the AUROCs, so DeLong's covariance of all of them gives its
     variance.
@@ -22,7 +22,7 @@ def delong_p(first: np.ndarray, second: np.ndarray, truth: np.ndarray) -> float 
         first, second: float (seeds, n) scores. truth: bool (n,).
 
     Returns:
-        None where the AUROC is undefined; 1 where both are the same without any spread.
+        None where the AUROC is undefined; 1 where both are equal and their variance is zero.
     """
     from ecamp.metrics.ranking import delong
 
@@ -34,7 +34,7 @@ def delong_p(first: np.ndarray, second: np.ndarray, truth: np.ndarray) -> float 
 
 
 def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p of equal error rates (McNemar 1947): a sign test of the discordant images.
+    """Compute the exact two-sided p of equal error rates (McNemar 1947): a sign test of the discordant images.
 
     Args:
         first, second: bool (n,), whether each model is right.
@@ -48,10 +48,10 @@ def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def wilcoxon_p(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Two-sided p of symmetric differences around 0 (Wilcoxon's signed ranks); NaN pairs left out.
+    """Compute the two-sided p of symmetric differences around 0 (Wilcoxon's signed ranks); NaN pairs left out.
 
     Args:
-        first, second: float (n,), a score an image (or a patient).
+        first, second: float (n,), one score per image (or per patient).
 
     Returns:
         None without a pair; 1 where all pairs are equal.
@@ -67,14 +67,14 @@ def wilcoxon_p(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (Holm 1979) over all that are not None."""
+    """Apply Holm's step-down correction (Holm 1979) to all that are not None."""
     tested = sorted((p, i) for i, p in enumerate(values) if p is not None)
-    out: list[float | None] = [None] * len(values)
-    running = 0.0
+    corrected: list[float | None] = [None] * len(values)
+    largest = 0.0
     for rank, (p, index) in enumerate(tested):
-        running = max(running, min(1.0, p * (len(tested) - rank)))
-        out[index] = running
-    return out
+        largest = max(largest, min(1.0, p * (len(tested) - rank)))
+        corrected[index] = largest
+    return corrected
 
 
 def _normal_p(difference: float, variance: float) -> float:

@@ -17,7 +17,7 @@ CHUNK = 32  # resamples at once: their counts stay in the processor's cache
 
 
 def auroc_replicates(scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Weighted AUROC on each resample: the chance that a positive outranks a negative.
+    """Compute the weighted AUROC on each resample: the chance that a positive outranks a negative.
 
     Args:
         scores: float (n,). Ties count one half.
@@ -32,14 +32,14 @@ def auroc_replicates(scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) 
         below = np.cumsum(negative, axis=1)
         pairs = positive.sum(1) * below[:, -1]
         below *= 2
-        below -= negative  # twice the negatives below, and half of those beside
+        below -= negative  # twice the negatives below, and once those of equal score
         wins = np.einsum("rn,rn->r", positive, below)
         out[rows] = np.divide(wins, 2 * pairs, out=np.full(len(wins), np.nan), where=pairs > 0)
     return out
 
 
 def auprc_replicates(scores: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Weighted average precision on each resample: sum of precision times rise of recall.
+    """Compute the weighted average precision on each resample: sum of precision times rise of recall.
 
     Args, returns: As `auroc_replicates`.
     """
@@ -61,15 +61,15 @@ def _sorted(
     """Count positives and negatives by ascending score, equal scores added up.
 
     Yields:
-        Which resamples; int64 (some resamples, distinct scores) of positives and of negatives.
+        A slice of the resamples; int64 (some resamples, distinct scores) of positives and of negatives.
     """
     order = np.argsort(scores, kind="stable")
-    ordered, right = scores[order], truth[order].astype(np.int64)
+    ordered, positive_mask = scores[order], truth[order].astype(np.int64)
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     for first in range(0, len(counts), CHUNK):
         rows = slice(first, first + CHUNK)
         weights = counts[rows][:, order].astype(np.int64)
-        positive = weights * right
+        positive = weights * positive_mask
         negative = weights - positive
         if len(starts) < len(order):
             positive = np.add.reduceat(positive, starts, axis=1)
@@ -78,11 +78,11 @@ def _sorted(
 
 
 def delong(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC of several classifiers on one test set, with their covariance.
+    """Compute the AUROC of several classifiers on one test set, with their covariance.
 
     DeLong, DeLong and Clarke-Pearson, Biometrics 1988; by mid-ranks in O(n log n) as Sun and Xu,
-    IEEE Signal Processing Letters 2014. Images count as independent: with several images a patient
-    it says too much, the patient bootstrap does not.
+    IEEE Signal Processing Letters 2014. Images count as independent: with several images per
+    patient the variance is too small, that of the patient bootstrap is not.
 
     Args:
         scores: float (classifiers, n).
@@ -98,18 +98,17 @@ def delong(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarra
     m, n = positives.shape[1], negatives.shape[1]
     if not m or not n:
         raise ValueError("delong: needs positives and negatives")
-    # Mid-rank among all minus mid-rank among one's own kind: the others below, ties half.
-    above = rankdata(np.concatenate([positives, negatives], axis=1), axis=1)
-    of_positive = (
-        above[:, :m] - rankdata(positives, axis=1)
-    ) / n  # share of negatives each outranks
-    of_negative = 1 - (above[:, m:] - rankdata(negatives, axis=1)) / m
+    # Mid-rank among all minus mid-rank within the class: the other class below, ties half.
+    mid_ranks = rankdata(np.concatenate([positives, negatives], axis=1), axis=1)
+    # Fraction of negatives that each positive outranks, and of positives that outrank each negative.
+    of_positive = (mid_ranks[:, :m] - rankdata(positives, axis=1)) / n
+    of_negative = 1 - (mid_ranks[:, m:] - rankdata(negatives, axis=1)) / m
     covariance = _covariance(of_positive) / m + _covariance(of_negative) / n
     return of_positive.mean(1), covariance
 
 
-def _covariance(parts: np.ndarray) -> np.ndarray:
-    """Unbiased covariance of rows; zero for a single column."""
-    if parts.shape[1] < 2:
-        return np.zeros((len(parts), len(parts)))
-    return np.atleast_2d(np.cov(parts))
+def _covariance(rows: np.ndarray) -> np.ndarray:
+    """Compute the unbiased covariance of rows; zero for a single column."""
+    if rows.shape[1] < 2:
+        return np.zeros((len(rows), len(rows)))
+    return np.atleast_2d(np.cov(rows))

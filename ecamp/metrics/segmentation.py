@@ -2,7 +2,7 @@
 
 `legacy_dice` counts empty against empty as 1 and averages over images: on a set with 76.56 %
 empty masks the all-empty prediction scores 76.56. It is shown because papers quote it, always
-beside that floor; `dice_pos` is the main score.
+next to that floor; `dice_pos` is the main score.
 
 Why: docs/decisions.md#dice-on-positives.
 """
@@ -27,21 +27,21 @@ def score_segmentation(
         counts: (resamples, n) from `resample_counts`.
 
     Returns:
-        `dice_pos`, `iou_pos` (mean over images that hold the class, macro over classes),
-        `fpr_neg` (share of images without the class where at least one pixel is predicted),
+        `dice_pos`, `iou_pos` (mean over images that contain the class, macro over classes),
+        `fpr_neg` (fraction of images without the class where at least one pixel is predicted),
         `dice_pooled` (all pixels of all images as one), `legacy_dice`, `hd95` (over images that
-        hold the class; lower is better), and per class `dice_pos/<class>`.
+        contain the class; lower is better), and per class `dice_pos/<class>`.
     """
     axes = (2, 3)
-    both = (predicted & target).sum(axes).astype(np.float64)
+    overlap = (predicted & target).sum(axes).astype(np.float64)
     size_p, size_t = predicted.sum(axes).astype(np.float64), target.sum(axes).astype(np.float64)
     present = size_t > 0
     with np.errstate(invalid="ignore"):
-        dice = np.where(size_p + size_t > 0, 2 * both / (size_p + size_t), 1.0)
-        iou = np.where(size_p + size_t > 0, both / (size_p + size_t - both), 1.0)
+        dice = np.where(size_p + size_t > 0, 2 * overlap / (size_p + size_t), 1.0)
+        iou = np.where(size_p + size_t > 0, overlap / (size_p + size_t - overlap), 1.0)
     distance = np.array([
-        [hd95(p, t) for p, t in zip(of_image, truth, strict=True)]
-        for of_image, truth in zip(predicted, target, strict=True)
+        [hd95(p, t) for p, t in zip(prediction, truth, strict=True)]
+        for prediction, truth in zip(predicted, target, strict=True)
     ]).reshape(present.shape)  # fmt: skip
     result: dict[str, Metric] = {}
     for name, values, mask in (
@@ -51,28 +51,28 @@ def score_segmentation(
         ("fpr_neg", (size_p > 0).astype(np.float64), ~present),
         ("legacy_dice", dice, np.ones_like(present)),
     ):
-        kind = "image without it" if name == "fpr_neg" else "image with it"
+        requirement = "image without it" if name == "fpr_neg" else "image with it"
         per_class = []
         for k, label in enumerate(classes):
-            chosen = np.where(mask[:, k], values[:, k], np.nan)
+            selected = np.where(mask[:, k], values[:, k], np.nan)
             if mask[:, k].any():
                 metric = Metric.of(
-                    float(np.nanmean(chosen)), weighted_mean_replicates(chosen, counts)
+                    float(np.nanmean(selected)), weighted_mean_replicates(selected, counts)
                 )
             else:
-                metric = Metric.undefined(f"'{label}': no {kind} in the test split")
+                metric = Metric.undefined(f"'{label}': no {requirement} in the test split")
             per_class.append(metric)
             if name == "dice_pos":
                 result[f"dice_pos/{label}"] = metric
         result[name] = macro(per_class)
     result["dice_pooled"] = macro(
-        [_pooled(both[:, k], size_p[:, k], size_t[:, k], counts) for k in range(len(classes))]
+        [_pooled(overlap[:, k], size_p[:, k], size_t[:, k], counts) for k in range(len(classes))]
     )
     return result
 
 
 def macro(metrics: list[Metric]) -> Metric:
-    """Mean over the classes where the metric is defined; says which are not."""
+    """Average over the classes where the metric is defined; the reason names the others."""
     defined = [m for m in metrics if m.value is not None]
     reasons = "; ".join(m.reason for m in metrics if m.value is None)
     if not defined:
@@ -82,11 +82,13 @@ def macro(metrics: list[Metric]) -> Metric:
     return Metric(value, reasons, np.mean(replicates, axis=0) if replicates else None)
 
 
-def _pooled(both: np.ndarray, size_p: np.ndarray, size_t: np.ndarray, counts: np.ndarray) -> Metric:
+def _pooled(
+    overlap: np.ndarray, size_p: np.ndarray, size_t: np.ndarray, counts: np.ndarray
+) -> Metric:
     total = (size_p + size_t).sum()
     if total == 0:
         return Metric.undefined("neither prediction nor truth holds a pixel")
     weights = counts.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        replicates = 2 * (weights @ both) / (weights @ (size_p + size_t))
-    return Metric.of(2 * both.sum() / total, replicates)
+        replicates = 2 * (weights @ overlap) / (weights @ (size_p + size_t))
+    return Metric.of(2 * overlap.sum() / total, replicates)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 
 def hd95(predicted: np.ndarray, target: np.ndarray) -> float:
-    """How far the outlines lie apart, leaving out the worst 5 %.
+    """Measure the distance between the outlines, leaving out the worst 5 %.
 
     The larger of the two 95th percentiles, outline to outline and back, as MONAI defines it.
 
@@ -19,7 +19,7 @@ def hd95(predicted: np.ndarray, target: np.ndarray) -> float:
 
     Returns:
         Per cent of the image's diagonal, so that sizes compare. NaN without a target. A target
-        that was missed altogether counts 100: leaving it out would reward predicting nothing.
+        that was missed entirely counts 100: leaving it out would reward predicting nothing.
     """
     if not target.any():
         return float("nan")
@@ -28,23 +28,23 @@ def hd95(predicted: np.ndarray, target: np.ndarray) -> float:
     rows, columns = (np.flatnonzero((predicted | target).any(axis)) for axis in (1, 0))
     # Outside the smallest box around both there is nothing to measure.
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    ours, theirs = outline(predicted[box]), outline(target[box])
-    to_theirs = ndimage.distance_transform_edt(~theirs)[ours]
-    to_ours = ndimage.distance_transform_edt(~ours)[theirs]
-    worst = max(_percentile(to_theirs, 0.95), _percentile(to_ours, 0.95))
+    predicted_outline, target_outline = outline(predicted[box]), outline(target[box])
+    to_target = ndimage.distance_transform_edt(~target_outline)[predicted_outline]
+    to_predicted = ndimage.distance_transform_edt(~predicted_outline)[target_outline]
+    worst = max(_percentile(to_target, 0.95), _percentile(to_predicted, 0.95))
     return float(100 * worst / np.hypot(*target.shape))
 
 
-def _percentile(values: np.ndarray, share: float) -> float:
-    """As `np.percentile`, whose many options cost more than the distances of a small mask."""
+def _percentile(values: np.ndarray, fraction: float) -> float:
+    """Compute `np.percentile`, whose own overhead exceeds the distances of a small mask."""
     ordered = np.sort(values)
-    at = share * (len(ordered) - 1)
-    low = int(at)
+    position = fraction * (len(ordered) - 1)
+    low = int(position)
     high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low] + (ordered[high] - ordered[low]) * (at - low))
+    return float(ordered[low] + (ordered[high] - ordered[low]) * (position - low))
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
-    """Pixels with a side outside the mask (or at the edge), bool (height, width)."""
+    """Find the pixels with a side outside the mask (or at the edge), bool (height, width)."""
     result: np.ndarray = mask & ~ndimage.binary_erosion(mask)
     return result

@@ -1,6 +1,6 @@
 """Schemas, references and shapes of `attention_forward` and `attention_backward`.
 
-One sample after another in plain torch, in float32 or, for float64, in that.
+Plain torch, sample by sample, in float32, or in float64 for float64 inputs.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ def keep_factors(
 
 
 def _segments(
-    name: str, start: Tensor, length: Tensor, rows: int, most: int
+    name: str, start: Tensor, length: Tensor, rows: int, max_length: int
 ) -> list[tuple[int, int]]:
-    """(first, last + 1) by sample.
+    """Return (first, last + 1) per sample.
 
     Raises:
         RuntimeError: A segment lies outside the rows or over another, as in the kernels.
     """
     spans = list(zip(start.tolist(), length.tolist(), strict=True))
     for b, (first, count) in enumerate(spans):
-        if not (first >= 0 and 0 <= count <= most and first + count <= rows):
+        if not (first >= 0 and 0 <= count <= max_length and first + count <= rows):
             raise RuntimeError(
                 f"attention: the {name} of sample {b} (start {first}, length {count}) do not fit "
-                f"{rows} rows or exceed the stated maximum {most}"
+                f"{rows} rows or exceed the stated maximum {max_length}"
             )
-    at = 0
+    end = 0
     for first, count in sorted(span for span in spans if span[1] > 0):
-        if first < at:
+        if first < end:
             raise RuntimeError(f"attention: two samples share {name} from row {first}")
-        at = first + count
+        end = first + count
     return [(first, first + count) for first, count in spans]
 
 
 def _samples(
-    query: Tensor, key: Tensor, where: tuple[Tensor, ...], max_query: int, max_key: int,
+    query: Tensor, key: Tensor, layout: tuple[Tensor, ...], max_query: int, max_key: int,
     limit: int, keep_scale: float, seed: int, step: int,
 ) -> Iterator[tuple[slice, slice, Tensor]]:  # fmt: skip
-    """Each sample's rows of queries and of keys, and its keep factors (heads, queries, keys)."""
-    query_start, query_length, key_start, key_length, sample_ids = where
+    """Yield each sample's rows of queries and of keys, and its keep factors (heads, queries, keys)."""
+    query_start, query_length, key_start, key_length, sample_ids = layout
     wide = torch.float64 if query.dtype == torch.float64 else torch.float32
     queries = _segments("queries", query_start, query_length, len(query), max_query)
     keys = _segments("keys", key_start, key_length, len(key), max_key)
@@ -80,7 +80,7 @@ def _samples(
 
 
 def _without_autocast(reference: Callable[..., Any]) -> Callable[..., Any]:
-    """Autocast, still on below our op, would turn float32 steps of the reference into bfloat16."""
+    """Switch autocast off: still on below our op, it would turn float32 steps into bfloat16."""
 
     @wraps(reference)
     def run(first: Tensor, *rest: Any) -> Any:
@@ -96,13 +96,13 @@ def forward_reference(
     key_start: Tensor, key_length: Tensor, sample_ids: Tensor, max_query: int, max_key: int,
     limit: int, keep_scale: float, seed: int, step: int, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Output (Tq, heads, width) and log-sum-exp (Tq, heads), both zero outside segments."""
+    """Return output (Tq, heads, width) and log-sum-exp (Tq, heads), both zero outside segments."""
     output, lse = forward_fake(query)
     output.zero_()
     lse.zero_()
-    where = (query_start, query_length, key_start, key_length, sample_ids)
+    layout = (query_start, query_length, key_start, key_length, sample_ids)
     for rows, cols, keep in _samples(
-        query, key, where, max_query, max_key, limit, keep_scale, seed, step
+        query, key, layout, max_query, max_key, limit, keep_scale, seed, step
     ):
         if cols.start == cols.stop:
             continue
@@ -120,7 +120,7 @@ def backward_reference(
     sample_ids: Tensor, max_query: int, max_key: int, limit: int, keep_scale: float, seed: int,
     step: int, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of query, key and value.
+    """Return the gradients of query, key and value.
 
     With probability P, keep factor K and G = K * (output_grad value'), the gradient of the scores
     is P * (G - sum_j P G). `output` is not needed here; a kernel that sees the keys in tiles takes
@@ -129,9 +129,9 @@ def backward_reference(
     query_grad, key_grad, value_grad = (
         torch.zeros_like(t) for t in backward_fake(output_grad, query, key, value)
     )
-    where = (query_start, query_length, key_start, key_length, sample_ids)
+    layout = (query_start, query_length, key_start, key_length, sample_ids)
     for rows, cols, keep in _samples(
-        query, key, where, max_query, max_key, limit, keep_scale, seed, step
+        query, key, layout, max_query, max_key, limit, keep_scale, seed, step
     ):
         q, k, v, g = (
             t.to(keep.dtype).transpose(0, 1)

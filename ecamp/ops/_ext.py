@@ -18,8 +18,8 @@ LIBRARY = "_C.so"
 
 def library_path() -> Path:
     """Find the compiled library: in the package, or named by ECAMP_LIBRARY (for tests)."""
-    named = os.environ.get("ECAMP_LIBRARY")
-    return Path(named) if named else Path(__file__).resolve().parent.parent / LIBRARY
+    override = os.environ.get("ECAMP_LIBRARY")
+    return Path(override) if override else Path(__file__).resolve().parent.parent / LIBRARY
 
 
 # Called while tracing instead of being traced.
@@ -28,7 +28,7 @@ def load_extension() -> bool:
     """Load the kernels. One warning when they are missing, none when they are switched off.
 
     Returns:
-        Whether native kernels are registered. `ECAMP_DISABLE_EXT=1` says no.
+        Whether native kernels are registered. False with `ECAMP_DISABLE_EXT=1`.
     """
     return _load()
 
@@ -56,18 +56,18 @@ def _load() -> bool:
 
 
 def kernel_notes() -> list[str]:
-    """Load the kernels and return what their warning would say, for a command to print itself."""
+    """Load the kernels and return the text of their warnings, for a command to print itself."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         load_extension()
     return [str(warning.message).removeprefix("ecamp: ") for warning in caught]
 
 
-def cpu_lane(wanted: int = -1) -> str:
+def cpu_lane(lane: int = -1) -> str:
     """Name the instruction set that CPU kernels use: `baseline`, `v3` (AVX2) or `v4` (AVX-512).
 
     Args:
-        wanted: 0, 1 or 2 sets it, for tests; capped by what the machine has.
+        lane: 0, 1 or 2 sets it, for tests; capped by the machine's best.
     """
     path = library_path()
-    return ("baseline", "v3", "v4")[CDLL(str(path)).ecamp_cpu_lane(wanted)]
+    return ("baseline", "v3", "v4")[CDLL(str(path)).ecamp_cpu_lane(lane)]

@@ -17,7 +17,7 @@ from ecamp.ops._ext import cpu_lane, load_extension
 
 
 def list_ops() -> list[dict[str, Any]]:
-    """Each op with whether it has a kernel of its own for CPU and CUDA."""
+    """List the ops, each with whether it has a kernel of its own for CPU and CUDA."""
     for module in pkgutil.iter_modules(ecamp.ops.__path__):
         importlib.import_module(f"ecamp.ops.{module.name}")
     load_extension()
@@ -29,16 +29,18 @@ def list_ops() -> list[dict[str, Any]]:
 
 
 def seconds(call: Callable[[], object], device: str, rounds: int = 9) -> float:
-    """Best of some rounds after one to warm up; a GPU is waited for."""
-    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    """Measure a call: the best of some rounds after a warm-up, with the GPU synchronised."""
+    synchronize: Callable[[], object] = (
+        torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    )
     call()
     best = float("inf")
     for _ in range(rounds):
-        wait()
-        began = time.perf_counter()
+        synchronize()
+        start = time.perf_counter()
         call()
-        wait()
-        best = min(best, time.perf_counter() - began)
+        synchronize()
+        best = min(best, time.perf_counter() - start)
     return best
 
 
@@ -47,46 +49,46 @@ def machine_limits(device: str) -> dict[str, float]:
     size, side, dtype = (
         (1 << 30, 8192, torch.bfloat16) if device == "cuda" else (1 << 27, 1536, torch.float32)
     )
-    block = torch.empty(size // 4, device=device)
-    other = torch.empty_like(block)
+    source = torch.empty(size // 4, device=device)
+    target = torch.empty_like(source)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    copied, multiplied = (
-        seconds(call, device) for call in (lambda: other.copy_(block), lambda: a @ b)
+    copy_seconds, product_seconds = (
+        seconds(call, device) for call in (lambda: target.copy_(source), lambda: a @ b)
     )
     return {
-        "gigabytes_per_second": 2 * block.nbytes / copied / 1e9,
-        "gigaflops": 2 * side**3 / multiplied / 1e9,
+        "gigabytes_per_second": 2 * source.nbytes / copy_seconds / 1e9,
+        "gigaflops": 2 * side**3 / product_seconds / 1e9,
     }
 
 
 def measure_ops() -> dict[str, Any]:
-    """Rates at shapes of the published configuration; on the GPU where there is one."""
+    """Measure rates at shapes of the published configuration; on the GPU where there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     limits = machine_limits(device)
     rows = []
     for op, shape, call, amount, unit in _samples(device):
-        took = seconds(call, device)
+        elapsed = seconds(call, device)
         key = "gigaflops" if unit == "GFLOP/s" else "gigabytes_per_second"
-        rate = amount / took / 1e9
-        rows.append({"op": op, "shape": shape, "ms": 1e3 * took, "rate": rate, "unit": unit,
+        rate = amount / elapsed / 1e9
+        rows.append({"op": op, "shape": shape, "ms": 1e3 * elapsed, "rate": rate, "unit": unit,
                      "share": rate / limits[key]})  # fmt: skip
     native = load_extension()
-    where = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    device_name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return {
-        "device": where, "limits": limits, "threads": torch.get_num_threads(),
+        "device": device_name, "limits": limits, "threads": torch.get_num_threads(),
         "lane": cpu_lane() if native else "reference", "ops": rows,
     }  # fmt: skip
 
 
 def _samples(device: str) -> Iterator[tuple[str, str, Callable[[], object], float, str]]:
-    """Op, shape in words, call, bytes or FLOP of a call, unit."""
+    """Yield op, shape in words, call, bytes or FLOP per call, unit."""
     from ecamp.ops.attention import attention, pack_layout
     from ecamp.ops.dropout_rows import dropout_rows
     from ecamp.ops.linear_weighted_ce import linear_weighted_ce
     from ecamp.ops.patch_select import patch_select
     from ecamp.ops.residual_norm import residual_norm
 
-    # A small batch for a CPU; a GPU is filled only by the published one.
+    # A small batch for a CPU; only the published batch fills a GPU.
     batch, dtype = (256, torch.bfloat16) if device == "cuda" else (16, torch.float32)
     to = {"device": device, "dtype": dtype}
     rows, width = 90 * batch, 768  # reports of 90 tokens
@@ -112,9 +114,9 @@ def _samples(device: str) -> Iterator[tuple[str, str, Callable[[], object], floa
            lambda: attention(q, k, v, layout), 4.0 * batch * 12 * 90 * 90 * 64, "GFLOP/s")  # fmt: skip
     predicted = 27 * batch
     hidden = torch.randn(predicted, width, **to).requires_grad_()  # type: ignore[call-overload]
-    words = torch.randn(30522, width, **to).requires_grad_()  # type: ignore[call-overload]
+    vocabulary_weight = torch.randn(30522, width, **to).requires_grad_()  # type: ignore[call-overload]
     labels = torch.randint(0, 30522, (predicted,), device=device)
     weights = torch.rand(predicted, device=device)
     yield ("linear_weighted_ce", f"{predicted} rows, 30522 words, gradients",
-           lambda: linear_weighted_ce(hidden, words, None, labels, weights),
+           lambda: linear_weighted_ce(hidden, vocabulary_weight, None, labels, weights),
            6.0 * predicted * 30522 * width, "GFLOP/s")  # fmt: skip

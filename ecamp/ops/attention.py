@@ -1,9 +1,9 @@
-"""`attention`: softmax attention over packed or padded segments, with dropout that counts.
+"""`attention`: softmax attention over packed or padded segments, with counter-based dropout.
 
     out[i] = sum_j keep(i, j) / (1 - p) * softmax_j(scale * query[i] . key[j]) * value[j]
 
 Queries and keys are rows of [T, heads, width] tensors; a layout says which rows belong to which
-sample. Packed text has the samples one behind the other, padded text each at b * length; both give
+sample. Packed text has the samples back to back, padded text each at b * length; both give
 the same bits, forward and backward. It serves self-attention (one set of segments for queries and
 keys) and attention from text to image patches (two).
 
@@ -48,7 +48,7 @@ class AttentionLayout:
         query_start, query_length: Rows of `query` by sample.
         key_start, key_length: Rows of `key` and `value` by sample.
         sample_ids: Each sample's number in its data set, for dropout.
-        max_query, max_key: Bounds of the lengths, known to the host, so that a GPU is not asked.
+        max_query, max_key: Bounds of the lengths, known to the host, so that no GPU is waited for.
     """
 
     query_start: Tensor
@@ -82,19 +82,19 @@ def pack_layout(
 def pad_layout(
     batch: int, length: int, lengths: Tensor, sample_ids: Tensor, *, keys: int | None = None
 ) -> AttentionLayout:
-    """Sample b at rows b * length, of which `lengths[b]` are real; `keys` as in `pack_layout`."""
+    """Place sample b at rows b * length, `lengths[b]` of them real; `keys` as in `pack_layout`."""
     start = torch.arange(batch, device=lengths.device) * length
     return _layout(start, lengths, sample_ids, length, keys)
 
 
 def _layout(
-    start: Tensor, lengths: Tensor, sample_ids: Tensor, most: int, keys: int | None
+    start: Tensor, lengths: Tensor, sample_ids: Tensor, max_query: int, keys: int | None
 ) -> AttentionLayout:
     if keys is None:
-        return AttentionLayout(start, lengths, start, lengths, sample_ids, most, most)
+        return AttentionLayout(start, lengths, start, lengths, sample_ids, max_query, max_query)
     key_start = torch.arange(len(lengths), device=lengths.device) * keys
     key_length = torch.full_like(lengths, keys)
-    return AttentionLayout(start, lengths, key_start, key_length, sample_ids, most, keys)
+    return AttentionLayout(start, lengths, key_start, key_length, sample_ids, max_query, keys)
 
 
 def attention(
@@ -108,7 +108,7 @@ def attention(
     step: int = 0,
     scale: float | None = None,
 ) -> Tensor:
-    """Attention of each sample's queries over its own keys.
+    """Attend from each sample's queries to its own keys.
 
     Args:
         query: (Tq, heads, width); width a multiple of 16 up to 128. float32, bfloat16 or float16;
@@ -116,7 +116,7 @@ def attention(
             contiguous; split a fused projection (T, 3, heads, width) with `unbind(1)`, whose
             backward is one copy.
         key, value: (Tk, heads, width).
-        dropout: Share of probabilities dropped, in [0, 1).
+        dropout: Fraction of probabilities dropped, in [0, 1).
         seed, step: Non-negative; see the module for what they decide.
         scale: 1 / sqrt(width) unless given.
 
@@ -148,7 +148,7 @@ def attention(
 
 
 def threshold(p: float) -> int:
-    """round(p * 2**32): a probability is dropped when its 32-bit draw is below."""
+    """Compute round(p * 2**32): a probability is dropped when its 32-bit draw is below."""
     return round(p * 2.0**32)
 
 
@@ -195,7 +195,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout) -
 
 
 class _Attention(torch.autograd.Function):
-    """Keeps inputs, output and log-sum-exp; double precision runs on the reference."""
+    """Attention with gradients: saves inputs, output and log-sum-exp; float64 uses the reference."""
 
     @staticmethod
     def forward(
@@ -203,20 +203,20 @@ class _Attention(torch.autograd.Function):
         query_length: Tensor, key_start: Tensor, key_length: Tensor, sample_ids: Tensor,
         numbers: tuple[Any, ...],
     ) -> Tensor:  # fmt: skip
-        where = (query_start, query_length, key_start, key_length, sample_ids)
+        layout = (query_start, query_length, key_start, key_length, sample_ids)
         double = query.dtype == torch.float64
         run = forward_reference if double else torch.ops.ecamp.attention_forward
         output: Tensor
-        output, lse = run(query, key, value, *where, *numbers)
-        ctx.save_for_backward(query, key, value, output, lse, *where)
+        output, lse = run(query, key, value, *layout, *numbers)
+        ctx.save_for_backward(query, key, value, output, lse, *layout)
         ctx.numbers = numbers
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, output_grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, lse, *where = ctx.saved_tensors
+        query, key, value, output, lse, *layout = ctx.saved_tensors
         double = query.dtype == torch.float64
         run = backward_reference if double else torch.ops.ecamp.attention_backward
-        grads = run(_dense_last(output_grad), query, key, value, output, lse, *where, *ctx.numbers)
+        grads = run(_dense_last(output_grad), query, key, value, output, lse, *layout, *ctx.numbers)
         return (*grads, None, None, None, None, None, None)

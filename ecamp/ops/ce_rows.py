@@ -19,7 +19,7 @@ def ce_rows_reference(
     logits: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor, scale: float,
     gradient: bool,
 ) -> Tensor:  # fmt: skip
-    """`ce_rows_` in plain torch; labels outside the vocabulary count as absent rows."""
+    """Run `ce_rows_` in plain torch; labels outside the vocabulary count as absent rows."""
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     x = logits.to(dtype) if bias is None else logits.to(dtype) + bias.to(dtype)
     valid = (labels >= 0) & (labels < logits.shape[1])

@@ -1,7 +1,7 @@
-"""Op `crop_resize`: stored 8-bit images to normalised crops at two sizes, in one reading.
+"""Op `crop_resize`: stored 8-bit images to normalised crops at two sizes, in one pass.
 
-Bilinear between the two nearest pixels each way; beyond the middles of the outer pixels their value
-goes on. The small image is the mean of pool x pool pixels of the large one. All in float32, in one
+Bilinear between the two nearest pixels each way; beyond the centres of the outer pixels their value
+continues. The small image is the mean of pool x pool pixels of the large one. All in float32, in one
 order of operations, so that kernels agree bit for bit, on any device.
 
 Source: the published recipe crops to 448 with Pillow's bicubic filter (`pretrain_datasets.py` of
@@ -43,9 +43,9 @@ def crop_resize(
     _check(images, crop, flip, mean, std, size, pool)
     load_extension()
     channels = images.shape[3]
-    spread = torch.tensor(std, dtype=torch.float64).expand(channels)
-    shift = -torch.tensor(mean, dtype=torch.float64).expand(channels) / spread
-    factors = torch.stack([1 / (255 * spread), shift]).float().to(images.device)
+    channel_std = torch.tensor(std, dtype=torch.float64).expand(channels)
+    shift = -torch.tensor(mean, dtype=torch.float64).expand(channels) / channel_std
+    factors = torch.stack([1 / (255 * channel_std), shift]).float().to(images.device)
     large, small = torch.ops.ecamp.crop_resize(
         images.contiguous(),
         crop.contiguous(),
@@ -78,10 +78,10 @@ def _check(
             raise ValueError(
                 f"crop_resize: images lie on {images.device}, {name} on {tensor.device}"
             )
-    for name, numbers in (("mean", mean), ("std", std)):
-        if len(numbers) not in (1, channels):
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
             raise ValueError(
-                f"crop_resize: {name} has {len(numbers)} entries, images {channels} channels"
+                f"crop_resize: {name} has {len(values)} entries, images {channels} channels"
             )
     if pool < 1 or size < 0 or size % pool:
         raise ValueError(f"crop_resize: size {size} is not a multiple of pool {pool}")
@@ -90,12 +90,12 @@ def _check(
 
 
 def _taps(low: Tensor, high: Tensor, size: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """First and second neighbour, int64, and the second's weight; all (B, size)."""
-    part = (torch.arange(size, dtype=torch.float32, device=low.device) + 0.5) / size
-    at = (low[:, None] + part * (high - low)[:, None]) * count - 0.5
-    at = torch.where(at > 0, at, torch.zeros_like(at)).clamp(max=count - 1)
-    first = at.long()
-    return first, (first + 1).clamp(max=count - 1), at - first
+    """Return the first and second neighbour, int64, and the second's weight; all (B, size)."""
+    fraction = (torch.arange(size, dtype=torch.float32, device=low.device) + 0.5) / size
+    position = (low[:, None] + fraction * (high - low)[:, None]) * count - 0.5
+    position = torch.where(position > 0, position, torch.zeros_like(position)).clamp(max=count - 1)
+    first = position.long()
+    return first, (first + 1).clamp(max=count - 1), position - first
 
 
 def _blend(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -106,22 +106,22 @@ def _reference(
     images: Tensor, crop: Tensor, flip: Tensor, scale: Tensor, shift: Tensor, size: int, pool: int
 ) -> tuple[Tensor, Tensor]:
     batch, height, width, channels = images.shape
-    first, second, weight = (
+    first, second, column_weight = (
         torch.where(flip[:, None], value.flip(1), value)
         for value in _taps(crop[:, 0], crop[:, 2], size, width)
     )
-    above, below, down = _taps(crop[:, 1], crop[:, 3], size, height)
+    above, below, row_weight = _taps(crop[:, 1], crop[:, 3], size, height)
     pixels = images.permute(0, 3, 1, 2).float()
 
-    def columns(at: Tensor) -> Tensor:
-        return pixels.gather(3, at[:, None, None].expand(-1, channels, height, -1))
+    def pick_columns(index: Tensor) -> Tensor:
+        return pixels.gather(3, index[:, None, None].expand(-1, channels, height, -1))
 
-    rows = _blend(columns(first), columns(second), weight[:, None, None])
+    rows = _blend(pick_columns(first), pick_columns(second), column_weight[:, None, None])
 
-    def lines(at: Tensor) -> Tensor:
-        return rows.gather(2, at[:, None, :, None].expand(-1, channels, -1, size))
+    def pick_rows(index: Tensor) -> Tensor:
+        return rows.gather(2, index[:, None, :, None].expand(-1, channels, -1, size))
 
-    large = _blend(lines(above), lines(below), down[:, None, :, None])
+    large = _blend(pick_rows(above), pick_rows(below), row_weight[:, None, :, None])
     large = large * scale[:, None, None] + shift[:, None, None]
     if pool == 1:
         return large, large.new_empty(batch, channels, 0, 0)
@@ -142,9 +142,9 @@ def _fake(
     images: Tensor, crop: Tensor, flip: Tensor, scale: Tensor, shift: Tensor, size: int, pool: int
 ) -> tuple[Tensor, Tensor]:
     batch, channels = images.shape[0], images.shape[3]
-    few = 0 if pool == 1 else size // pool
-    make = scale.new_empty
-    return make(batch, channels, size, size), make(batch, channels, few, few)
+    small = 0 if pool == 1 else size // pool
+    new_empty = scale.new_empty
+    return new_empty(batch, channels, size, size), new_empty(batch, channels, small, small)
 
 
 define(

@@ -1,4 +1,4 @@
-"""`dropout_rows`: dropout that a row's sample and position decide, not its place in the batch.
+"""`dropout_rows`: dropout decided by a row's sample and position, not by its place in the batch.
 
 Philox4x32-10 with counter (position, column // 4, sample id, step) and the seed as key; word
 column % 4 decides: kept where word >= round(p * 2**32), and then scaled by 1 / (1 - p). So packed and
@@ -22,13 +22,13 @@ from ecamp.ops.philox import philox
 def dropout_rows(
     x: Tensor, p: float, seed: int, step: int, samples: Tensor, positions: Tensor
 ) -> Tensor:
-    """Drop single numbers.
+    """Drop single values.
 
     Args:
         x: float32, bfloat16 or float16 (rows, width).
-        p: Share that is dropped, 0 <= p < 1; 0 gives `x` itself.
+        p: Fraction that is dropped, 0 <= p < 1; 0 gives `x` itself.
         seed, step: Non-negative.
-        samples, positions: int64 (rows,), the row's sample and its place there.
+        samples, positions: int64 (rows,), the row's sample and its position there.
 
     Raises:
         ValueError: Wrong shape, dtype or device, or p outside its range.
@@ -71,16 +71,16 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
-        given = torch.ops.ecamp.dropout_rows(
+        x_grad = torch.ops.ecamp.dropout_rows(
             gradient.contiguous(), *ctx.saved_tensors, *ctx.numbers
         )
-        return given, None, None, None, None, None, None
+        return x_grad, None, None, None, None, None, None
 
 
-def kept(
+def keep_mask(
     samples: Tensor, positions: Tensor, width: int, limit: int, seed: int, step: int
 ) -> Tensor:
-    """Decisions as bool (rows, width); what every kernel must equal bit for bit."""
+    """Return which values are kept, bool (rows, width); every kernel equals it bit for bit."""
     blocks = (width + 3) // 4
     counter = np.zeros((len(samples), blocks, 4), np.uint32)
     counter[..., 0] = (positions.cpu().numpy() & 0xFFFFFFFF).astype(np.uint32)[:, None]
@@ -95,7 +95,7 @@ def kept(
 def _reference(
     x: Tensor, samples: Tensor, positions: Tensor, limit: int, scale: float, seed: int, step: int
 ) -> Tensor:
-    keep = kept(samples, positions, x.shape[1], limit, seed, step)
+    keep = keep_mask(samples, positions, x.shape[1], limit, seed, step)
     wide = x if x.dtype == torch.float64 else x.float()
     return torch.where(keep, wide * scale, 0.0).to(x.dtype)
 

@@ -19,19 +19,19 @@ from ecamp.ops._ext import load_extension
 from ecamp.ops._library import define
 from ecamp.ops.philox import philox
 
-OP = 2  # this draw's place in the counter; mask_tokens has 1
+OP = 2  # last word of the counter; mask_tokens has 1
 
 
 @dataclass(frozen=True)
 class TextPool:
-    """Encoded texts, one report and one distilled text a sample.
+    """Encoded texts, one report and one distilled text per sample.
 
     Attributes:
         tokens: int32 (N,), all texts one after another.
         report_start, report_length, block_start, block_length: int64 (samples,), where report and
             distilled text appear among them; length 0 where there is none.
-        edges: int64 (E,), tokens of a report before each place where a text may go in.
-        edge_start, edge_count: int64 (samples,), a report's part of them; at least one.
+        edges: int64 (E,), tokens of a report before each boundary where text may be inserted.
+        edge_start, edge_count: int64 (samples,), each report's range of them; at least one.
     """
 
     tokens: Tensor
@@ -90,11 +90,13 @@ def _reference(
     draws = philox(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).tolist()
     texts = []
     for sample, draw in zip(samples.tolist(), draws, strict=True):
-        start, block = int(report_start[sample]), int(block_start[sample])
-        report = tokens[start : start + int(report_length[sample])]
-        inserted = tokens[block : block + int(block_length[sample]) * (draw[0] < limit)]
-        which = (draw[1] * int(edge_count[sample])) >> 32
-        edge = int(edges[int(edge_start[sample]) + which])
+        report_offset, block_offset = int(report_start[sample]), int(block_start[sample])
+        report = tokens[report_offset : report_offset + int(report_length[sample])]
+        inserted = tokens[
+            block_offset : block_offset + int(block_length[sample]) * (draw[0] < limit)
+        ]
+        edge_index = (draw[1] * int(edge_count[sample])) >> 32
+        edge = int(edges[int(edge_start[sample]) + edge_index])
         text = np.concatenate([[cls], report[:edge], inserted, report[edge:]])
         texts.append(text[:max_length].astype(np.int64))
     joined = np.concatenate([np.zeros(0, np.int64), *texts])

@@ -5,7 +5,7 @@ loss = sum_i weights_i * CE(hidden_i @ weight^T + bias, labels_i)
 Rows go through in chunks. A chunk's logits are computed, turned in place into their own gradient
 (`ce_rows_`: one kernel), and at once multiplied into the gradients of hidden, weight and bias, so
 one buffer of a few megabytes takes the place of all logits, their softmax and their gradient.
-Backward only multiplies by the loss's gradient. The three matrix products a chunk are ATen's.
+Backward only multiplies by the loss's gradient. The three matrix products per chunk are ATen's.
 
 The gradients are computed before the factor of backward is known. In float16 a factor that makes
 gradients small must therefore come after: divide the loss, not the weights.
@@ -13,7 +13,7 @@ gradients small must therefore come after: divide the loss, not the weights.
 Precision. Logits, gradients of logits and matrix products have the inputs' type, as with
 `F.linear`; everything between is float32. Gradients of weight and bias are added up over chunks in
 float32. In float16 the logits' gradients are stored 64 times too large (weights up to 1,000
-fit), or small probabilities of a large vocabulary would vanish, and the products divide again.
+fit) and the products divide again: small probabilities of a large vocabulary would vanish otherwise.
 
 One op, `ecamp::linear_weighted_ce`, holds the loop over chunks: to `torch.compile` it is one opaque
 node, so there is no graph break, no unrolled loop, and no new compilation for another number of
@@ -79,9 +79,9 @@ def linear_weighted_ce_rows(
     load_extension()
     dtype = autocast or hidden.dtype
     inputs = [hidden, weight, bias, weights]
-    wanted = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs]
-    args = (hidden.to(dtype), weight, bias, labels, weights, dtype, wanted)
-    if any(wanted):
+    needs_grad = [torch.is_grad_enabled() and t is not None and t.requires_grad for t in inputs]
+    args = (hidden.to(dtype), weight, bias, labels, weights, dtype, needs_grad)
+    if any(needs_grad):
         loss, losses = _LinearWeightedCE.apply(*args)
         return loss, losses
     return _call(*args)[:2]
@@ -117,13 +117,13 @@ def _check(
 
 def _call(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor,
-    dtype: torch.dtype, wanted: list[bool],
+    dtype: torch.dtype, needs_grad: list[bool],
 ) -> Result:  # fmt: skip
     """Run the op on matrices of one type; the weight's gradient has the weight's own type."""
     wide = weight.dtype == torch.float32
     cast = None if bias is None else bias.to(dtype)
     result: Result = torch.ops.ecamp.linear_weighted_ce(
-        hidden, weight.to(dtype), cast, labels, weights, *wanted[:3], wide
+        hidden, weight.to(dtype), cast, labels, weights, *needs_grad[:3], wide
     )
     return result
 
@@ -132,11 +132,11 @@ class _LinearWeightedCE(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor,
-        weights: Tensor, dtype: torch.dtype, wanted: list[bool],
+        weights: Tensor, dtype: torch.dtype, needs_grad: list[bool],
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        loss, losses, *grads = _call(hidden, weight, bias, labels, weights, dtype, wanted)
+        loss, losses, *grads = _call(hidden, weight, bias, labels, weights, dtype, needs_grad)
         ctx.save_for_backward(losses, *grads)
-        ctx.wanted = wanted
+        ctx.needs_grad = needs_grad
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.mark_non_differentiable(losses)
         return loss, losses
@@ -152,22 +152,22 @@ class _LinearWeightedCE(torch.autograd.Function):
             grads = [g * grad for g in grads]
         elif grad.device.type != "cpu" or grad.item() != 1:
             grads = [g.mul_(grad) for g in grads]
-        wanted = ctx.wanted
+        needs_grad = ctx.needs_grad
         return (
-            grads[0] if wanted[0] else None,
-            grads[1] if wanted[1] else None,
-            grads[2].to(ctx.bias_dtype) if wanted[2] else None,
+            grads[0] if needs_grad[0] else None,
+            grads[1] if needs_grad[1] else None,
+            grads[2].to(ctx.bias_dtype) if needs_grad[2] else None,
             None,
-            losses * grad if wanted[3] else None,
+            losses * grad if needs_grad[3] else None,
             None,
             None,
         )
 
 
 def _keeps_graph() -> bool:
-    """Whether the running backward leaves the graph usable; True where torch does not tell."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return ask is None or bool(ask())
+    """Whether the running backward leaves the graph usable; True where torch does not report it."""
+    query = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return query is None or bool(query())
 
 
 @torch.no_grad()
@@ -221,20 +221,20 @@ def _chunked(
 
 
 def _chunks(n: int, vocabulary: int, hidden: Tensor) -> tuple[int, int]:
-    """Rows of a chunk and number of chunks, all of about one size."""
-    room = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cpu"])
-    most = max(16, room // (vocabulary * hidden.element_size()))
-    count = max(1, math.ceil(n / most))
+    """Return the rows per chunk and the number of chunks, all of about one size."""
+    max_bytes = CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cpu"])
+    max_rows = max(16, max_bytes // (vocabulary * hidden.element_size()))
+    count = max(1, math.ceil(n / max_rows))
     return max(1, math.ceil(n / count)), count
 
 
 def _product(out: Tensor, a: Tensor, b: Tensor, scale: float, add: bool) -> None:
-    """out = a @ b / scale, or out += it; the division is done before the rounding."""
+    """Set out = a @ b / scale, or add it to out; the division precedes the rounding."""
     out.addmm_(a, b, beta=1.0 if add else 0.0, alpha=1.0 / scale)
 
 
 def _add_weight(total: Tensor, logits: Tensor, x: Tensor, scale: float, add: bool) -> None:
-    """total (+)= logits^T @ x / scale; a 16-bit product is added to a float32 total block by block."""
+    """Set or add logits^T @ x / scale; a 16-bit product is added to a float32 total by blocks."""
     if total.dtype == x.dtype:
         _product(total, logits.t(), x, scale, add)
         return
@@ -248,9 +248,9 @@ def _add_weight(total: Tensor, logits: Tensor, x: Tensor, scale: float, add: boo
 
 
 def _add_columns(total: Tensor, logits: Tensor, factor: float) -> None:
-    """total += factor * column sums, a few rows at a time where a sum converts its input first."""
-    few = logits.device.type == "cpu" and logits.dtype != total.dtype
-    for part in logits.split(32 if few else max(1, len(logits))):
+    """Add factor * column sums, a few rows at a time where a sum converts its input first."""
+    converts = logits.device.type == "cpu" and logits.dtype != total.dtype
+    for part in logits.split(32 if converts else max(1, len(logits))):
         total.add_(part.sum(0, dtype=total.dtype), alpha=factor)
 
 

@@ -1,7 +1,7 @@
 """`mask_tokens`: entity-aware masking with re-balanced loss weights, for a whole batch.
 
-Rules: arXiv 2312.13316, section 3.2. Words (a head piece and its `##` pieces)
-share one fate.
+Rules: arXiv 2312.13316, section 3.2. A word (a head piece and its `##` pieces)
+is masked as a whole or not at all.
 
 Roles. Templates are matched first, then entities; at each word the longest form wins, a match
 covers whole words and never crosses another. Up to `descriptor_words` words to the left of an
@@ -13,8 +13,8 @@ included, with `p_other`, or with `p_plain` when the text holds no entity. The f
 the last of the window (L - 1) are never masked; of a word that reaches L - 1 the other pieces are.
 
 Weights, on masked positions (0 elsewhere). With T masked template tokens of weight w: each gets
-w; the freed T * (1 - w) goes in equal parts to masked entity and descriptor tokens, without any
-of those to the other masked tokens; if only template tokens are masked all weigh 1. So the
+w; the freed T * (1 - w) goes in equal parts to masked entity and descriptor tokens or, if there
+are none, to the other masked tokens; if only template tokens are masked all weigh 1. So the
 weights sum to the number of masked tokens, and loss = sum(w * CE) / sum(w).
 
 Random numbers. Philox4x32-10 with counter (position of the head, sample id, step, OP) and the
@@ -34,7 +34,7 @@ from ecamp.ops._ext import load_extension
 from ecamp.ops._library import define
 from ecamp.ops.philox import philox
 
-OP = 1  # this op's place in the counter
+OP = 1  # last word of the counter; insert_text has 2
 CONTINUATION, SPECIAL, BOUNDARY = 1, 2, 4  # bits of `flags`
 NO_ROLE, OTHER, ENTITY, DESCRIPTOR, TEMPLATE = 0, 1, 2, 3, 4
 
@@ -45,7 +45,7 @@ class MaskTables:
 
     Attributes:
         flags: uint8 (vocabulary,) bits CONTINUATION, SPECIAL, BOUNDARY.
-        patterns: int32 (P, 2 + longest): kind (ENTITY or TEMPLATE), length, tokens, -1 fill;
+        patterns: int32 (P, 2 + longest): role (ENTITY or TEMPLATE), length, tokens, -1 fill;
             sorted by first token, the longest first.
         pattern_start: int32 (vocabulary + 1,): rows of `patterns` that start with a token.
     """
@@ -79,7 +79,7 @@ class MaskedTokens:
 
 
 def threshold(p: float) -> int:
-    """round(p * 2**32): a word is masked when its 32-bit draw is below."""
+    """Compute round(p * 2**32): a word is masked when its 32-bit draw is below."""
     return int(np.rint(np.float64(p) * 2.0**32))
 
 
@@ -120,10 +120,10 @@ def mask_tokens(
 def _check(
     ids: Tensor, lengths: Tensor, sample_ids: Tensor, tables: MaskTables, window: int | None
 ) -> None:
-    wanted = "(batch, L)" if window is None else "(sum of lengths,) with a window"
+    expected = "(batch, L)" if window is None else "(sum of lengths,) with a window"
     if ids.dim() != (2 if window is None else 1) or ids.dtype != torch.int64:
         raise ValueError(
-            f"mask_tokens: ids must be int64 {wanted}, got {ids.dtype} {tuple(ids.shape)}"
+            f"mask_tokens: ids must be int64 {expected}, got {ids.dtype} {tuple(ids.shape)}"
         )
     rows = len(ids) if window is None else lengths.numel()
     for name, tensor in (("lengths", lengths), ("sample_ids", sample_ids)):
@@ -146,7 +146,7 @@ def _reference(
     """Apply the rules above in numpy; every kernel equals it bit for bit."""
     length = lengths.cpu().numpy()
     tokens, batch = ids.cpu().numpy(), len(length)
-    if starts is not None:  # a rectangle of its own, packed again at the end
+    if starts is not None:  # computed as a padded rectangle, packed again at the end
         _check_rows(starts.cpu().numpy(), length, window, len(tokens))
         real = np.arange(window) < length[:, None]
         packed, tokens = tokens, np.zeros((batch, window), np.int64)
@@ -215,37 +215,37 @@ def _roles(
     head = (flags & CONTINUATION) == 0
     head[:2] = [False, True]  # a cut can leave a `##` piece first: it represents its word
     heads = np.flatnonzero(head)
-    for kind in (TEMPLATE, ENTITY):
-        after = 0
+    for role in (TEMPLATE, ENTITY):
+        free_from = 0
         for p in heads[start[row[heads] + 1] > start[row[heads]]]:
-            if p < after:
+            if p < free_from:
                 continue
-            n = _match(row, p, kind, head, roles, table, start)
+            n = _match(row, p, role, head, roles, table, start)
             if n:
-                roles[p : p + n] = kind
-                after = p + n
+                roles[p : p + n] = role
+                free_from = p + n
     entity_starts = [p for p in heads if roles[p] == ENTITY and roles[p - 1] != ENTITY]
     for p in entity_starts:
         end, words = p, 0
         while words < descriptor_words and end > 1:
-            at = end - 1
-            while at > 1 and not head[at]:
-                at -= 1
-            if roles[at] != OTHER or flags[at] & BOUNDARY:
+            previous = end - 1
+            while previous > 1 and not head[previous]:
+                previous -= 1
+            if roles[previous] != OTHER or flags[previous] & BOUNDARY:
                 break
-            roles[at:end] = DESCRIPTOR
-            end, words = at, words + 1
+            roles[previous:end] = DESCRIPTOR
+            end, words = previous, words + 1
     return heads
 
 
 def _match(
-    row: np.ndarray, p: int, kind: int, head: np.ndarray, roles: np.ndarray, table: np.ndarray,
+    row: np.ndarray, p: int, role: int, head: np.ndarray, roles: np.ndarray, table: np.ndarray,
     start: np.ndarray,
 ) -> int:  # fmt: skip
-    """Length of the longest pattern of a kind at p that covers whole free words; 0 without one."""
+    """Return the length of the longest pattern of a role at p over whole free words; 0 for none."""
     for pattern in table[start[row[p]] : start[row[p] + 1]]:
         n = int(pattern[1])
-        if pattern[0] != kind or p + n > len(row):
+        if pattern[0] != role or p + n > len(row):
             continue
         if p + n < len(row) and not head[p + n]:
             continue
@@ -255,7 +255,7 @@ def _match(
 
 
 def _weights(mask: np.ndarray, roles: np.ndarray, template_weight: float) -> np.ndarray:
-    """Weights of one row; the two divisions are in float64, then rounded once."""
+    """Compute the weights of one row; the two divisions are in float64, then rounded once."""
     templates = int((mask & (roles == TEMPLATE)).sum())
     strong = mask & ((roles == ENTITY) | (roles == DESCRIPTOR))
     other = mask & (roles == OTHER)

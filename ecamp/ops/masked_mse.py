@@ -3,7 +3,7 @@
 loss = sum over masked patches, values of (predicted - target)^2 / (masked patches * values)
 
 The target is a patch of the images as row, column, channel (`ecamp.pretext.images.patchify`), and
-with `normalise` zero mean and unit variance a patch (MAE's `norm_pix_loss`): the variance is that of
+with `normalise` zero mean and unit variance per patch (MAE's `norm_pix_loss`): the variance is that of
 a sample (n - 1) and 1e-6 is added. Without a masked patch the loss is 0.
 
 No table of targets is built and patches that are not masked are not read. Computed in float32 (in
@@ -30,14 +30,14 @@ EPSILON = 1e-6
 def masked_mse(
     predicted: Tensor, images: Tensor, mask: Tensor, patch: int, *, normalise: bool
 ) -> Tensor:
-    """Loss of a masked image model.
+    """Compute the loss of a masked image model.
 
     Args:
         predicted: Floating (B, L, patch * patch * C), every patch, row by row.
         images: Floating (B, C, H, W), L = (H / patch) * (W / patch); gets no gradient.
         mask: bool (B, L), True = masked, so part of the loss.
         patch: Side of a patch; divides H and W.
-        normalise: Targets with zero mean and unit variance a patch.
+        normalise: Targets with zero mean and unit variance per patch.
 
     Returns:
         float32 scalar.
@@ -61,7 +61,7 @@ def _check(predicted: Tensor, images: Tensor, mask: Tensor, patch: int, normalis
     if patch < 1 or h % patch or w % patch:
         raise ValueError(f"masked_mse: patch {patch} does not divide {(h, w)}")
     if normalise and patch * patch * c == 1:
-        raise ValueError("masked_mse: normalise needs at least two values a patch")
+        raise ValueError("masked_mse: normalise needs at least two values per patch")
     shape = (b, (h // patch) * (w // patch), patch * patch * c)
     if predicted.shape != shape or not predicted.is_floating_point():
         raise ValueError(
@@ -107,7 +107,7 @@ class _MaskedMSE(torch.autograd.Function):
 
 
 def _patches(predicted: Tensor, images: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """predicted and the true patches, in the type to compute in."""
+    """Return predicted and true patches, in the type to compute in."""
     double = torch.float64 in (predicted.dtype, images.dtype)
     wide = torch.float64 if double else torch.float32
     b, c, h, w = images.shape
@@ -119,35 +119,35 @@ def _reference(
     predicted: Tensor, images: Tensor, mask: Tensor, patch: int, normalise: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Apply the rules above in plain torch: loss, number of masked patches, mean, rstd."""
-    guess, target = _patches(predicted, images, patch)
-    mean, rstd = torch.zeros_like(guess[..., 0]), torch.ones_like(guess[..., 0])
+    prediction, target = _patches(predicted, images, patch)
+    mean, rstd = torch.zeros_like(prediction[..., 0]), torch.ones_like(prediction[..., 0])
     if normalise:
         variance, average = torch.var_mean(target, -1)
         mean = average.where(mask, 0.0)
         rstd = (variance + EPSILON).rsqrt().where(mask, 1.0)
-    normal = (target - mean[..., None]) * rstd[..., None]
-    error = (guess - normal).square().sum(-1).where(mask, 0.0)
-    count = mask.sum().clamp(min=1).to(guess.dtype)
+    normalised = (target - mean[..., None]) * rstd[..., None]
+    error = (prediction - normalised).square().sum(-1).where(mask, 0.0)
+    count = mask.sum().clamp(min=1).to(prediction.dtype)
     loss = error.sum(dtype=torch.float64) / (count.double() * max(1, predicted.shape[2]))
-    return loss.to(guess.dtype), count, mean, rstd
+    return loss.to(prediction.dtype), count, mean, rstd
 
 
 def _backward_reference(
     grad: Tensor, predicted: Tensor, images: Tensor, mask: Tensor, count: Tensor, mean: Tensor,
     rstd: Tensor, patch: int,
 ) -> Tensor:  # fmt: skip
-    guess, target = _patches(predicted, images, patch)
+    prediction, target = _patches(predicted, images, patch)
     scale = 2 * grad / (count * max(1, predicted.shape[2]))
-    normal = (target - mean[..., None]) * rstd[..., None]
-    return ((guess - normal) * scale).where(mask[..., None], 0.0).to(predicted.dtype)
+    normalised = (target - mean[..., None]) * rstd[..., None]
+    return ((prediction - normalised) * scale).where(mask[..., None], 0.0).to(predicted.dtype)
 
 
 def _fake(
     predicted: Tensor, images: Tensor, mask: Tensor, patch: int, normalise: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    one = predicted.new_empty((), dtype=torch.float32)
-    each = torch.empty_like(mask, dtype=torch.float32)
-    return one, torch.empty_like(one), each, torch.empty_like(each)
+    scalar = predicted.new_empty((), dtype=torch.float32)
+    per_patch = torch.empty_like(mask, dtype=torch.float32)
+    return scalar, torch.empty_like(scalar), per_patch, torch.empty_like(per_patch)
 
 
 def _backward_fake(grad: Tensor, predicted: Tensor, *_: object) -> Tensor:

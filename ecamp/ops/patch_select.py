@@ -5,7 +5,7 @@ a quarter of the work at a mask ratio of 75 %, and no index of embedded width is
 
     F.linear(patch_select(images, keep, 16), conv.weight.flatten(1), conv.bias)
 
-equals conv(images) at the patches of `keep`. Linear in the images, so no rounding but the cast.
+equals conv(images) at the patches of `keep`. Linear in the images; the cast is the only rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ecamp.ops._library import define
 def patch_select(
     images: Tensor, keep: Tensor, patch: int, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Pixels of some patches.
+    """Gather the pixels of some patches.
 
     Args:
         images: Floating (B, C, H, W); a strided view of a larger image is read in place.
@@ -75,11 +75,11 @@ class _PatchSelect(torch.autograd.Function):
         keep = keep.contiguous()
         ctx.save_for_backward(keep)
         ctx.rest = patch, images.shape[2], images.shape[3], images.dtype
-        side_by_side = images if images.stride(3) == 1 else images.contiguous()
+        row_contiguous = images if images.stride(3) == 1 else images.contiguous()
         op: Callable[..., Tensor] = _reference
         if torch.float64 not in (images.dtype, dtype):
             op = torch.ops.ecamp.patch_select
-        return op(side_by_side, keep, patch, dtype)
+        return op(row_contiguous, keep, patch, dtype)
 
     @staticmethod
     @once_differentiable
@@ -101,10 +101,10 @@ def _check_keep(op: str, keep: Tensor, patches: int) -> None:
     sorted_rows = keep.sort(1).values
     for b in (sorted_rows.diff(dim=1) == 0).any(1).nonzero().flatten().tolist()[:1]:
         seen: set[int] = set()
-        for k, at in enumerate(keep[b].tolist()):
-            if at in seen:
-                raise RuntimeError(f"{op}: keep[{b}, {k}] = {at} comes twice in its image")
-            seen.add(at)
+        for k, index in enumerate(keep[b].tolist()):
+            if index in seen:
+                raise RuntimeError(f"{op}: keep[{b}, {k}] = {index} appears twice in its image")
+            seen.add(index)
 
 
 def _reference(images: Tensor, keep: Tensor, patch: int, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ key; column j is kept when word j % 4 >= round(dropout * 2**32), and then scaled
 1 / (1 - dropout). So a decision depends on (seed, step, sample id, position, column) alone: packed
 and padded rows, any batch and any number of threads agree bit for bit. Layers need different seeds.
 
-Nothing but the arguments, mean and 1 / deviation of each row is kept for the backward; it adds up
+Only the arguments, mean and 1 / deviation of each row are kept for the backward; it adds up
 in a fixed order, so gradients too have the same bits for any number of threads.
 """
 
@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 
 from ecamp.ops._ext import load_extension
 from ecamp.ops._library import autocast_dtype, define
-from ecamp.ops.dropout_rows import kept
+from ecamp.ops.dropout_rows import keep_mask
 
 
 def residual_norm(
@@ -46,7 +46,7 @@ def residual_norm(
     samples: Tensor | None = None,
     positions: Tensor | None = None,
 ) -> Tensor:
-    """Bias by sample, dropout, residual, LayerNorm.
+    """Add a bias by sample, drop out, add the residual, normalise.
 
     Args:
         x: (T, D), rows of all samples one after another.
@@ -57,7 +57,7 @@ def residual_norm(
         dropout: Probability to drop, 0 <= dropout < 1; above 0 it needs samples and positions.
         seed, step: Non-negative.
         samples: int64 (T,), the number of a row's sample in its data set.
-        positions: int64 (T,), the place of a row in its sample.
+        positions: int64 (T,), the position of a row in its sample.
 
     Returns:
         (T, D), of the type above.
@@ -107,15 +107,15 @@ def _check(
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"residual_norm: dropout must lie in [0, 1), got {dropout}")
     needed = {"row_batch": row_bias is not None, "samples": dropout > 0, "positions": dropout > 0}
-    counts = {"row_batch": row_batch, "samples": samples, "positions": positions}
-    for name, count in counts.items():
-        if needed[name] and count is None:
-            why = "row_bias" if name == "row_batch" else "dropout"
-            raise ValueError(f"residual_norm: {why} needs {name}")
-        if count is not None and (count.shape != (rows,) or count.dtype != torch.int64):
+    indices = {"row_batch": row_batch, "samples": samples, "positions": positions}
+    for name, index in indices.items():
+        if needed[name] and index is None:
+            argument = "row_bias" if name == "row_batch" else "dropout"
+            raise ValueError(f"residual_norm: {argument} needs {name}")
+        if index is not None and (index.shape != (rows,) or index.dtype != torch.int64):
             raise ValueError(
                 f"residual_norm: {name} must be int64 ({rows},), "
-                f"got {count.dtype} {tuple(count.shape)}"
+                f"got {index.dtype} {tuple(index.shape)}"
             )
     tensors = [residual, gamma, beta, row_bias, row_batch, samples, positions]
     devices = {t.device for t in [x, *tensors] if t is not None}
@@ -176,8 +176,8 @@ def _limit(dropout: float) -> int:
 def _factor(
     dropout: float, seed: int, step: int, samples: Tensor, positions: Tensor, width: int
 ) -> Tensor:
-    """0 or 1 / (1 - dropout) for each value, float32 (T, width)."""
-    keep = kept(samples, positions, width, _limit(dropout), seed, step)
+    """Return 0 or 1 / (1 - dropout) for each value, float32 (T, width)."""
+    keep = keep_mask(samples, positions, width, _limit(dropout), seed, step)
     return keep * torch.tensor(1.0 / (1.0 - dropout))
 
 
@@ -186,7 +186,7 @@ def _add_up(
     dropout: float, seed: int, step: int, samples: Tensor | None, positions: Tensor | None,
     wide: torch.dtype,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """dropout(x + bias) + residual, and what dropout multiplied by."""
+    """Return dropout(x + bias) + residual, and the factor of dropout."""
     z = x.to(wide)
     if row_bias is not None and row_batch is not None:
         if row_batch.device.type == "cpu":
@@ -235,12 +235,12 @@ def _backward_reference(
     z, factor = _add_up(
         x, residual, row_bias, row_batch, dropout, seed, step, samples, positions, wide
     )  # fmt: skip
-    normal = (z - mean[:, None]) * rstd[:, None]
+    normalised = (z - mean[:, None]) * rstd[:, None]
     dy = grad.to(wide)
     scaled = dy * gamma.to(wide)
     along_one = scaled.mean(-1, keepdim=True)
-    along_z = (scaled * normal).mean(-1, keepdim=True)
-    dz = (scaled - along_one - normal * along_z) * rstd[:, None]
+    along_z = (scaled * normalised).mean(-1, keepdim=True)
+    dz = (scaled - along_one - normalised * along_z) * rstd[:, None]
     dx = dz if factor is None else dz * factor
     dbias = x.new_empty(0, x.shape[1])
     if row_bias is not None and row_batch is not None:
@@ -248,7 +248,7 @@ def _backward_reference(
         dbias = total.index_add_(0, row_batch, dx).to(row_bias.dtype)
     dresidual = residual[:0].clone() if _is_shared(x, residual, dropout) else dz.to(residual.dtype)
     return (
-        dx.to(x.dtype, copy=True), dresidual, (dy * normal).sum(0).to(gamma.dtype),
+        dx.to(x.dtype, copy=True), dresidual, (dy * normalised).sum(0).to(gamma.dtype),
         dy.sum(0).to(gamma.dtype), dbias,
     )  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 Padded text to packed text is a gather, packed to padded a scatter or a gather with -1 at padding.
 
-No index but -1 may come twice, in a gather neither: its backward would then have to add, which on
-a GPU needs atomics whose order, and with floats whose result, changes from run to run. Packing and
-unpacking never repeat a row. The CPU checks it; on a GPU a check would wait for the device, so a
+Only -1 may repeat in an index, in a gather too: the backward of a repeated row would have to add,
+which on a GPU needs atomics, whose order (and with floats whose result) changes from run to run.
+Packing and unpacking never repeat a row. The CPU checks it; on a GPU a check would wait for the device, so a
 repeated index is undefined there (some one of its rows wins), and an index outside the range counts
 as -1.
 """
@@ -22,11 +22,11 @@ from ecamp.ops._library import define
 
 
 def gather_rows(x: Tensor, index: Tensor) -> Tensor:
-    """out[i] = x[index[i]], zeros where index[i] is -1.
+    """Set out[i] = x[index[i]], zeros where index[i] is -1.
 
     Args:
         x: (N, D), any dtype.
-        index: int64 (M,), -1..N-1, none but -1 twice.
+        index: int64 (M,), -1..N-1, only -1 may repeat.
 
     Returns:
         (M, D).
@@ -42,11 +42,11 @@ def gather_rows(x: Tensor, index: Tensor) -> Tensor:
 
 
 def scatter_rows(x: Tensor, index: Tensor, rows: int) -> Tensor:
-    """out[index[i]] = x[i], zeros in rows that no index names; -1 is skipped.
+    """Set out[index[i]] = x[i], zeros in rows that no index names; -1 is skipped.
 
     Args:
         x: (M, D), any dtype.
-        index: int64 (M,), -1..rows-1, none but -1 twice.
+        index: int64 (M,), -1..rows-1, only -1 may repeat.
         rows: Rows of the result.
 
     Returns:
@@ -105,17 +105,18 @@ class _ScatterRows(torch.autograd.Function):
 
 
 def _valid(op: str, index: Tensor, rows: int) -> Tensor:
-    """Which entries name a row; on the CPU the others must be -1."""
+    """Find the entries that name a row; on the CPU the others must be -1."""
     valid = (index >= 0) & (index < rows)
     if index.device.type == "cpu":
         for i in (~valid & (index != -1)).nonzero().flatten().tolist()[:1]:
             raise RuntimeError(f"{op}: index[{i}] = {int(index[i])} lies outside -1..{rows - 1}")
-        named = index[valid]
-        if len(named.unique()) < len(named):
-            value = int(named.sort().values[named.sort().values.diff(append=named[:1] - 1) == 0][0])
-            places = (index == value).nonzero().flatten().tolist()
+        ordered = index[valid].sort().values
+        repeated = ordered[1:][ordered.diff() == 0]
+        if len(repeated):
+            value = int(repeated[0])
+            positions = (index == value).nonzero().flatten().tolist()
             raise RuntimeError(
-                f"{op}: index[{places[1]}] = {value} comes twice, at {places[0]} too"
+                f"{op}: index[{positions[1]}] = {value} appears twice, also at {positions[0]}"
             )
     return valid
 

@@ -1,4 +1,4 @@
-"""`select_rows`: places of the true entries of a mask, their number known beforehand.
+"""`select_rows`: indices of the true entries of a mask, their number known beforehand.
 
 `mask.nonzero()` must ask a GPU how many there are and so stops the host. The number of masked
 positions is known on the host (it follows from the counters that drew them), so nothing waits.
@@ -14,13 +14,13 @@ from ecamp.ops._library import define
 
 
 def select_rows(mask: Tensor, count: int | None = None) -> Tensor:
-    """Flat indices of the true entries, in order: rows of a (B * S, D) view to take.
+    """Return the flat indices of the true entries, in order: rows of a (B * S, D) view to take.
 
     Args:
         mask: bool (B, S).
         count: Number of true entries. None counts them, which makes a GPU's host wait.
-            A wrong count is an error on the CPU; on a GPU, where looking would be a wait, too low
-            a count drops the last entries and too high a count leaves -1 in their place.
+            A wrong count is an error on the CPU; on a GPU, where a check would wait, too
+            low a count drops the last entries and too high a count fills up with -1.
 
     Returns:
         int64 (count,).
@@ -40,12 +40,12 @@ def select_rows(mask: Tensor, count: int | None = None) -> Tensor:
 
 
 def _reference(mask: Tensor, count: int) -> Tensor:
-    places = mask.reshape(-1).nonzero().squeeze(1)
-    if len(places) != count:
+    indices = mask.reshape(-1).nonzero().squeeze(1)
+    if len(indices) != count:
         raise RuntimeError(
-            f"select_rows: count is {count} but mask holds {len(places)} true entries"
+            f"select_rows: count is {count} but mask holds {len(indices)} true entries"
         )
-    return places
+    return indices
 
 
 def _fake(mask: Tensor, count: int) -> Tensor:

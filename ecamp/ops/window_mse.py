@@ -21,7 +21,7 @@ from ecamp.ops._library import define
 
 
 def window_mse(predicted: Tensor, images: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Loss of a predicted window.
+    """Compute the loss of a predicted window.
 
     Args:
         predicted: Floating (B, C, h, w).
@@ -92,17 +92,17 @@ class _WindowMSE(torch.autograd.Function):
 
 
 def _difference(op: str, predicted: Tensor, images: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """predicted minus its windows, in the type to compute in."""
+    """Return predicted minus its windows, in the type to compute in."""
     b, c, h, w = predicted.shape
-    down, right = images.shape[2] - h, images.shape[3] - w
+    last_row, last_column = images.shape[2] - h, images.shape[3] - w
     if row.device.type == "cpu":
-        for name, at, last in (("row", row, down), ("column", column, right)):
-            for i in ((at < 0) | (at > last)).nonzero().flatten().tolist()[:1]:
-                raise RuntimeError(f"{op}: {name}[{i}] = {int(at[i])} lies outside 0..{last}")
-    y = row.clamp(0, down)[:, None, None] + torch.arange(h, device=row.device)[:, None]
-    x = column.clamp(0, right)[:, None, None] + torch.arange(w, device=row.device)
-    place = (y * images.shape[3] + x).reshape(b, 1, h * w).expand(-1, c, -1)
-    window = images.flatten(2).gather(2, place).reshape(b, c, h, w)
+        for name, first, last in (("row", row, last_row), ("column", column, last_column)):
+            for i in ((first < 0) | (first > last)).nonzero().flatten().tolist()[:1]:
+                raise RuntimeError(f"{op}: {name}[{i}] = {int(first[i])} lies outside 0..{last}")
+    y = row.clamp(0, last_row)[:, None, None] + torch.arange(h, device=row.device)[:, None]
+    x = column.clamp(0, last_column)[:, None, None] + torch.arange(w, device=row.device)
+    pixel_index = (y * images.shape[3] + x).reshape(b, 1, h * w).expand(-1, c, -1)
+    window = images.flatten(2).gather(2, pixel_index).reshape(b, c, h, w)
     double = torch.float64 in (predicted.dtype, images.dtype)
     wide = torch.float64 if double else torch.float32
     return predicted.to(wide) - window.to(wide)

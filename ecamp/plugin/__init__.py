@@ -1,0 +1,1 @@
+"""The plugin host: finds and makes plugins."""

@@ -31,7 +31,7 @@ BASES = {
 
 @dataclass(frozen=True)
 class PluginEntry:
-    """One registered name; nothing of it is imported.
+    """One registered name; its module is not imported.
 
     Attributes:
         value: `module:Class`.
@@ -45,16 +45,16 @@ class PluginEntry:
 
 
 def _entry_points(group: str) -> list[metadata.EntryPoint]:
-    """All entry points of a group, by name and distribution.
+    """List all entry points of a group, by name and distribution.
 
     An editable install and a build folder can both describe one distribution; equal entries of
     one distribution count once.
     """
-    found: dict[tuple[str, str, str], metadata.EntryPoint] = {}
+    points: dict[tuple[str, str, str], metadata.EntryPoint] = {}
     for point in metadata.entry_points(group=group):
         dist = point.dist.name if point.dist else ""
-        found.setdefault((point.name, dist, point.value), point)
-    return [found[key] for key in sorted(found)]
+        points.setdefault((point.name, dist, point.value), point)
+    return [points[key] for key in sorted(points)]
 
 
 class PluginManager(NamedExtensionManager):  # type: ignore[type-arg]
@@ -78,7 +78,7 @@ class PluginManager(NamedExtensionManager):  # type: ignore[type-arg]
 
 
 def list_plugins(group: str) -> list[PluginEntry]:
-    """Name what is registered in a group, sorted by name and distribution; imports nothing."""
+    """List the plugins registered in a group, sorted by name and distribution; imports nothing."""
     return [
         PluginEntry(
             group,
@@ -122,7 +122,7 @@ def load_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> typ
 def skip_bad_rows(ref: PluginRef) -> PluginRef:
     """Add the option to skip unusable rows, where the data set has it and the user gave none.
 
-    `--on-bad-image skip` means both: a user does not care whether it is the row or its file.
+    `--on-bad-image skip` means both: for a user, an unusable row and an unreadable file are the same.
 
     Raises:
         MissingError, UsageError: As `load_plugin`.
@@ -144,7 +144,7 @@ def _load(kind: str, group: str, point: metadata.EntryPoint) -> Any:
         raise MissingError(
             f"{kind}: plugin '{point.name}' of {_dist(point)} {version} fails on import: "
             f"{type(manager.failure).__name__}: {manager.failure}",
-            f"Mend or uninstall {_dist(point)}; other plugins are not affected.",
+            f"Fix or uninstall {_dist(point)}; other plugins are not affected.",
         )
     return manager.extensions[0].plugin
 
@@ -154,7 +154,8 @@ def _check(kind: str, group: str, ref: PluginRef, cls: Any, any_variant: bool) -
     base: type[Plugin] = getattr(import_module(module), name)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise UsageError(
-            f"{kind}: '{ref.name}' is no {base.__name__}.", "Derive the class from it."
+            f"{kind}: '{ref.name}' is not a subclass of {base.__name__}.",
+            "Derive the class from it.",
         )
     if cls.family and not ref.variant and not any_variant:
         raise UsageError(
@@ -165,7 +166,7 @@ def _check(kind: str, group: str, ref: PluginRef, cls: Any, any_variant: bool) -
         raise UsageError(f"{kind}: '{ref.name}' has no variants; drop '/{ref.variant}'.")
     if ref.variant and cls.variants() and ref.variant not in cls.variants():
         close = did_you_mean(ref.variant, cls.variants())
-        # A family can have a thousand members; only the guess is worth a line.
+        # A family can have a thousand members: only the closest is named.
         raise MissingError(
             f"{kind}: '{ref.name}' has no variant '{ref.variant}'.", close.split(" Known:")[0][:200]
         )

@@ -1,0 +1,1 @@
+"""Pretext tasks: none, MAE, weights from a file, ECAMP and its ablations."""

@@ -42,9 +42,9 @@ def random_keep(
 
 
 def restore_patches(predicted: Tensor, plain: Tensor) -> Tensor:
-    """Undo `norm_pix` with the mean and spread of the true patches, (b, n, values)."""
-    spread = (plain.var(-1, keepdim=True) + 1e-6).sqrt()
-    return predicted * spread + plain.mean(-1, keepdim=True)
+    """Undo `norm_pix` with the mean and standard deviation of the true patches, (b, n, values)."""
+    std = (plain.var(-1, keepdim=True) + 1e-6).sqrt()
+    return predicted * std + plain.mean(-1, keepdim=True)
 
 
 def masked_panels(
@@ -79,7 +79,7 @@ class PatchDecoder(nn.Module):
         self.out = nn.Linear(width, encoder.patch_size**2 * encoder.channels)
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Decode.
+        """Decode visible tokens.
 
         Args:
             tokens: (b, kept, encoder width), without class token.
@@ -97,7 +97,7 @@ class PatchDecoder(nn.Module):
 
 
 def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Resample one crop an image, bilinear, in one pass.
+    """Resample one crop per image, bilinear, in one pass.
 
     Args:
         images: float (b, c, h, w).
@@ -106,11 +106,15 @@ def crop_and_flip(images: Tensor, crop: Tensor, flip: Tensor, size: int) -> Tens
         size: Side of the result.
     """
     x0, y0, x1, y1 = crop.unbind(1)
-    sx, sy = x1 - x0, y1 - y0
+    width, height = x1 - x0, y1 - y0
     sign = torch.where(flip, -1.0, 1.0)
-    zero = torch.zeros_like(sx)
+    zero = torch.zeros_like(width)
     theta = torch.stack(
-        [torch.stack([sx * sign, zero, x0 + x1 - 1], 1), torch.stack([zero, sy, y0 + y1 - 1], 1)], 1
+        [
+            torch.stack([width * sign, zero, x0 + x1 - 1], 1),
+            torch.stack([zero, height, y0 + y1 - 1], 1),
+        ],
+        1,
     )
     grid = F.affine_grid(theta, [len(images), images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -20,9 +20,9 @@ from ecamp.pretext.images import (
 
 
 class MAEConfig(PluginConfig):
-    """Masking and decoder."""
+    """Options of masking and decoder."""
 
-    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="fraction of patches removed")
     norm_pix: bool = Field(default=True, description="normalise the target of each patch")
     decoder_width: int = Field(default=96, ge=16, description="decoder token length")
     decoder_depth: int = Field(default=2, ge=1, description="decoder blocks")
@@ -30,7 +30,7 @@ class MAEConfig(PluginConfig):
 
 
 class MAE(PretextPlugin[MAEConfig]):
-    """Images alone."""
+    """Masked autoencoder; reads images only."""
 
     summary = "masked autoencoder: reconstruct removed patches (images only)"
     licence = "Apache-2.0"
@@ -62,7 +62,7 @@ class MAEObjective(Objective):
         return {"loss": loss, "mim": loss}
 
     def _predict(self, batch: PretextBatch) -> tuple[Tensor, Tensor]:
-        """Predicted patches (b, n, values) and which were removed, bool (b, n)."""
+        """Predict patches (b, n, values); return them and which were removed, bool (b, n)."""
         patches = self.encoder.grid[0] * self.encoder.grid[1]
         keep, mask = random_keep(
             len(batch.images), patches, self.config.mask_ratio, batch.generator

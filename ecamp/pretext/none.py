@@ -7,9 +7,9 @@ from ecamp.api.pretext import Objective, PretextContext, PretextPlugin
 
 
 class NoPretext(PretextPlugin):
-    """Leaves the encoder as it was drawn; its seed is the cell's seed."""
+    """No pre-training: the encoder keeps its random weights, drawn from the cell's seed."""
 
-    summary = "no pre-training: random weights, one draw a seed"
+    summary = "no pre-training: random weights, one draw per seed"
     trains = False
     licence = "Apache-2.0"
     citation = "the baseline"

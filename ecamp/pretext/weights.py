@@ -1,4 +1,4 @@
-"""Weights that are there already: a published checkpoint, or a file of ours. Trains nothing."""
+"""Existing weights: a published checkpoint, or a file of ours. Trains nothing."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ecamp.errors import UsageError
 
 
 class WeightsFileConfig(PluginConfig):
-    """Which file."""
+    """The checkpoint to load."""
 
     path: str = Field(description="checkpoint: .pth or .safetensors")
 
 
 class WeightsFile(PretextPlugin[WeightsFileConfig]):
-    """`weights?path=FILE`: what `ecamp weights inspect FILE` says is taken; needs a ViT."""
+    """Weights of `weights?path=FILE`, those that `ecamp weights inspect FILE` lists; needs a ViT."""
 
     summary = "weights from a file (published ECAMP, MRM, MAE; timm names), trains nothing"
-    licence = "Apache-2.0; weights as their authors say"
+    licence = "Apache-2.0; weights: see their authors"
     citation = "that of the weights"
     needs = frozenset()
     requires = frozenset({"visible"})

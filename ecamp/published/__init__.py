@@ -1,0 +1,1 @@
+"""The authors' arithmetic, defects included: pre-training and downstream tasks."""

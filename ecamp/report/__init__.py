@@ -1,0 +1,1 @@
+"""Reports: results as rows, tables and HTML pages. Imports no torch."""

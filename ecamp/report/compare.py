@@ -31,7 +31,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Difference:
-    """One line: a metric on one data set, protocol and label fraction.
+    """One line of a comparison: a metric on one data set, protocol and label fraction.
 
     Attributes:
         first, second: Means over the shared seeds. delta: second - first.
@@ -67,36 +67,36 @@ class Difference:
 def compare(
     first: Selection, second: Selection, metrics: Sequence[str] = ()
 ) -> tuple[list[Difference], list[str]]:
-    """All differences between two selections.
+    """Compute all differences between two selections.
 
     Args:
-        metrics: Besides each task's main metric: names, or `*` for all that have resamples.
+        metrics: In addition to each task's main metric: names, or `*` for all that have resamples.
 
     Returns:
         Rows, and warnings (damaged cells that were left out).
 
     Raises:
-        UsageError: Nothing to pair, or several cells for one place (say which to take).
+        UsageError: Nothing to pair, or several cells for one setting.
         DataError: A data set's test split differs between the two.
     """
     warnings: list[str] = []
     sides = [_cells(selection, warnings) for selection in (first, second)]
     _check_splits(sides, (first, second))
     by_model = any(len({_model(c) for c in side}) > 1 for side in sides)
-    keyed = [
-        _by_place(side, by_model, selection)
+    by_setting = [
+        _by_setting(side, by_model, selection)
         for side, selection in zip(sides, (first, second), strict=True)
     ]
-    shared = sorted(set(keyed[0]) & set(keyed[1]), key=str)
+    shared = sorted(set(by_setting[0]) & set(by_setting[1]), key=str)
     if not shared:
         raise UsageError(
-            f"{first} and {second}: no cell of one has its like in the other.",
-            f"They must share {', '.join(PAIRED)}{' and the model' if by_model else ''}; to set two "
-            "pretexts of one run side by side, write RUN:pretext=a RUN:pretext=b.",
+            f"{first} and {second}: no cell of one has a counterpart in the other.",
+            f"They must share {', '.join(PAIRED)}{' and the model' if by_model else ''}; to compare two "
+            "pretexts of one run, write RUN:pretext=a RUN:pretext=b.",
         )
     groups: dict[tuple[Any, ...], list[tuple[StoredCell, StoredCell]]] = defaultdict(list)
     for key in shared:
-        groups[(*key[:4], key[5])].append((keyed[0][key], keyed[1][key]))
+        groups[(*key[:4], key[5])].append((by_setting[0][key], by_setting[1][key]))
     rows = [row for key, pairs in groups.items() for row in _rows(key, pairs, metrics)]
     corrected = holm([row.p if row.main else None for row in rows])
     return [_judge(row, p) for row, p in zip(rows, corrected, strict=True)], warnings
@@ -106,7 +106,7 @@ def _cells(selection: Selection, warnings: list[str]) -> list[StoredCell]:
     cells, damaged = read_run(selection.run)
     warnings += [f"{selection.run}/{text}" for text in damaged]
     return [
-        cell for cell in cells if not cell.result.is_floor and selection.holds(cell.result.cell)
+        cell for cell in cells if not cell.result.is_floor and selection.includes(cell.result.cell)
     ]
 
 
@@ -132,28 +132,28 @@ def _check_splits(sides: list[list[StoredCell]], names: tuple[Selection, Selecti
         if other and split not in other:
             raise DataError(
                 f"{name}: {names[0]} was tested on split {split}, {names[1]} on {other.pop()}.",
-                "Numbers of different splits say nothing of each other; run both on one.",
+                "Scores on different splits cannot be compared; run both on one split.",
             )
 
 
-def _by_place(
+def _by_setting(
     cells: list[StoredCell], by_model: bool, selection: Selection
 ) -> dict[tuple[Any, ...], StoredCell]:
-    found: dict[tuple[Any, ...], StoredCell] = {}
+    by_setting: dict[tuple[Any, ...], StoredCell] = {}
     for cell in cells:
-        place = tuple(getattr(cell.result.cell, key) for key in PAIRED)
-        key = (*place, _model(cell) if by_model else "")
-        if key in found:
+        setting = tuple(getattr(cell.result.cell, key) for key in PAIRED)
+        key = (*setting, _model(cell) if by_model else "")
+        if key in by_setting:
             raise UsageError(
-                f"{selection}: several cells for {place}.",
-                "Take one with RUN:encoder=...,pretext=...",
+                f"{selection}: several cells for {setting}.",
+                "Select one with RUN:encoder=...,pretext=...",
             )
-        found[key] = cell
-    return found
+        by_setting[key] = cell
+    return by_setting
 
 
 def _rows(
-    key: tuple[Any, ...], pairs: list[tuple[StoredCell, StoredCell]], wanted: Sequence[str]
+    key: tuple[Any, ...], pairs: list[tuple[StoredCell, StoredCell]], requested: Sequence[str]
 ) -> list[Difference]:
     loaded = [
         tuple(read_predictions(cell.folder / "predictions.npz") for cell in pair) for pair in pairs
@@ -161,17 +161,20 @@ def _rows(
     for a, b in loaded:
         if a["ids"].tolist() != b["ids"].tolist():
             raise DataError(
-                f"{key[0]}: the two were tested on other images, by the same split hash.",
+                f"{key[0]}: the two were tested on different images under the same split hash.",
                 "One of the folders was changed; run that bench again.",
             )
     primary = pairs[0][0].result.primary
-    stored = [
+    with_replicates = [
         name.removeprefix("replicates/")
         for name in loaded[0][0]
         if name.startswith("replicates/") and name in loaded[0][1]
     ]
-    known = pairs[0][0].result.metrics.keys()  # a metric of another task is not this one's
-    extra = [*(stored if "*" in wanted else []), *(name for name in wanted if name in known)]
+    task_metrics = pairs[0][0].result.metrics.keys()  # a requested metric may be another task's
+    extra = [
+        *(with_replicates if "*" in requested else []),
+        *(name for name in requested if name in task_metrics),
+    ]
     names = list(dict.fromkeys([primary, *extra]))
     return [_row(key, name, name == primary, pairs, loaded) for name in names]
 
@@ -183,13 +186,17 @@ def _row(
     dataset, task, protocol, fraction, model = key
     values = [[_value(pair[side], metric) for pair in pairs] for side in (0, 1)]
     means = [_mean_of_all(side) for side in values]
-    spread = [
+    replicates = [
         _mean([arrays[side].get(f"replicates/{metric}") for arrays in loaded]) for side in (0, 1)
     ]
     low = high = p = None
-    if spread[0] is not None and spread[1] is not None and len(spread[0]) == len(spread[1]):
-        low, high = percentile_interval(spread[1] - spread[0])
-        p = two_sided(spread[1] - spread[0])
+    if (
+        replicates[0] is not None
+        and replicates[1] is not None
+        and len(replicates[0]) == len(replicates[1])
+    ):
+        low, high = percentile_interval(replicates[1] - replicates[0])
+        p = two_sided(replicates[1] - replicates[0])
     delta = None if means[0] is None or means[1] is None else means[1] - means[0]
     return Difference(
         dataset, task, protocol, fraction, model, metric, main, len(pairs),
@@ -200,11 +207,12 @@ def _row(
     )  # fmt: skip
 
 
-def _mean(parts: list[np.ndarray | None]) -> np.ndarray | None:
-    if any(part is None for part in parts) or len({len(p) for p in parts if p is not None}) != 1:
+def _mean(replicates: list[np.ndarray | None]) -> np.ndarray | None:
+    defined = [values for values in replicates if values is not None]
+    if len(defined) < len(replicates) or len({len(values) for values in defined}) != 1:
         return None
-    total: np.ndarray = np.mean([p for p in parts if p is not None], axis=0)
-    return total
+    mean: np.ndarray = np.mean(defined, axis=0)
+    return mean
 
 
 def _single(targets: np.ndarray) -> int | None:
@@ -215,7 +223,7 @@ def _single(targets: np.ndarray) -> int | None:
 
 
 def _delong(loaded: list[tuple[Arrays, ...]]) -> float | None:
-    """For one class; a macro mean over several has no DeLong test."""
+    """Test the AUROC of one class; a macro mean over several has no DeLong test."""
     targets = loaded[0][0]["targets"]
     k = _single(targets)
     if k is None:
@@ -235,44 +243,44 @@ def _median(
 
 
 def _mcnemar(first: Arrays, second: Arrays) -> float | None:
-    """Right or wrong: the top class of exclusive ones, the threshold of a single one."""
+    """Test correctness: by the top class of exclusive ones, by the threshold of a single one."""
     targets = first["targets"]
     exclusive = str(first["kind"]) == "multiclass"
     if not exclusive and targets.shape[1] != 1:
         return None
     known = np.isfinite(targets).all(1)
 
-    def right(arrays: Arrays) -> np.ndarray:
+    def correct(arrays: Arrays) -> np.ndarray:
         scores = arrays["scores"][known]
         if exclusive:
-            answer: np.ndarray = scores.argmax(1) == targets[known].argmax(1)
-            return answer
-        answer = (scores[:, 0] >= arrays["thresholds"][0]) == (targets[known, 0] > 0.5)
-        return answer
+            result: np.ndarray = scores.argmax(1) == targets[known].argmax(1)
+            return result
+        result = (scores[:, 0] >= arrays["thresholds"][0]) == (targets[known, 0] > 0.5)
+        return result
 
-    return mcnemar_p(right(first), right(second))
+    return mcnemar_p(correct(first), correct(second))
 
 
 def _wilcoxon(first: Arrays, second: Arrays) -> float | None:
-    """Dice of an image that holds a class, mean over its classes; then mean over a patient's."""
+    """Test Dice per image, averaged over the classes it contains, then over a patient's images."""
 
     def dice(arrays: Arrays) -> np.ndarray:
         predicted, target = arrays["mask"], arrays["target"]
         sizes = predicted.sum((2, 3)) + target.sum((2, 3))
         present = target.sum((2, 3)) > 0
-        share = 2.0 * (predicted & target).sum((2, 3)) / np.maximum(sizes, 1)
+        scores = 2.0 * (predicted & target).sum((2, 3)) / np.maximum(sizes, 1)
         result: np.ndarray = np.divide(
-            (share * present).sum(1), present.sum(1), out=np.full(len(share), np.nan),
+            (scores * present).sum(1), present.sum(1), out=np.full(len(scores), np.nan),
             where=present.sum(1) > 0,
         )  # fmt: skip
         return result
 
-    patients, place = np.unique(first["patients"], return_inverse=True)
+    patients, patient_index = np.unique(first["patients"], return_inverse=True)
 
     def by_patient(values: np.ndarray) -> np.ndarray:
         known = np.isfinite(values)
-        count = np.bincount(place[known], minlength=len(patients))
-        total = np.bincount(place[known], values[known], minlength=len(patients))
+        count = np.bincount(patient_index[known], minlength=len(patients))
+        total = np.bincount(patient_index[known], values[known], minlength=len(patients))
         result: np.ndarray = np.divide(
             total, count, out=np.full(len(count), np.nan), where=count > 0
         )
@@ -284,10 +292,10 @@ def _wilcoxon(first: Arrays, second: Arrays) -> float | None:
 def _judge(row: Difference, p_holm: float | None) -> Difference:
     if row.delta is None:
         return replace(row, p_holm=p_holm)
-    deciding = p_holm if row.main else row.p
-    sure = deciding is not None and deciding < 0.05
-    verdict = ("better" if row.delta > 0 else "worse") if sure else "tie"
-    if sure and row.metric in LOWER_IS_BETTER:
+    p = p_holm if row.main else row.p
+    significant = p is not None and p < 0.05
+    verdict = ("better" if row.delta > 0 else "worse") if significant else "tie"
+    if significant and row.metric in LOWER_IS_BETTER:
         verdict = "worse" if row.delta > 0 else "better"
     return replace(row, p_holm=p_holm, verdict=verdict)
 
@@ -302,7 +310,7 @@ _CONDITION = re.compile(
 
 @dataclass(frozen=True)
 class Condition:
-    """`cls.auroc<-0.005`: met where a difference lies below (or above) a number."""
+    """A condition such as `cls.auroc<-0.005`: met where a difference is below (or above) a number."""
 
     text: str
     dataset: str | None
@@ -321,8 +329,8 @@ class Condition:
         match = _CONDITION.fullmatch(text.strip())
         if match is None:
             raise UsageError(
-                f"--fail-on '{text}': no condition.",
-                "Such as cls.auroc<-0.005 or kermany:det.ap50<0.",
+                f"--fail-on '{text}': not a condition.",
+                "Write it like cls.auroc<-0.005 or kermany:det.ap50<0.",
             )
         return cls(
             text, match["dataset"], match["task"], match["metric"], match["sign"] == "<",
@@ -333,23 +341,23 @@ class Condition:
         """Select the rows for which the condition holds.
 
         Raises:
-            UsageError: When it speaks of nothing that was compared.
+            UsageError: When it names a metric or data set that was not compared.
         """
-        about = [
+        candidates = [
             row
             for row in rows
             if (row.task, row.metric) == (self.task, self.metric)
             and self.dataset in (None, row.dataset)
         ]
-        if not about:
+        if not candidates:
             raise UsageError(
-                f"--fail-on '{self.text}': nothing of that name was compared.",
-                f"Compared: {', '.join(sorted({f'{r.task}.{r.metric}' for r in rows}))}; others "
+                f"--fail-on '{self.text}': no such metric was compared.",
+                f"Compared: {', '.join(sorted({f'{r.task}.{r.metric}' for r in rows}))}; add others "
                 "with --metric.",
             )
         return [
             row
-            for row in about
+            for row in candidates
             if row.delta is None
             or (row.delta < self.limit if self.below else row.delta > self.limit)
         ]

@@ -1,4 +1,4 @@
-"""A contact sheet: images with their masks and boxes drawn, to see that truth lies where it belongs."""
+"""A contact sheet: images with their masks and boxes drawn, to check truth by eye."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TILE, LINE, COLUMNS = 256, 15, 6
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture.
+    """One picture of a sheet.
 
     Attributes:
         image: uint8 (height, width, channels). caption: Lines below it.
@@ -35,11 +35,11 @@ def contact_sheet(tiles: Sequence[Tile], classes: Sequence[str]) -> Image.Image:
     lines = max((len(tile.caption) for tile in tiles), default=0)
     height, rows = TILE + LINE * lines + 8, -(-len(tiles) // columns)
     width = columns * (TILE + 6) + 6
-    places = _legend(classes, width)
-    legend = places[-1][1] + LINE + 4 if places else 0
+    positions = _legend(classes, width)
+    legend = positions[-1][1] + LINE + 4 if positions else 0
     sheet = Image.new("RGB", (width, rows * height + legend + 6), "white")
     draw = ImageDraw.Draw(sheet)
-    for k, (name, (x, y)) in enumerate(zip(classes, places, strict=True)):
+    for k, (name, (x, y)) in enumerate(zip(classes, positions, strict=True)):
         draw.rectangle((x, y + 1, x + 10, y + 11), fill=PALETTE[k % len(PALETTE)])
         draw.text((x + 15, y), name, fill="#1d2433")
     for i, tile in enumerate(tiles):
@@ -51,34 +51,39 @@ def contact_sheet(tiles: Sequence[Tile], classes: Sequence[str]) -> Image.Image:
 
 
 def _legend(classes: Sequence[str], width: int) -> list[tuple[int, int]]:
-    """Where each class stands, left and top, in lines of a sheet's width."""
+    """Compute the position (left, top) of each class name, in lines of a sheet's width."""
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    places, x, y = [], 8, 6
+    positions, x, y = [], 8, 6
     for name in classes:
-        room = 15 + int(draw.textlength(name))
-        if x > 8 and x + room > width:
+        entry_width = 15 + int(draw.textlength(name))
+        if x > 8 and x + entry_width > width:
             x, y = 8, y + LINE + 2
-        places.append((x, y))
-        x += room + 18
-    return places
+        positions.append((x, y))
+        x += entry_width + 18
+    return positions
 
 
 def _picture(tile: Tile) -> Image.Image:
     pixels = tile.image if tile.image.shape[2] == 3 else np.repeat(tile.image[..., :1], 3, 2)
-    out = pixels.astype(np.float32)
+    blended = pixels.astype(np.float32)
     for k, mask in enumerate(tile.masks if tile.masks is not None else ()):
         colour = np.array(_rgb(PALETTE[k % len(PALETTE)]), np.float32)
-        out[mask] = 0.55 * out[mask] + 0.45 * colour
+        blended[mask] = 0.55 * blended[mask] + 0.45 * colour
     scale = TILE / max(pixels.shape[:2])
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    small = Image.fromarray(out.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
+    resized = Image.fromarray(blended.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
     picture = Image.new("RGB", (TILE, TILE), "#20242c")
-    at = ((TILE - size[0]) // 2, (TILE - size[1]) // 2)
-    picture.paste(small, at)
+    origin = ((TILE - size[0]) // 2, (TILE - size[1]) // 2)
+    picture.paste(resized, origin)
     draw = ImageDraw.Draw(picture)
-    for x1, y1, x2, y2, kind in tile.boxes:
-        corners = [at[0] + x1 * scale, at[1] + y1 * scale, at[0] + x2 * scale, at[1] + y2 * scale]
-        draw.rectangle(corners, outline=PALETTE[kind % len(PALETTE)], width=2)
+    for x1, y1, x2, y2, class_id in tile.boxes:
+        corners = [
+            origin[0] + x1 * scale,
+            origin[1] + y1 * scale,
+            origin[0] + x2 * scale,
+            origin[1] + y2 * scale,
+        ]
+        draw.rectangle(corners, outline=PALETTE[class_id % len(PALETTE)], width=2)
     return picture
 
 

@@ -239,16 +239,16 @@ def _parts(case: Disagreement, statements: Sequence[Statement]) -> list[dict[str
     """Cut the sentence where spans begin and end; each part lists the statements that cover it."""
     start, end = case.sentence.start, case.sentence.end
     spans = [(max(s.start, start), min(s.end, end), s) for s in statements]
-    cuts = sorted({start, end, *(edge for first, last, _ in spans for edge in (first, last))})
+    boundaries = sorted({start, end, *(edge for first, last, _ in spans for edge in (first, last))})
     parts = []
-    for first, last in pairwise(cuts):
+    for first, last in pairwise(boundaries):
         covering = [s for low, high, s in spans if low <= first and last <= high]
         differing = [s for s in covering if (s.entity, s.polarity) in case.differing]
-        shown = next(iter(differing or covering), None)
+        leading = next(iter(differing or covering), None)
         parts.append(
             {
                 "text": case.sentence.report.text[first:last],
-                "polarity": shown.polarity if shown else "",
+                "polarity": leading.polarity if leading else "",
                 "differs": bool(differing),
                 "title": ", ".join(f"{s.entity} {s.polarity}" for s in covering),
             }

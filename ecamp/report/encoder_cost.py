@@ -17,7 +17,7 @@ class EncoderCost:
     """Cost of one encoder in a run.
 
     Attributes:
-        parameters: None where no cell tells; so the others.
+        parameters: None where no cell reports it, as for the other fields.
         images_per_second: Median over the cells with frozen features.
         peak_bytes: Largest of all cells, the GPU's where one was used.
     """
@@ -28,7 +28,7 @@ class EncoderCost:
     peak_bytes: int | None
 
     def display(self) -> list[str]:
-        """As a person reads it."""
+        """Format the columns for people."""
         size = "-" if self.parameters is None else f"{self.parameters / 1e6:.2f} M"
         speed = "-" if self.images_per_second is None else _three_digits(self.images_per_second)
         peak = "-" if self.peak_bytes is None else f"{self.peak_bytes / 1e9:.2f} GB"
@@ -74,7 +74,7 @@ def _numbers(runs: list[dict[str, Any]], name: str) -> list[float]:
 
 
 def format_costs(costs: list[EncoderCost]) -> list[str]:
-    """Lines for a terminal; none without costs."""
+    """Format lines for a terminal; none without costs."""
     if not costs:
         return []
     rows = [["encoder", "parameters", "images/s", "peak memory"], *(c.display() for c in costs)]

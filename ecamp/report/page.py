@@ -26,14 +26,14 @@ def write_page(run: Path, baseline: str = "none") -> Path:
     cells, warnings = read_run(run)
     rows = summarise(cells, baseline)
     warnings += sorted({w for cell in cells for w in cell.result.warnings})
-    named = names_of(rows)
+    names = short_names(rows)
     charts = [
-        {"title": " · ".join((named[place], *rest)), "svg": Markup(bars(list(group)))}
-        for (place, *rest), group in groupby(
-            rows, lambda r: (r.place, f"{r.task} {r.metric}", r.protocol, r.encoder)
+        {"title": " · ".join((names[split], *rest)), "svg": Markup(bars(list(group)))}
+        for (split, *rest), group in groupby(
+            rows, lambda r: (r.split_label, f"{r.task} {r.metric}", r.protocol, r.encoder)
         )
     ]
-    ranks, places = rank_models(cells)
+    ranks, settings = rank_models(cells)
     template = Environment(
         loader=PackageLoader("ecamp", "report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True,
@@ -48,7 +48,7 @@ def write_page(run: Path, baseline: str = "none") -> Path:
         columns=COLUMNS,
         rows=[_table_row(row, rows[i - 1] if i else None) for i, row in enumerate(rows)],
         ranks=ranks,
-        places=places,
+        settings=settings,
         costs=[cost.display() for cost in read_costs(cells)],
         galleries=galleries(run, cells),
         protocol=_protocol(rows),
@@ -59,21 +59,21 @@ def write_page(run: Path, baseline: str = "none") -> Path:
     return path
 
 
-def names_of(rows: list[Row]) -> dict[str, str]:
-    """Each place by the short name of its data set, where that names one split of the run alone."""
-    places = {row.place: row.dataset for row in rows}
-    names = list(places.values())
-    return {place: name if names.count(name) == 1 else place for place, name in places.items()}
+def short_names(rows: list[Row]) -> dict[str, str]:
+    """Name each split by its data set alone where the run has one split of it."""
+    datasets = {row.split_label: row.dataset for row in rows}
+    names = list(datasets.values())
+    return {split: name if names.count(name) == 1 else split for split, name in datasets.items()}
 
 
 def findings(rows: list[Row], baseline: str) -> list[str]:
     """Write one sentence per pretext: where it was better or worse than the baseline, or tied."""
     out = []
-    named = names_of(rows)
-    where = {place: "" if len(named) == 1 else f"{name} " for place, name in named.items()}
+    names = short_names(rows)
+    prefix = {split: "" if len(names) == 1 else f"{name} " for split, name in names.items()}
     for pretext in dict.fromkeys(row.pretext for row in rows if row.pretext != baseline):
-        mine = [row for row in rows if row.pretext == pretext and row.delta is not None]
-        if not mine:
+        compared = [row for row in rows if row.pretext == pretext and row.delta is not None]
+        if not compared:
             continue
         parts = []
         for verdict, word in (
@@ -81,13 +81,13 @@ def findings(rows: list[Row], baseline: str) -> list[str]:
             ("worse", "worse than"),
             ("tie", "tied with"),
         ):
-            at = [
-                f"{where[r.place]}{r.task} at {100 * r.fraction:g} % ({r.delta:+.3f})"
-                for r in mine
+            differences = [
+                f"{prefix[r.split_label]}{r.task} at {100 * r.fraction:g} % ({r.delta:+.3f})"
+                for r in compared
                 if r.verdict == verdict
             ]
-            if at:
-                parts.append(f"{word} {baseline} on {', '.join(at)}")
+            if differences:
+                parts.append(f"{word} {baseline} on {', '.join(differences)}")
         out.append(f"{pretext}: {'; '.join(parts)}.")
     below = sum(row.below_floor for row in rows)
     if below:
@@ -98,8 +98,8 @@ def findings(rows: list[Row], baseline: str) -> list[str]:
 
 
 def _table_row(row: Row, before: Row | None) -> dict[str, Any]:
-    first = before is None or (row.place, row.task, row.protocol, row.fraction) != (
-        before.place, before.task, before.protocol, before.fraction,
+    first = before is None or (row.split_label, row.task, row.protocol, row.fraction) != (
+        before.split_label, before.task, before.protocol, before.fraction,
     )  # fmt: skip
     css = " ".join(filter(None, ["first" if first else "", "below" if row.below_floor else ""]))
     return {"cells": display(row), "css": css, "verdict": row.verdict}

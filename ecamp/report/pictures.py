@@ -20,21 +20,21 @@ from ecamp.report.summary import Row, StoredCell
 
 PALETTE = ("#4cc9f0", "#f72585", "#ffb703", "#80ed99", "#c77dff", "#ff7b00", "#48e5c2", "#ff5d8f")
 TILE = 176  # pixels of a picture's side
-SHOWN = 6  # images in the gallery
+MAX_IMAGES = 6  # images in the gallery
 MARK = {"better": "#157f3b", "worse": "#b3261e"}
 
 
 def bars(rows: list[Row]) -> str:
     """Draw one horizontal bar per row with its interval, the floor as a dashed line, as SVG."""
-    shown = [row for row in rows if row.value is not None]
-    if not shown:
+    drawn = [row for row in rows if row.value is not None]
+    if not drawn:
         return ""
     left, right, step, width = 170, 64, 24, 620
-    top = max([*(row.high or row.value or 0 for row in shown), *(r.floor or 0 for r in shown)])
+    top = max([*(row.high or row.value or 0 for row in drawn), *(r.floor or 0 for r in drawn)])
     scale = (width - left - right) / max(top * 1.04, 1e-9)
     parts: list[str] = []
     y = 8
-    for row in shown:
+    for row in drawn:
         assert row.value is not None
         x = left + row.value * scale
         label = f"{row.pretext}, {100 * row.fraction:g} % labels"
@@ -46,14 +46,14 @@ def bars(rows: list[Row]) -> str:
                      f'fill="{fill}"/>')  # fmt: skip
         end = x
         if row.low is not None and row.high is not None:
-            a, end = left + row.low * scale, left + row.high * scale
-            parts.append(f'<path d="M{a:.1f} {y + 8}H{end:.1f}M{a:.1f} {y + 4}v8M{end:.1f} {y + 4}v8" '
+            start, end = left + row.low * scale, left + row.high * scale
+            parts.append(f'<path d="M{start:.1f} {y + 8}H{end:.1f}M{start:.1f} {y + 4}v8M{end:.1f} {y + 4}v8" '
                          'stroke="#1d2433" stroke-width="1.5" fill="none"/>')  # fmt: skip
         if row.floor is not None:
-            at = left + row.floor * scale
-            parts.append(f'<path d="M{at:.1f} {y - 3}v22" stroke="#d1495b" stroke-width="1.5" '
+            floor_x = left + row.floor * scale
+            parts.append(f'<path d="M{floor_x:.1f} {y - 3}v22" stroke="#d1495b" stroke-width="1.5" '
                          'stroke-dasharray="3 2"/>')  # fmt: skip
-            end = max(end, at)
+            end = max(end, floor_x)
         parts.append(f'<text x="{end + 7:.1f}" y="{y + 13}">{row.value:.3f}</text>')
         y += step
     return (f'<svg viewBox="0 0 {width} {y + 4}" role="img" '
@@ -62,17 +62,17 @@ def bars(rows: list[Row]) -> str:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of one data set.
+    """Pictures of one data set and task.
 
     Attributes:
-        shown: `masks`, `boxes`, or both, as the task's overlays contain them.
+        content: `masks`, `boxes`, or both, as the task's overlays contain them.
         columns: Headings: image, truth, then one per pretext.
         lines: Per image: its id, the pictures as data URIs.
         legend: (class, colour).
     """
 
     dataset: str
-    shown: str
+    content: str
     columns: list[str]
     lines: list[tuple[str, list[str]]]
     legend: list[tuple[str, str]]
@@ -83,7 +83,7 @@ def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
 
     A task without `overlay`, or whose plugin is not installed any more, has none.
     """
-    out = []
+    result = []
     for file in sorted((run / "gallery").glob("*.npz")):
         with np.load(file, allow_pickle=False) as stored:
             images, ids, name = (
@@ -95,8 +95,8 @@ def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
             chosen = _choose(cells, name, task)
             plugin = _task_plugin(task) if chosen else None
             if plugin is not None:
-                out.append(_gallery(run, images, ids, name, plugin, chosen))
-    return [g for g in out if g.lines]
+                result.append(_gallery(run, images, ids, name, plugin, chosen))
+    return [gallery for gallery in result if gallery.lines]
 
 
 def _task_plugin(name: str) -> TaskPlugin | None:
@@ -112,13 +112,13 @@ def _task_plugin(name: str) -> TaskPlugin | None:
 def _choose(cells: list[StoredCell], dataset: str, task: str) -> list[dict[str, Any]]:
     best: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        c = cell.result.cell
-        if c.dataset != dataset or c.task != task or cell.result.is_floor:
+        fields = cell.result.cell
+        if fields.dataset != dataset or fields.task != task or cell.result.is_floor:
             continue
-        before = best.get(c.pretext)
-        rank = (-c.fraction, c.seed, c.encoder, c.protocol)
+        before = best.get(fields.pretext)
+        rank = (-fields.fraction, fields.seed, fields.encoder, fields.protocol)
         if before is None or rank < before["rank"]:
-            best[c.pretext] = {"rank": rank, "id": cell.result.id, "pretext": c.pretext}
+            best[fields.pretext] = {"rank": rank, "id": cell.result.id, "pretext": fields.pretext}
     return [best[p] for p in sorted(best, key=lambda p: (p != "none", p))]
 
 
@@ -139,23 +139,25 @@ def _gallery(
         except (CorruptFileError, FileNotFoundError):
             continue
     lines: list[tuple[str, list[str]]] = []
-    kinds: set[str] = set()
+    contents: set[str] = set()
     classes = [str(c) for c in stored[0]["classes"]] if stored else []
-    for position, key in enumerate(ids):
-        index = [list(map(str, s["ids"])).index(key) if key in s["ids"] else -1 for s in stored]
-        if not index or min(index) < 0 or len(lines) == SHOWN:
+    for position, image_id in enumerate(ids):
+        index = [
+            list(map(str, s["ids"])).index(image_id) if image_id in s["ids"] else -1 for s in stored
+        ]
+        if not index or min(index) < 0 or len(lines) == MAX_IMAGES:
             continue
         overlays = [task.overlay(s, s, i) for s, i in zip(stored, index, strict=True)]
         truth = overlays[0][0]
         if not truth:
             continue
-        kinds |= {kind for kind in ("masks", "boxes") if getattr(truth, kind)}
+        contents |= {field for field in ("masks", "boxes") if getattr(truth, field)}
         drawn = [Overlay(), truth, *(predicted for _, predicted in overlays)]
-        lines.append((key, [_picture(images[position], overlay) for overlay in drawn]))
+        lines.append((image_id, [_picture(images[position], overlay) for overlay in drawn]))
     legend = [(c, PALETTE[k % len(PALETTE)]) for k, c in enumerate(classes)]
-    shown = " and ".join(sorted(kinds, reverse=True))
+    content = " and ".join(sorted(contents, reverse=True))
     headings = ["image", "truth", *(c["pretext"] for c in chosen)]
-    return Gallery(name, shown, headings, lines, legend)
+    return Gallery(name, content, headings, lines, legend)
 
 
 def _picture(image: np.ndarray, overlay: Overlay) -> str:

@@ -1,7 +1,7 @@
-"""Who comes first over all data sets, tasks and label fractions, and how sure that is. No torch.
+"""Mean ranks of models over all data sets, tasks and label fractions, with intervals. No torch.
 
-Scores of different tasks cannot be averaged; ranks can. Each place of the table ranks the models;
-resampling every test set again and again gives an interval of the mean rank.
+Scores of different tasks cannot be averaged; ranks can. Each setting of the table ranks the models;
+resampling every test set gives an interval of the mean rank.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from ecamp.metrics.stats import percentile_interval
 from ecamp.report.summary import StoredCell, mean_over_seeds
 
-PLACE = ("dataset", "split_hash", "task", "protocol", "fraction")
+SETTING = ("dataset", "split_hash", "task", "protocol", "fraction")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Rank:
 
     Attributes:
         low, high: 95 % interval over resampled test patients; None without resamples.
-        first: Share of the resamples in which no model has a better mean rank.
+        first: Fraction of the resamples in which no model has a better mean rank.
     """
 
     model: str
@@ -35,48 +35,53 @@ class Rank:
 
 
 def rank_models(cells: list[StoredCell]) -> tuple[list[Rank], int]:
-    """Rank models (encoder and pretext) over the places where all of them have a score.
+    """Rank models (encoder and pretext) over the settings where all of them have a score.
 
     Returns:
-        Best first; and over how many places. Empty with fewer than two models or places.
+        Best first; and the number of settings. Empty with fewer than two models or settings.
     """
     table: dict[tuple[object, ...], dict[str, list[StoredCell]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for cell in cells:
         if not cell.result.is_floor:
-            c = cell.result.cell
-            table[tuple(getattr(c, key) for key in PLACE)][f"{c.encoder} {c.pretext}"].append(cell)
-    models = sorted({model for place in table.values() for model in place})
-    points, spreads = [], []
-    for _, place in sorted(table.items(), key=str):
-        if len(place) < len(models):
+            fields = cell.result.cell
+            table[tuple(getattr(fields, key) for key in SETTING)][
+                f"{fields.encoder} {fields.pretext}"
+            ].append(cell)
+    models = sorted({model for setting in table.values() for model in setting})
+    ranks_per_setting, replicate_ranks = [], []
+    for _, setting in sorted(table.items(), key=str):
+        if len(setting) < len(models):
             continue
-        means = [mean_over_seeds(place[model]) for model in models]
+        means = [mean_over_seeds(setting[model]) for model in models]
         values = [value for value, _ in means if value is not None]
         if len(values) < len(models):
             continue
-        points.append(_ranks(np.array(values)[:, None])[:, 0])
-        replicates = [spread for _, spread in means if spread is not None]
+        ranks_per_setting.append(_ranks(np.array(values)[:, None])[:, 0])
+        replicates = [scores for _, scores in means if scores is not None]
         if len(replicates) == len(models) and len({len(r) for r in replicates}) == 1:
-            spreads.append(_ranks(np.array(replicates)))
-    if len(models) < 2 or len(points) < 2:
+            replicate_ranks.append(_ranks(np.array(replicates)))
+    if len(models) < 2 or len(ranks_per_setting) < 2:
         return [], 0
-    mean = np.mean(points, axis=0)
-    whole = len(spreads) == len(points) and len({s.shape for s in spreads}) == 1
-    spread = _mean_of_defined(np.array(spreads)) if whole else None
-    out = []
+    mean_ranks = np.mean(ranks_per_setting, axis=0)
+    complete = (
+        len(replicate_ranks) == len(ranks_per_setting)
+        and len({s.shape for s in replicate_ranks}) == 1
+    )
+    replicate_means = _mean_of_defined(np.array(replicate_ranks)) if complete else None
+    ranks = []
     for i, model in enumerate(models):
-        low, high = percentile_interval(None if spread is None else spread[i])
+        low, high = percentile_interval(None if replicate_means is None else replicate_means[i])
         first = None
-        if spread is not None and (defined := np.isfinite(spread[i])).any():
-            first = float((spread[i] <= spread.min(0) + 1e-12)[defined].mean())
-        out.append(Rank(model, float(mean[i]), low, high, first))
-    return sorted(out, key=lambda r: (r.rank, r.model)), len(points)
+        if replicate_means is not None and (defined := np.isfinite(replicate_means[i])).any():
+            first = float((replicate_means[i] <= replicate_means.min(0) + 1e-12)[defined].mean())
+        ranks.append(Rank(model, float(mean_ranks[i]), low, high, first))
+    return sorted(ranks, key=lambda r: (r.rank, r.model)), len(ranks_per_setting)
 
 
 def _mean_of_defined(ranks: np.ndarray) -> np.ndarray:
-    """Mean over places (the first axis) that a resample defines; NaN where it defines none."""
+    """Average over settings (the first axis) that a resample defines; NaN where it defines none."""
     known = np.isfinite(ranks)
     count = known.sum(0)
     total = np.where(known, ranks, 0.0).sum(0)
@@ -89,12 +94,12 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(scores).all(0), rankdata(-scores, axis=0), np.nan)
 
 
-def format_ranks(ranks: list[Rank], places: int) -> list[str]:
-    """Lines for a terminal; none without ranks."""
+def format_ranks(ranks: list[Rank], settings: int) -> list[str]:
+    """Format lines for a terminal; none without ranks."""
     if not ranks:
         return []
     width = max(len(r.model) for r in ranks)
-    lines = [f"mean rank over {places} places (data set, task, protocol, labels); 1 is best"]
+    lines = [f"mean rank over {settings} settings (data set, task, protocol, labels); 1 is best"]
     for r in ranks:
         between = "" if r.low is None else f"  {r.low:.2f} to {r.high:.2f}"
         first = "" if r.first is None else f"  first in {100 * r.first:.0f} % of resamples"

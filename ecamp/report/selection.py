@@ -17,16 +17,16 @@ class Selection:
     """A run folder and the values that its cells must have."""
 
     run: Path
-    wanted: dict[str, str]
+    values: dict[str, str]
 
     @classmethod
     def parse(cls, text: str) -> Selection:
         """Read `RUN[:key=value,...]`.
 
         Raises:
-            UsageError: No such key. MissingError: No run there.
+            UsageError: Unknown key. MissingError: Not a run folder.
         """
-        path, wanted = Path(text), {}
+        path, values = Path(text), {}
         if not (path / "cells").is_dir() and ":" in text:
             head, tail = text.rsplit(":", 1)
             path = Path(head)
@@ -34,29 +34,29 @@ class Selection:
                 key, equals, value = part.partition("=")
                 if key not in KEYS or not equals:
                     raise UsageError(
-                        f"{text}: '{part}' selects nothing.",
+                        f"{text}: '{part}' is not a selection.",
                         f"Write RUN:key=value,...; {did_you_mean(key, KEYS)}",
                     )
-                wanted[key] = value
+                values[key] = value
         if not (path / "cells").is_dir():
             raise MissingError(
                 f"{path}: not a run folder (it has no cells).", "Name the folder given to --run."
             )
-        return cls(path, wanted)
+        return cls(path, values)
 
     def __str__(self) -> str:
-        rest = ",".join(f"{key}={value}" for key, value in self.wanted.items())
+        rest = ",".join(f"{key}={value}" for key, value in self.values.items())
         return f"{self.run}:{rest}" if rest else str(self.run)
 
-    def holds(self, cell: CellFields) -> bool:
-        """Tell whether a cell is selected."""
-        return all(_equal(getattr(cell, key), value) for key, value in self.wanted.items())
+    def includes(self, cell: CellFields) -> bool:
+        """Whether a cell is selected."""
+        return all(_equal(getattr(cell, key), value) for key, value in self.values.items())
 
 
-def _equal(have: Any, wanted: str) -> bool:
-    if isinstance(have, float | int):
+def _equal(actual: Any, text: str) -> bool:
+    if isinstance(actual, float | int):
         try:
-            return float(have) == float(wanted)
+            return float(actual) == float(text)
         except ValueError:
             return False
-    return str(have) == wanted
+    return str(actual) == text

@@ -1,7 +1,7 @@
 """Results of a run as rows: means over seeds, intervals, paired differences, floors. No torch.
 
-Two kinds of spread never mix: `low`-`high` is the 95 % interval over resampled test patients,
-`sd` the spread over seeds. A difference to the baseline is paired: both sides saw the same
+`low`-`high` is the 95 % interval over resampled test patients, `sd` the standard deviation over
+seeds; the two are never combined. A difference to the baseline is paired: both sides saw the same
 resamples. Differences are corrected over the table (Holm).
 """
 
@@ -25,7 +25,7 @@ from ecamp.metrics.stats import percentile_interval
 
 @dataclass(frozen=True)
 class StoredCell:
-    """One cell as read back from a run folder.
+    """One cell as read from a run folder.
 
     Attributes:
         replicates: float64 (resamples,) of the main metric, or None.
@@ -44,12 +44,12 @@ class Row:
     Attributes:
         value: Mean of the primary metric over seeds; None when undefined.
         low, high: 95 % interval of that mean over resampled test patients.
-        sd: Spread over seeds (None for one seed). train: Training images, mean over seeds.
+        sd: Standard deviation over seeds (None for one seed). train: Training images, mean over seeds.
         delta, delta_low, delta_high: Paired difference to the baseline pretext.
         p_holm: Two-sided bootstrap p, Holm-corrected over the table.
         verdict: `better`, `worse`, `tie`, or empty for the baseline itself.
         floor, floor_name: Best trivial score of that split and fraction.
-        below_floor: The score does not beat it.
+        below_floor: Whether the score does not beat it.
     """
 
     dataset: str
@@ -79,8 +79,8 @@ class Row:
     reason: str | None
 
     @property
-    def place(self) -> str:
-        """Which test it is: the data set's protocol and the beginning of its split hash."""
+    def split_label(self) -> str:
+        """Label of the split: its id and the beginning of its hash."""
         return f"{self.split_id} {self.split_hash[:8]}"
 
 
@@ -138,22 +138,22 @@ def summarise(cells: list[StoredCell], baseline: str = "none") -> list[Row]:
     rows = [_row(key, members, groups, floors, baseline) for key, members in groups.items()]
     tasks = {task: index for index, task in enumerate(dict.fromkeys(row.task for row in rows))}
     rows.sort(
-        key=lambda r: (r.dataset, r.place, tasks[r.task], r.protocol, r.encoder, r.fraction,
+        key=lambda r: (r.dataset, r.split_label, tasks[r.task], r.protocol, r.encoder, r.fraction,
                        r.pretext != baseline, r.pretext)
     )  # fmt: skip
     return _holm(rows)
 
 
 def mean_over_seeds(members: list[StoredCell]) -> tuple[float | None, np.ndarray | None]:
-    """Mean value over seeds, and the mean's replicates (pairing resample with resample)."""
+    """Average over seeds; return the mean and its replicates (pairing resample with resample)."""
     values = [m.result.score.value for m in members]
     if any(v is None for v in values):
         return None, None
-    parts = [m.replicates for m in members if m.replicates is not None]
-    same = len(parts) == len(members) and len({len(p) for p in parts}) == 1
+    replicates = [m.replicates for m in members if m.replicates is not None]
+    complete = len(replicates) == len(members) and len({len(p) for p in replicates}) == 1
     return float(np.mean([v for v in values if v is not None])), np.mean(
-        parts, axis=0
-    ) if same else None
+        replicates, axis=0
+    ) if complete else None
 
 
 def _row(
@@ -168,23 +168,25 @@ def _row(
     value, replicates = mean_over_seeds(members)
     low, high = percentile_interval(replicates)
     values = [m.result.metrics[first.primary].value for m in members]
-    known = [v for v in values if v is not None]
-    sd = float(np.std(known, ddof=1)) if value is not None and len(values) > 1 else None
+    defined = [v for v in values if v is not None]
+    sd = float(np.std(defined, ddof=1)) if value is not None and len(values) > 1 else None
     delta = delta_low = delta_high = p = None
     other = groups.get((*key[:-1], baseline))
     if pretext != baseline and other and value is not None:
         # Only seeds that both sides have, so that the label draws are paired too.
         shared = {m.result.cell.seed for m in members} & {o.result.cell.seed for o in other}
-        mine, my_spread = mean_over_seeds([m for m in members if m.result.cell.seed in shared])
-        base, base_spread = mean_over_seeds([o for o in other if o.result.cell.seed in shared])
-        if shared and mine is not None and base is not None:
-            delta = mine - base
-            if my_spread is not None and base_spread is not None:
-                difference = my_spread - base_spread
+        mean, mean_replicates = mean_over_seeds(
+            [m for m in members if m.result.cell.seed in shared]
+        )
+        base, base_replicates = mean_over_seeds([o for o in other if o.result.cell.seed in shared])
+        if shared and mean is not None and base is not None:
+            delta = mean - base
+            if mean_replicates is not None and base_replicates is not None:
+                difference = mean_replicates - base_replicates
                 delta_low, delta_high = percentile_interval(difference)
                 p = two_sided(difference)
     floor_name, floor = _best_floor(floors.get((dataset, split_id, split_hash, task, fraction), []))
-    # Each seed draws its own share of whole patients, so their sizes differ a little.
+    # Each seed draws its own fraction of whole patients, so their sizes differ a little.
     train = round(float(np.mean([m.result.counts["train"] for m in members])))
     return Row(
         dataset, split_id, split_hash, task, protocol, encoder, pretext, fraction,
@@ -196,9 +198,9 @@ def _row(
 
 
 def two_sided(difference: np.ndarray) -> float | None:
-    """Bootstrap p of `no difference`: twice the smaller tail.
+    """Compute the bootstrap p of `no difference`: twice the smaller tail.
 
-    Where fewer than ten resamples lie beyond zero, counting them says little, and with 1,000
+    Where fewer than ten resamples lie beyond zero, their count is imprecise, and with 1,000
     resamples no p could fall below 0.002: Holm over 25 rows would call every difference a tie. The
     normal tail at the bootstrap's own standard error is used there
     (docs/decisions.md#p-values-from-the-normal-tail).
@@ -209,10 +211,10 @@ def two_sided(difference: np.ndarray) -> float | None:
     tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     if tail >= 10:
         return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
-    spread = float(defined.std(ddof=1))
-    if spread == 0.0:
+    std = float(defined.std(ddof=1))
+    if std == 0.0:
         return 1.0 if defined[0] == 0 else 2 / (len(defined) + 1)
-    return math.erfc(abs(float(defined.mean())) / spread / math.sqrt(2))
+    return math.erfc(abs(float(defined.mean())) / std / math.sqrt(2))
 
 
 def _best_floor(floors: list[StoredCell]) -> tuple[str | None, float | None]:
@@ -225,15 +227,15 @@ def _best_floor(floors: list[StoredCell]) -> tuple[str | None, float | None]:
 
 
 def _holm(rows: list[Row]) -> list[Row]:
-    """Holm's step-down correction over all differences of the table; sets the verdict."""
+    """Apply Holm's step-down correction to all differences of the table, and set the verdicts."""
     corrected = holm([row.p_holm for row in rows])
     out = []
     for index, row in enumerate(rows):
         p_holm = corrected[index]
         verdict = ""
         if row.delta is not None:
-            sure = p_holm is not None and p_holm < 0.05
-            verdict = ("better" if row.delta > 0 else "worse") if sure else "tie"
+            significant = p_holm is not None and p_holm < 0.05
+            verdict = ("better" if row.delta > 0 else "worse") if significant else "tie"
         out.append(Row(**{**asdict(row), "p_holm": p_holm, "verdict": verdict}))
     return out
 
@@ -273,7 +275,7 @@ def display(row: Row) -> list[str]:
     mark = ", ".join(filter(None, [row.verdict, "below floor" if row.below_floor else ""]))
     floor = "-" if row.floor is None else f"{row.floor:.3f} {row.floor_name}"
     score = f"{number(row.value)}" if row.value is not None else f"null: {row.reason}"
-    return [row.place, f"{row.task} {row.metric}", row.protocol, row.encoder,
+    return [row.split_label, f"{row.task} {row.metric}", row.protocol, row.encoder,
             f"{100 * row.fraction:g} % ({row.train})", row.pretext, score, interval,
             number(row.sd), delta if row.delta is not None else "", floor, mark]  # fmt: skip
 
@@ -281,18 +283,20 @@ def display(row: Row) -> list[str]:
 def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
     """Format a table for a terminal, one heading per data set, task and protocol: lines stay short."""
     out: list[str] = []
-    shown = ("labels", "pretext", "score", "95 % interval", "sd", "difference", "")
-    place = (4, 5, 6, 7, 8, 9, 11)
-    widths = [max([len(shown[i]), *(len(line[p]) for line in lines)]) for i, p in enumerate(place)]
-    heading = None
+    headings = ("labels", "pretext", "score", "95 % interval", "sd", "difference", "")
+    columns = (4, 5, 6, 7, 8, 9, 11)
+    widths = [
+        max([len(headings[i]), *(len(line[p]) for line in lines)]) for i, p in enumerate(columns)
+    ]
+    current_group = None
     for row, line in zip(rows, lines, strict=True):
-        mine = (row.place, row.task, row.protocol, row.encoder)
-        if mine != heading:  # another split is another test: never under one heading
-            heading = mine
+        group = (row.split_label, row.task, row.protocol, row.encoder)
+        if group != current_group:  # another split is another test: never under one heading
+            current_group = group
             out += ["", f"{row.dataset} ({row.split_id}, split {row.split_hash})  {line[1]}  "
                         f"{row.protocol}  {row.encoder}  test {row.test}  seeds {row.seeds}"]  # fmt: skip
             out.append(
-                "  " + "  ".join(t.ljust(w) for t, w in zip(shown, widths, strict=True)).rstrip()
+                "  " + "  ".join(t.ljust(w) for t, w in zip(headings, widths, strict=True)).rstrip()
             )
             previous = None
         if row.fraction != previous:
@@ -300,6 +304,6 @@ def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
             if row.floor is not None:
                 label = f"floor: {row.floor_name}"
                 out.append(f"  {line[4]:{widths[0]}}  {label}  {row.floor:.3f}")
-        cells = [line[p].ljust(w) for p, w in zip(place, widths, strict=True)]
+        cells = [line[p].ljust(w) for p, w in zip(columns, widths, strict=True)]
         out.append("  " + "  ".join(cells).rstrip())
     return "\n".join(out).strip("\n")

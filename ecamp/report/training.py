@@ -1,4 +1,4 @@
-"""Pictures of a pre-training: what the model sees and predicts, and its losses. No torch."""
+"""Pictures of a pre-training: the model's input, its predictions and its losses. No torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ecamp.storage.files import write_bytes
 
-WORDS = 2  # entities a sample whose attention is shown
+WORDS = 2  # entities per sample whose attention is shown
 SIDE, GAP, TITLE, CAPTION, HEAD = 1.75, 0.1, 0.24, 0.36, 0.36  # inches of the picture's parts
 LABELS = {"mim": "masked image", "sr": "super-resolution", "mlm": "masked text", "loss": "total"}
 
@@ -27,20 +27,20 @@ def draw_preview(
     captions: Sequence[str],
     title: str,
 ) -> None:
-    """Draw one row a sample: its panels, then where its entities look; a PNG.
+    """Draw one row per sample: its panels, then the attention of its entities; a PNG.
 
     Args:
         panels: By name, uint8 (n, h, w) or (n, h, w, 3).
         windows: (n, 4) x0, y0, x1, y1 in 0..1, outlined in the panels of the large image.
         attention: For each sample, words with a map (rows, columns).
-        captions: A line of text a sample (its report).
+        captions: One line of text per sample (its report).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     count = len(next(iter(panels.values())))
-    words = min(WORDS, max((len(found) for found in attention), default=0))
+    words = min(WORDS, max((len(entities) for entities in attention), default=0))
     columns = len(panels) + words
     # Placed by hand, in inches: captions run below their row, across all of its columns.
     width = columns * (SIDE + GAP) + GAP
@@ -82,7 +82,7 @@ def draw_preview(
 
 
 def draw_curves(metrics: Path, path: Path) -> None:
-    """Draw the losses of a `metrics.jsonl` over its steps; a PNG. Nothing where there are none."""
+    """Draw the losses of a `metrics.jsonl` over its steps; a PNG. No file without losses."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,0 +1,1 @@
+"""Storage: crash-safe files, locks, cache entries, arrays on disk."""

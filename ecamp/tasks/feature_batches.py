@@ -1,4 +1,4 @@
-"""What the gradient-trained tasks share: features by protocol, and prediction in batches."""
+"""Common parts of the gradient-trained tasks: features by protocol, and prediction in batches."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ecamp.data.augment import Warp, sample_augmentation
 from ecamp.data.augmentation import Augmentation
 from ecamp.train.oom import map_batches
 
-BATCH = 256  # images predicted at once; decides memory, not results
+BATCH = 256  # images predicted at once; affects memory, not results
 EXAMPLES = 256  # training images that a neck takes its statistics from
 
 
 def features_of(encoder: Encoder | None, inputs: Inputs, index: np.ndarray) -> Features:
-    """Features of chosen images: cached, or through a trainable encoder."""
+    """Return the features of some images: cached, or through a trainable encoder."""
     if encoder is None:
         return inputs.batch_features(index)
     result: Features = encoder(inputs.normalise(stored_images(inputs, index)))
@@ -27,7 +27,7 @@ def features_of(encoder: Encoder | None, inputs: Inputs, index: np.ndarray) -> F
 
 
 def stored_images(inputs: Inputs, index: np.ndarray) -> np.ndarray:
-    """uint8 images in the order of `index`; a memory-mapped file is read in its own order."""
+    """Read uint8 images in the order of `index`; a memory-mapped file is read in ascending order."""
     order = np.argsort(index, kind="stable")
     return np.asarray(inputs.images[index[order]])[np.argsort(order, kind="stable")]
 
@@ -36,7 +36,7 @@ def stored_images(inputs: Inputs, index: np.ndarray) -> np.ndarray:
 class TrainingBatches:
     """Training images as features; augmented where the encoder trains, else from the cache.
 
-    What is drawn is a function of (seed, step), not of what ran before.
+    Draws are a function of (seed, step), independent of earlier steps.
     """
 
     encoder: Encoder | None
@@ -45,13 +45,13 @@ class TrainingBatches:
     seed: int
 
     def example(self) -> Features:
-        """Features of the first training images as they are, without gradients."""
+        """Return the features of the first training images, unaugmented and without gradients."""
         with torch.no_grad():
             index = np.arange(min(EXAMPLES, len(self.inputs)))
             return features_of(self.encoder, self.inputs, index)
 
     def __call__(self, index: np.ndarray, step: int) -> tuple[Features, Warp | None]:
-        """Features of a batch, and how its images were moved (None: not at all)."""
+        """Return the features of a batch and the warp of its images (None: unchanged)."""
         if self.encoder is None or self.augment is None:
             return features_of(self.encoder, self.inputs, index), None
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
@@ -63,7 +63,7 @@ class TrainingBatches:
 def in_batches(
     encoder: Encoder | None, inputs: Inputs, batch: int | None = None
 ) -> Iterator[tuple[np.ndarray, Features]]:
-    """Yield all images' indices and features in order, without gradients; less where memory ends."""
+    """Yield all indices and features in order, without gradients; smaller batches on low memory."""
     with torch.no_grad():
         yield from map_batches(
             lambda index: features_of(encoder, inputs, index),

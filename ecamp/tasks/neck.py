@@ -1,4 +1,4 @@
-"""Brings any encoder's pyramid to one map, so that one head serves ViTs and CNNs."""
+"""Neck: reduces any encoder's pyramid to one map, so that one head serves ViTs and CNNs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ecamp.api.encoder import Features
 
 
 class Standardise(nn.Module):
-    """Channels of each pyramid level to mean 0 and spread 1, by statistics of training images.
+    """Standardisation of each level's channels to mean 0 and std 1, by statistics of training images.
 
-    As before a linear probe: the inner layers of a pre-trained ViT have a few channels of a
-    hundredfold size, and without this a head's steps go into undoing them and encoders are
+    As before a linear probe: the inner layers of a pre-trained ViT have a few channels of
+    hundredfold size; without this a head spends its steps on undoing them, and encoders are
     compared by their scale.
 
     Args:
@@ -25,29 +25,29 @@ class Standardise(nn.Module):
 
     def __init__(self, pyramid: Sequence[Tensor]) -> None:
         super().__init__()
-        for at, level in enumerate(pyramid):
+        for i, level in enumerate(pyramid):
             flat = level.detach().float().transpose(0, 1).flatten(1)
-            spread = flat.std(1, unbiased=False)
+            std = flat.std(1, unbiased=False)
             # A channel that is dead on a few training images must not blow up on others.
-            spread = spread.clamp(min=0.01 * float(spread.mean())) + 1e-5
-            self.register_buffer(f"mean_{at}", flat.mean(1)[:, None, None])
-            self.register_buffer(f"scale_{at}", 1 / spread[:, None, None])
+            std = std.clamp(min=0.01 * float(std.mean())) + 1e-5
+            self.register_buffer(f"mean_{i}", flat.mean(1)[:, None, None])
+            self.register_buffer(f"scale_{i}", 1 / std[:, None, None])
 
     def forward(self, pyramid: Sequence[Tensor]) -> list[Tensor]:
         return [
-            (level - self.get_buffer(f"mean_{at}")) * self.get_buffer(f"scale_{at}")
-            for at, level in enumerate(pyramid)
+            (level - self.get_buffer(f"mean_{i}")) * self.get_buffer(f"scale_{i}")
+            for i, level in enumerate(pyramid)
         ]
 
 
 def nearest_level(pyramid: Sequence[Tensor], rows: float) -> int:
-    """Which level's number of rows is nearest to `rows`, by ratio; the last of equals."""
-    far = [abs(math.log2(level.shape[2] / rows)) for level in pyramid]
-    return max(range(len(far)), key=lambda at: (-far[at], at))
+    """Find the level whose number of rows is nearest to `rows`, by ratio; the last of equals."""
+    distance = [abs(math.log2(level.shape[2] / rows)) for level in pyramid]
+    return max(range(len(distance)), key=lambda i: (-distance[i], i))
 
 
-def resized(level: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear to (rows, columns); as it is when it has them."""
+def resize(level: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize to (rows, columns), bilinear; unchanged if it has that size."""
     if level.shape[2:] == size:
         return level
     return F.interpolate(level, size, mode="bilinear", align_corners=False)
@@ -59,7 +59,7 @@ class Neck(nn.Module):
     The grid is that of the level nearest to 1/8 of the image side: a patch-8 ViT keeps its own.
 
     Args:
-        features: Features of some training images: shapes and statistics come from them.
+        features: Features of some training images: for shapes and statistics.
         image_size: Side of the encoder's input.
         width: Channels of the result.
     """
@@ -74,10 +74,10 @@ class Neck(nn.Module):
         self.norm = nn.GroupNorm(8, width)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """Levels (batch, width_i, rows_i, columns_i) -> (batch, width, *grid)."""
+        """Merge levels (batch, width_i, rows_i, columns_i) to (batch, width, *grid)."""
         total = torch.zeros(())
         for level, project in zip(self.standardise(pyramid), self.projections, strict=True):
-            total = total + resized(project(level), self.grid)
+            total = total + resize(project(level), self.grid)
         result: Tensor = self.norm(total)
         return result
 
@@ -90,7 +90,7 @@ def output_conv(inputs: int, outputs: int, kernel: int, bias: float) -> nn.Conv2
 
 
 def conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    """3x3 convolution, group norm (no batch statistics: small sets), GELU."""
+    """Build a 3x3 convolution, group norm (no batch statistics: small sets), GELU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.GroupNorm(8, outputs), nn.GELU()
     )

@@ -1,4 +1,4 @@
-"""Retrieval: which report belongs to the image, which image to the report. Nothing is trained."""
+"""Retrieval of the report of an image, and of the image of a report. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH = 64  # texts embedded at once
 
 
 class Retrieval(TaskPlugin):
-    """Embeddings of images and of the split's distinct reports; the pairing is the truth."""
+    """Task with embeddings of images and of the split's distinct reports; the pairing is the truth."""
 
     summary = "image <-> report retrieval by an encoder with a text side"
     licence = "Apache-2.0"
@@ -61,7 +61,7 @@ class Retrieval(TaskPlugin):
 
 @dataclass
 class RetrievalPredictor:
-    """The encoder's two sides."""
+    """Predictor of embeddings by the encoder's image and text sides."""
 
     encoder: DualEncoder
     selected: dict[str, object] = field(default_factory=dict)
@@ -71,7 +71,9 @@ class RetrievalPredictor:
             raise RuntimeError("retrieval without cached features")
         starts = range(0, len(inputs.texts), BATCH)
         with torch.no_grad():
-            texts = [self.encoder.embed_text(inputs.texts[at : at + BATCH]) for at in starts]
+            texts = [
+                self.encoder.embed_text(inputs.texts[start : start + BATCH]) for start in starts
+            ]
             images = self.encoder.embed_image(inputs.features)
         return {
             "image_embeddings": images.float().numpy(),

@@ -1,0 +1,1 @@
+"""Checks for plugin authors: the contract of every plugin, bad input for data sets in folders."""

@@ -1,9 +1,9 @@
-"""What every plugin promises, as checks that anybody's tests can call.
+"""The contract of every plugin, as checks that any test can call.
 
     from ecamp.testing.contract import check_plugin
     check_plugin("ecamp.encoders", "my-encoder?width=32")
 
-Each check raises AssertionError and says which promise is broken.
+Each check raises AssertionError, which names the broken promise.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
         cache: Where decoded images may be put; the user's cache by default.
 
     Raises:
-        AssertionError: Says which promise is broken.
+        AssertionError: Names the broken promise.
     """
     ref = PluginRef.parse(name)
     plugin = make_plugin(group, ref)
@@ -70,7 +70,7 @@ def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
 
 
 def check_encoder(ref: PluginRef, cache: Path | None = None) -> None:
-    """Shapes of the feature contract, determinism, gradients, saving and loading."""
+    """Check shapes of the feature contract, determinism, gradients, saving and loading."""
     plugin = make_plugin("ecamp.encoders", ref)
     for channels in (1, 3):
         torch.manual_seed(0)
@@ -114,14 +114,20 @@ def _check_text_side(name: str, encoder: Encoder, images: torch.Tensor) -> None:
     assert isinstance(encoder, DualEncoder), f"{name}: `text` needs a DualEncoder"
     texts = ["Effusion.", "There is no evidence of effusion, mass or nodule.", "", "Effusion."]
     with torch.no_grad():
-        said = encoder.embed_text(texts)
+        text_embeddings = encoder.embed_text(texts)
         alone = torch.cat([encoder.embed_text([text]) for text in texts])
-        seen = encoder.embed_image(encoder(images))
-    assert said.shape == (4, seen.shape[1]), f"{name}: texts and images are of different widths"
-    assert len(seen) == len(images), f"{name}: embed_image lost images"
-    assert torch.isfinite(said).all(), f"{name}: text embeddings are not finite"
-    assert torch.allclose(said, alone, atol=1e-4), f"{name}: a text's embedding depends on others"
-    assert not torch.allclose(said[0], said[1], atol=1e-4), f"{name}: all texts are embedded alike"
+        image_embeddings = encoder.embed_image(encoder(images))
+    assert text_embeddings.shape == (4, image_embeddings.shape[1]), (
+        f"{name}: texts and images are of different widths"
+    )
+    assert len(image_embeddings) == len(images), f"{name}: embed_image lost images"
+    assert torch.isfinite(text_embeddings).all(), f"{name}: text embeddings are not finite"
+    assert torch.allclose(text_embeddings, alone, atol=1e-4), (
+        f"{name}: a text's embedding depends on others"
+    )
+    assert not torch.allclose(text_embeddings[0], text_embeddings[1], atol=1e-4), (
+        f"{name}: all texts are embedded alike"
+    )
 
 
 def _check_features(name: str, out: Features, batch: int, width: int) -> None:
@@ -301,27 +307,31 @@ DISTILLED = (
 
 
 def check_distiller(ref: PluginRef, cache: Path | None = None) -> None:
-    """One result a report, in order; spans within the text; the same alone, reordered and twice."""
-    reports = [as_report(str(at), text) for at, text in enumerate(DISTILLED)]
+    """Check one result per report, in order; spans within the text; the same alone, reordered and twice."""
+    reports = [as_report(str(i), text) for i, text in enumerate(DISTILLED)]
 
-    def distil(asked: Sequence[Report]) -> list[Distilled]:
+    def distil(requested: Sequence[Report]) -> list[Distilled]:
         plugin = make_plugin("ecamp.distillers", ref)
         assert plugin.identity_fields() == make_plugin("ecamp.distillers", ref).identity_fields(), (
             f"{ref}: identity_fields() is not stable"
         )
-        return list(plugin.distill(iter(asked)))
+        return list(plugin.distill(iter(requested)))
 
-    whole = distil(reports)
-    assert [one.id for one in whole] == [one.id for one in reports], f"{ref}: results and reports"
-    for report, one in zip(reports, whole, strict=True):
-        starts = [statement.start for statement in one.statements]
+    results = distil(reports)
+    assert [result.id for result in results] == [result.id for result in reports], (
+        f"{ref}: results and reports"
+    )
+    for report, result in zip(reports, results, strict=True):
+        starts = [s.start for s in result.statements]
         assert starts == sorted(starts), f"{ref}: statements are not in text order"
-        for said in one.statements:
-            assert said.polarity in POLARITIES, f"{ref}: polarity '{said.polarity}'"
-            assert 0 <= said.start <= said.end <= len(report.text), f"{ref}: span outside the text"
-            kinds = {kind for kind, _ in said.descriptors}
+        for statement in result.statements:
+            assert statement.polarity in POLARITIES, f"{ref}: polarity '{statement.polarity}'"
+            assert 0 <= statement.start <= statement.end <= len(report.text), (
+                f"{ref}: span outside the text"
+            )
+            kinds = {kind for kind, _ in statement.descriptors}
             assert kinds <= set(DESCRIPTORS), f"{ref}: descriptors {kinds}"
-    assert distil(reports) == whole, f"{ref}: asked twice, it answers differently"
-    assert distil(reports[::-1]) == whole[::-1], f"{ref}: the order of reports matters"
+    assert distil(reports) == results, f"{ref}: asked twice, it answers differently"
+    assert distil(reports[::-1]) == results[::-1], f"{ref}: the order of reports matters"
     alone = [distil([report])[0] for report in reports]
-    assert alone == whole, f"{ref}: a report's answer depends on its neighbours"
+    assert alone == results, f"{ref}: a report's answer depends on its neighbours"

@@ -1,9 +1,9 @@
-"""What a data set read from a user's folder promises beyond the contract: bad input, as checks to call.
+"""The contract of data sets in a user's folder, beyond that of all plugins: checks of bad input.
 
     from ecamp.testing.folders import check_folder
     check_folder("my-set?root=FOLDER", tables=[FOLDER / "train.csv"])
 
-The folder is changed on the way and put back; each check raises AssertionError and says what broke.
+The folder is changed on the way and put back; each check raises AssertionError, which names the problem.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _check_below(name: str, root: Path) -> None:
 
 
 def check_archive(name: str) -> None:
-    """Check that tables next to a packed archive give an error that says to unpack it."""
+    """Check that tables next to a packed archive give an error that asks to unpack it."""
     root = Path(str(PluginRef.parse(name).options["root"]))
     images = [path for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     archive = root / "images.zip"

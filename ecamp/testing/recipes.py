@@ -1,6 +1,6 @@
-"""Checks of a training recipe, for anybody's tests: the flaws that published recipes have.
+"""Checks of a training recipe for any test: the flaws of published recipes.
 
-Each raises AssertionError and says what is wrong.
+Each raises AssertionError, which names the flaw.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ecamp.api.encoder import Features
 def check_schedule(rates: Sequence[float], end: float = 0.05) -> None:
     """Check that a learning rate rises once, then falls, and training ends where the schedule ends.
 
-    What fails, for one: docs/published-flaws.md#f17.
+    An example that fails: docs/published-flaws.md#f17.
 
     Args:
-        rates: The rate of every step that was made.
-        end: Largest share of the peak at the last step.
+        rates: The learning rate of every step.
+        end: Largest fraction of the peak at the last step.
     """
     assert rates, "no step was made"
     peak = max(range(len(rates)), key=lambda step: rates[step])
@@ -36,7 +36,7 @@ def check_schedule(rates: Sequence[float], end: float = 0.05) -> None:
 
 
 def check_frozen(encode: Callable[[Tensor], Features], images: Tensor) -> None:
-    """Frozen features are a function of the image: the same twice, and with other images.
+    """Check that frozen features are a function of the image: equal twice, and with other images.
 
     Fails where dropout or drop-path is on, or batch norm takes its statistics from the batch
     (docs/published-flaws.md#f20).
@@ -49,10 +49,8 @@ def check_frozen(encode: Callable[[Tensor], Features], images: Tensor) -> None:
     for name, parts in (
         ("pooled", (first.pooled, again.pooled, alone.pooled)),
         *(
-            (f"pyramid[{at}]", parts)
-            for at, parts in enumerate(
-                zip(first.pyramid, again.pyramid, alone.pyramid, strict=True)
-            )
+            (f"pyramid[{i}]", parts)
+            for i, parts in enumerate(zip(first.pyramid, again.pyramid, alone.pyramid, strict=True))
         ),
     ):
         one, two, few = parts

@@ -1,0 +1,1 @@
+"""Training: pre-training loop, heads, optimiser, schedule and memory."""

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ecamp.api.encoder import Encoder, Features
 from ecamp.errors import EcampError
-from ecamp.train.head_recipe import FINETUNE_CHECKS, HeadRecipe
+from ecamp.train.head_recipe import FINETUNE_VALIDATIONS, HeadRecipe
 from ecamp.train.oom import out_of_memory, report_halving
 from ecamp.train.optim import adamw, layer_scales, set_lr
 from ecamp.train.schedule import warmup_cosine
@@ -35,11 +35,11 @@ class Model(nn.Module):
 
 @dataclass(frozen=True)
 class Fit:
-    """What training gave.
+    """Result of training a head.
 
     Attributes:
         best_step: Step (counted from 1) whose weights were kept.
-        best_score: Its validation score; NaN for one check.
+        best_score: Its validation score; NaN for a single validation.
     """
 
     best_step: int
@@ -58,22 +58,22 @@ def _optimizer(model: Model, recipe: HeadRecipe, lr: float) -> torch.optim.AdamW
 
 
 def batches(count: int, size: int, seed: int) -> Callable[[], np.ndarray]:
-    """Return what gives the next batch: permutation after permutation, no image left out.
+    """Return a function that gives the next batch: permutation after permutation, no image left out.
 
-    A batch holds two images at least, the one there is twice: batch norm needs them.
+    A batch has at least two images, a single one appears twice: batch norm needs them.
     """
     generator = np.random.Generator(np.random.Philox(seed))
     order = np.zeros(0, np.int64)
     size = min(size, max(count, 2))
 
-    def following() -> np.ndarray:
+    def next_batch() -> np.ndarray:
         nonlocal order
         while len(order) < size:
             order = np.concatenate([order, generator.permutation(count)])
         index, order = order[:size], order[size:]
         return index
 
-    return following
+    return next_batch
 
 
 def _gradients(
@@ -89,7 +89,7 @@ def _gradients(
     gradient up to rounding; batch statistics and pooled Dice are then those of a part.
 
     Returns:
-        In how many parts it went.
+        The number of parts.
 
     Raises:
         EcampError: The loss is not finite; memory runs out with parts of one or two images.
@@ -110,11 +110,11 @@ def _gradients(
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            # Batch norm wants two images.
+            # Batch norm needs two images.
             if len(index) < 4 * parts:
                 raise EcampError(
                     f"head training: memory runs out even with {-(-len(index) // parts)} images.",
-                    "Take a smaller encoder or image size, or end what else uses the memory.",
+                    "Take a smaller encoder or image size, or end other programs that use the memory.",
                 ) from error
         parts *= 2
         report_halving("head training", len(index) // parts)
@@ -132,58 +132,58 @@ def train_head(
     keep_start: bool = False,
     optimizer: Optimizer | None = None,
 ) -> Fit:
-    """Train, and keep the weights with the best validation score (the last ones for one check).
+    """Train, and keep the weights with the best validation score (the last ones for a single validation).
 
-    A step that memory has no room for is made again in parts (`_gradients`), and that is recorded.
+    A step that runs out of memory is repeated in parts (`_gradients`), and that is recorded.
 
     Args:
-        loss_at: Mean loss of the training images named, at a step; from (step, images) alone.
-        validate: Score on validation, higher is better; undefined scores come as NaN.
+        loss_at: Mean loss of some training images at a step; a function of (images, step) alone.
+        validate: Score on validation, higher is better; NaN where undefined.
         count: Number of training images.
-        lr: Peak learning rate of the head where the recipe names none.
+        lr: Peak learning rate of the head where the recipe sets none.
         seed: Decides batch order, nothing else.
-        keep_start: Where validation is looked at, the weights before the first step are a candidate.
-        optimizer: Instead of AdamW as the recipe says; its groups' `lr_scale` are kept.
+        keep_start: With several validations, the weights before the first step are a candidate too.
+        optimizer: Instead of the recipe's AdamW; its groups' `lr_scale` are kept.
 
     Raises:
-        EcampError: When the loss is not finite, or memory runs out with two images a step.
+        EcampError: When the loss is not finite, or memory runs out with two images per step.
     """
     lr = recipe.lr or lr
     optimizer = optimizer or _optimizer(model, recipe, lr)
-    checks = recipe.checks or (1 if model.encoder is None else FINETUNE_CHECKS)
-    following = batches(count, recipe.batch_size, seed)
-    check_every = max(1, math.ceil(recipe.steps / checks))
+    validations = recipe.checks or (1 if model.encoder is None else FINETUNE_VALIDATIONS)
+    next_batch = batches(count, recipe.batch_size, seed)
+    validate_every = max(1, math.ceil(recipe.steps / validations))
     warmup = max(1, round(recipe.warmup * recipe.steps))
-    best: dict[str, Tensor] = {}
-    fit, worse, parts = Fit(0, -math.inf), 0, 1
+    best_state: dict[str, Tensor] = {}
+    fit, without_improvement, parts = Fit(0, -math.inf), 0, 1
 
-    def look(step: int) -> None:
-        nonlocal fit, worse, best
+    def validate_at(step: int) -> None:
+        nonlocal fit, without_improvement, best_state
         model.eval()
         with torch.no_grad():
             score = validate()
-        worse += 1
+        without_improvement += 1
         # NaN (undefined on this validation set) never wins, but the first weights are kept.
-        if not best or score > fit.best_score:
+        if not best_state or score > fit.best_score:
             fit = Fit(step, score if math.isfinite(score) else -math.inf)
-            best, worse = copy.deepcopy(model.state_dict()), 0
+            best_state, without_improvement = copy.deepcopy(model.state_dict()), 0
 
-    if keep_start and checks > 1:
-        look(0)
+    if keep_start and validations > 1:
+        validate_at(0)
     for step in range(recipe.steps):
-        index = following()
+        index = next_batch()
         set_lr(optimizer, lr * warmup_cosine(step, recipe.steps, warmup))
         model.train()
         parts = _gradients(optimizer, loss_at, index, step, parts)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        # A single check chooses nothing: the rate has fallen to zero, the last weights stand.
-        if checks > 1 and ((step + 1) % check_every == 0 or step + 1 == recipe.steps):
-            look(step + 1)
-            if recipe.patience and worse >= recipe.patience:
+        # A single validation selects nothing: the rate has fallen to zero, the last weights are kept.
+        if validations > 1 and ((step + 1) % validate_every == 0 or step + 1 == recipe.steps):
+            validate_at(step + 1)
+            if recipe.patience and without_improvement >= recipe.patience:
                 break
     model.eval()
-    if checks == 1:
+    if validations == 1:
         return Fit(recipe.steps, float("nan"))
-    model.load_state_dict(best)
+    model.load_state_dict(best_state)
     return Fit(fit.best_step, fit.best_score if math.isfinite(fit.best_score) else float("nan"))

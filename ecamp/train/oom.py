@@ -1,4 +1,4 @@
-"""Memory: keep what is freed, halve batches that do not fit, and tell the peak.
+"""Memory: keep freed blocks, halve batches that do not fit, report the peak.
 
 Why: docs/decisions.md#memory-that-runs-out.
 """
@@ -22,7 +22,7 @@ from ecamp.errors import EcampError
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 T = TypeVar("T")
-Listener = Callable[[str, int], None]  # gets what was computed, and the batch that is tried next
+Listener = Callable[[str, int], None]  # takes the name of the computation and the next batch size
 _listener: ContextVar[Listener] = ContextVar("listener", default=lambda what, batch: None)
 
 
@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's, CUDA's, or torch's CPU allocator's."""
+    """Whether an error means that memory ran out: Python's, CUDA's, or torch's CPU allocator's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
@@ -53,7 +53,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def on_batch_halved(listener: Listener) -> Iterator[None]:
-    """Have a function called when a batch is halved within the block."""
+    """Call a function whenever a batch is halved within the block."""
     token = _listener.set(listener)
     try:
         yield
@@ -62,7 +62,7 @@ def on_batch_halved(listener: Listener) -> Iterator[None]:
 
 
 def report_halving(what: str, batch: int) -> None:
-    """Give back what a GPU's allocator keeps, and tell the listener what is tried next."""
+    """Release the GPU allocator's free blocks, and tell the listener the next batch size."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     _listener.get()(what, batch)
@@ -71,11 +71,11 @@ def report_halving(what: str, batch: int) -> None:
 def map_batches(
     work: Callable[[np.ndarray], T], count: int, batch: int, what: str
 ) -> Iterator[tuple[np.ndarray, T]]:
-    """Compute something in batches; where memory runs out, with half the batch and again.
+    """Compute in batches; where memory runs out, retry with half the batch.
 
     Args:
         work: From int64 indices (at most `batch`, in order) to a result for each.
-        what: Names it in messages.
+        what: Name of the computation, for messages.
 
     Yields:
         Indices and their result, `count` in all.
@@ -95,10 +95,10 @@ def map_batches(
             if len(index) == 1:
                 raise EcampError(
                     f"{what}: memory runs out even with a batch of one.",
-                    "Take a smaller encoder or image size, or end what else uses the memory.",
+                    "Take a smaller encoder or image size, or end other programs that use the memory.",
                 ) from error
         if result is None:
-            # Out of the handler, where the error no longer holds the tensors that were in the way.
+            # Outside the handler, where the error no longer holds the tensors that filled the memory.
             batch = len(index) // 2
             report_halving(what, batch)
             continue
@@ -115,7 +115,7 @@ def reset_peak() -> None:
 
 
 def peak_bytes() -> dict[str, int]:
-    """Highest resident memory of this process, and of the GPU where one is used.
+    """Measure the highest resident memory of this process, and of the GPU where one is used.
 
     Returns:
         `peak_bytes`, and maybe `peak_gpu_bytes`. Pages of mapped files count as resident.

@@ -18,7 +18,7 @@ def adamw(
 
     Args:
         scale: Learning-rate factor by prefix of the parameter's name (`{"encoder.": 0.1}`); the
-            longest matching prefix counts, without a match the factor is 1.
+            longest matching prefix applies; without a match the factor is 1.
 
     Returns:
         The optimiser; each group keeps its factor as `lr_scale`.
@@ -28,9 +28,9 @@ def adamw(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        plain = parameter.ndim < 2 or any(key in name for key in ("cls_token", "pos_embed"))
+        no_decay = parameter.ndim < 2 or any(key in name for key in ("cls_token", "pos_embed"))
         factor = next(((scale or {})[p] for p in prefixes if name.startswith(p)), 1.0)
-        groups.setdefault((0.0 if plain else weight_decay, factor), []).append(parameter)
+        groups.setdefault((0.0 if no_decay else weight_decay, factor), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": decay, "lr_scale": factor, "lr": lr * factor}
@@ -42,13 +42,13 @@ def adamw(
 
 
 def layer_scales(encoder: nn.Module, decay: float, prefix: str) -> dict[str, float]:
-    """Learning-rate factors that fall from the last layer to the first (BEiT, Bao et al. 2022).
+    """Compute learning-rate factors that fall from the last layer to the first (BEiT, Bao et al. 2022).
 
     Args:
         encoder: Names its layers, first to last, as groups of parameter-name prefixes (`layers()`);
-            what belongs to none of them (a final norm) keeps the full rate.
+            parameters outside them (a final norm) keep the full rate.
         decay: Rate of a layer over the rate of the layer above; 1 gives no factors.
-        prefix: Where the encoder sits in the module that is optimised (`encoder.`).
+        prefix: Path of the encoder in the module that is optimised (`encoder.`).
     """
     layers: list[tuple[str, ...]] = getattr(encoder, "layers", list)()
     if decay == 1.0:

@@ -1,4 +1,4 @@
-"""What pre-training reads: pairs of one or more data sets, drawn and cropped by (seed, step)."""
+"""Pre-training pairs of one or more data sets, drawn and cropped by (seed, step)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PairSubset:
 
     Attributes:
         arrays: Decoded at `scale` times the encoder's input side.
-        rows: Which of them.
+        rows: Indices of the pre-training images among them.
     """
 
     arrays: Arrays
@@ -33,7 +33,7 @@ class PairSubset:
 class PairDataset:
     """Pairs to pre-train on, numbered across the data sets they come from.
 
-    Each image is normalised with its own data set's mean and spread.
+    Each image is normalised with its own data set's mean and standard deviation.
 
     Args:
         parts: At least one, all of one image size and number of channels.
@@ -52,62 +52,68 @@ class PairDataset:
         return self.parts[0].arrays.info
 
     def texts(self, field: str) -> tuple[str, ...]:
-        """One string a pair: `ids`, `reports` or `distilled`."""
+        """Return one string per pair: `ids`, `reports` or `distilled`."""
         return tuple(
             getattr(part.arrays, field)[row] for part in self.parts for row in part.rows.tolist()
         )
 
     def context(self, scale: int) -> PretextContext:
-        """Collect what an objective may know when it is built."""
+        """Collect the context that an objective is built from."""
         return PretextContext(
             self.info, self.texts("reports"), scale, self.texts("ids"), self.texts("distilled")
         )
 
-    def names(self, at: Sequence[int]) -> list[str]:
-        """Ids of some pairs."""
-        every = self.texts("ids")
-        return [every[i] for i in at]
+    def names(self, index: Sequence[int]) -> list[str]:
+        """Return the ids of some pairs."""
+        ids = self.texts("ids")
+        return [ids[i] for i in index]
 
     def crops(
-        self, at: np.ndarray, crop: Tensor, flip: Tensor, scale: int
+        self, index: np.ndarray, crop: Tensor, flip: Tensor, scale: int
     ) -> tuple[Tensor, Tensor]:
-        """Normalised crops of some pairs.
+        """Crop and normalise some pairs.
 
         Args:
-            at: int64 (batch,). crop: (batch, 4). flip: bool (batch,). scale: Large side / small side.
+            index: int64 (batch,). crop: (batch, 4). flip: bool (batch,). scale: Large side / small side.
 
         Returns:
             Small and large, float (batch, channels, side, side).
         """
-        home = np.searchsorted(self._start, at, side="right") - 1
-        large: list[Tensor] = [torch.empty(0)] * len(at)
+        part_index = np.searchsorted(self._start, index, side="right") - 1
+        large: list[Tensor] = [torch.empty(0)] * len(index)
         small = list(large)
-        for k in np.unique(home):
-            part, mine = self.parts[k], np.flatnonzero(home == k)
-            rows = part.rows[at[mine] - self._start[k]]
-            order = np.argsort(rows, kind="stable")  # the file is read in its own order
+        for p in np.unique(part_index):
+            part, members = self.parts[p], np.flatnonzero(part_index == p)
+            rows = part.rows[index[members] - self._start[p]]
+            order = np.argsort(rows, kind="stable")  # reads the file in ascending order
             stored = torch.from_numpy(np.array(part.arrays.images[rows[order]]))
-            place, info = torch.from_numpy(mine[order]), part.arrays.info
-            both = crop_resize(
-                stored, crop[place], flip[place], info.mean, info.std, stored.shape[1], scale
+            positions, info = torch.from_numpy(members[order]), part.arrays.info
+            pairs = crop_resize(
+                stored,
+                crop[positions],
+                flip[positions],
+                info.mean,
+                info.std,
+                stored.shape[1],
+                scale,
             )
-            for i, one, other in zip(place.tolist(), *both, strict=True):
-                large[i], small[i] = one, other
+            for i, small_image, large_image in zip(positions.tolist(), *pairs, strict=True):
+                large[i], small[i] = small_image, large_image
         return torch.stack(small), torch.stack(large)
 
 
 def batch_rows(count: int, size: int, step: int, seed: int) -> np.ndarray:
-    """Pairs of one step: epochs are permutations, each a function of (seed, epoch).
+    """Draw the pairs of one step: epochs are permutations, each a function of (seed, epoch).
 
     Batches run across epoch borders, so no sample is dropped.
     """
     first = step * size
-    picked: list[int] = []
-    while len(picked) < size:
-        epoch, offset = divmod(first + len(picked), count)
+    chosen: list[int] = []
+    while len(chosen) < size:
+        epoch, offset = divmod(first + len(chosen), count)
         order = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
-        picked.extend(order[offset : offset + size - len(picked)].tolist())
-    return np.array(picked, np.int64)
+        chosen.extend(order[offset : offset + size - len(chosen)].tolist())
+    return np.array(chosen, np.int64)
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -117,17 +123,17 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 def make_batches(source: PairDataset, recipe: PretrainRecipe, step: int) -> list[PretextBatch]:
     """Make the parts of one step's batch, cropped and normalised; one part without accumulation."""
-    at = batch_rows(len(source), recipe.batch_size, step, recipe.seed)
+    index = batch_rows(len(source), recipe.batch_size, step, recipe.seed)
     generator = step_generator(recipe.seed, step)
-    crop, flip = draw_crops(len(at), recipe, generator)
+    crop, flip = draw_crops(len(index), recipe, generator)
     total = recipe.total_steps(len(source))
     batches = []
-    for chosen in np.array_split(np.arange(len(at)), min(recipe.accumulate, len(at))):
-        place = torch.from_numpy(chosen)
-        small, large = source.crops(at[chosen], crop[place], flip[place], recipe.scale)
+    for members in np.array_split(np.arange(len(index)), min(recipe.accumulate, len(index))):
+        rows = torch.from_numpy(members)
+        small, large = source.crops(index[members], crop[rows], flip[rows], recipe.scale)
         batches.append(
             PretextBatch(
-                small, large, torch.from_numpy(at[chosen]), crop[place], flip[place], generator,
+                small, large, torch.from_numpy(index[members]), crop[rows], flip[rows], generator,
                 step, recipe.seed, total,
             )
         )  # fmt: skip
@@ -137,15 +143,15 @@ def make_batches(source: PairDataset, recipe: PretrainRecipe, step: int) -> list
 def draw_crops(
     count: int, recipe: PretrainRecipe, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random resized crops: area uniform, aspect 3/4 .. 4/3 in log, position uniform.
+    """Draw random resized crops: area uniform, aspect 3/4 .. 4/3 in log, position uniform.
 
     Returns:
         (count, 4) x0, y0, x1, y1 in 0..1 of the stored image; bool (count,), mirrored or not.
     """
     area = recipe.crop + (1 - recipe.crop) * torch.rand(count, generator=generator)
-    ratio = ((torch.rand(count, generator=generator) * 2 - 1) * math.log(4 / 3)).exp()
-    width = (area * ratio).sqrt().clamp(max=1)
-    height = (area / ratio).sqrt().clamp(max=1)
+    aspect = ((torch.rand(count, generator=generator) * 2 - 1) * math.log(4 / 3)).exp()
+    width = (area * aspect).sqrt().clamp(max=1)
+    height = (area / aspect).sqrt().clamp(max=1)
     x0 = torch.rand(count, generator=generator) * (1 - width)
     y0 = torch.rand(count, generator=generator) * (1 - height)
     flip = (torch.rand(count, generator=generator) < 0.5) & recipe.flip

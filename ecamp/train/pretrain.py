@@ -37,13 +37,13 @@ AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16
 
 
 class Trainer:
-    """What changes while training: objective, optimiser, loss scale, averaged weights, step."""
+    """State of a training: objective, optimiser, loss scale, averaged weights, step."""
 
     def __init__(self, objective: Objective, recipe: PretrainRecipe, count: int) -> None:
         self.objective, self.recipe = objective, recipe
         self.total = recipe.total_steps(count)
         self.warmup = max(1, int(recipe.warmup * self.total))
-        self.horizon = round(recipe.horizon * self.total)
+        self.cosine_length = round(recipe.horizon * self.total)
         self.optimizer = adamw(
             objective,
             lr=recipe.lr,
@@ -55,31 +55,31 @@ class Trainer:
         self.average = copy.deepcopy(objective.encoder) if recipe.ema else None
         self.step = 0
 
-    def rate(self) -> float:
-        """Learning rate of the next step."""
-        return self.recipe.lr * warmup_cosine(self.step, self.horizon, self.warmup)
+    def lr(self) -> float:
+        """Return the learning rate of the next step."""
+        return self.recipe.lr * warmup_cosine(self.step, self.cosine_length, self.warmup)
 
     def update(self, batches: list[PretextBatch]) -> Losses:
-        """One optimiser step; each part of the batch counts by its number of samples.
+        """Take one optimiser step; each part of the batch weighs by its number of samples.
 
         Returns:
             The losses of the batch. Where one is not finite, no weight has been touched.
         """
-        set_lr(self.optimizer, self.rate())
+        set_lr(self.optimizer, self.lr())
         self.optimizer.zero_grad(set_to_none=True)
         size = sum(len(batch.index) for batch in batches)
         losses: Losses = {}
         for batch in batches:
-            share = len(batch.index) / size
+            fraction = len(batch.index) / size
             with torch.autocast(
                 "cpu", AUTOCAST[self.recipe.precision], enabled=self.recipe.precision != "fp32"
             ):
                 values = self.objective(batch)
             for name, value in values.items():
-                losses[name] = losses.get(name, 0.0) + share * float(value.detach())
+                losses[name] = losses.get(name, 0.0) + fraction * float(value.detach())
             if not all(map(math.isfinite, losses.values())):
                 return losses
-            self.scaler.scale(share * values["loss"]).backward()
+            self.scaler.scale(fraction * values["loss"]).backward()
         self.scaler.unscale_(self.optimizer)
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip)
@@ -97,7 +97,7 @@ class Trainer:
         return {name: value.contiguous() for name, value in encoder.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, to be saved."""
+        """Return the whole state, to be saved."""
         return {
             "step": self.step,
             "objective": self.objective.state_dict(),
@@ -107,7 +107,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state from `state_dict`."""
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -118,14 +118,14 @@ class Trainer:
 
 @torch.no_grad()
 def move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Exponential moving average of all parameters and buffers: a <- decay*a + (1-decay)*m."""
-    for mine, theirs in zip(
+    """Update the moving average of all parameters and buffers: a <- decay*a + (1-decay)*m."""
+    for averaged, value in zip(
         average.state_dict().values(), model.state_dict().values(), strict=True
     ):
-        if mine.is_floating_point():
-            mine.lerp_(theirs, 1 - decay)
+        if averaged.is_floating_point():
+            averaged.lerp_(value, 1 - decay)
         else:
-            mine.copy_(theirs)
+            averaged.copy_(value)
 
 
 def pretrain(
@@ -172,13 +172,13 @@ def pretrain(
     for step in range(start, trainer.total):
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
         batches = make_batches(source, recipe, step)
-        rate = trainer.rate()
+        lr = trainer.lr()
         losses = _update(trainer, batches, recipe)
         if not all(map(math.isfinite, losses.values())):
             _save(trainer, folder, key)
             raise _not_finite(losses, step, batches, source, folder)
         if step % 10 == 0 or step + 1 == trainer.total:
-            append_line(folder / "metrics.jsonl", {"step": step, "lr": rate, **losses})
+            append_line(folder / "metrics.jsonl", {"step": step, "lr": lr, **losses})
         progress(step + 1, trainer.total, f"steps, {_shown(losses)}")
         observer.on_step(step + 1, objective)
         if time.monotonic() - saved > recipe.checkpoint_seconds and step + 1 < trainer.total:
@@ -201,7 +201,7 @@ def _shown(losses: Losses) -> str:
 
 
 def _update(trainer: Trainer, batches: list[PretextBatch], recipe: PretrainRecipe) -> Losses:
-    """Take a step. A batch halved in secret would be another method, so halving is the user's choice."""
+    """Take a step. Halving a batch silently would change the method, so that is the user's choice."""
     try:
         return trainer.update(batches)
     except Exception as error:
@@ -220,8 +220,10 @@ def _not_finite(
 ) -> EcampError:
     ids = source.names([i for batch in batches for i in batch.index.tolist()])
     file = folder / "not-finite.json"
-    shown = {name: value if math.isfinite(value) else str(value) for name, value in losses.items()}
-    write_json(file, {"step": step, "losses": shown, "samples": ids})
+    json_losses = {
+        name: value if math.isfinite(value) else str(value) for name, value in losses.items()
+    }
+    write_json(file, {"step": step, "losses": json_losses, "samples": ids})
     bad = ", ".join(f"{name} {value}" for name, value in losses.items() if not math.isfinite(value))
     return EcampError(
         f"pre-training: {bad} at step {step}; samples {', '.join(ids[:8])}"
@@ -237,7 +239,7 @@ def _save(trainer: Trainer, folder: Path, key: str) -> None:
 
 
 def _resume(trainer: Trainer, folder: Path, key: str) -> None:
-    """Load the checkpoint if it is whole and ours; a damaged one is set aside, training restarts."""
+    """Load the checkpoint if it is intact and ours; a damaged one is set aside and training restarts."""
     path = folder / "checkpoint.pt"
     if not path.exists():
         return
@@ -249,7 +251,7 @@ def _resume(trainer: Trainer, folder: Path, key: str) -> None:
         trainer.load_state_dict(state)
     except EcampError:
         raise
-    except Exception:  # a torn zip, a wrong pickle: whatever it is, it can be trained again
+    except Exception:  # a torn zip, a wrong pickle: whatever the damage, training can restart
         trainer.objective.load_state_dict(fresh)
         aside = path.with_suffix(".damaged")
         path.replace(aside)
@@ -286,5 +288,5 @@ def load_weights(encoder: nn.Module, path: Path) -> None:
 
 
 def pretrain_key(parts: dict[str, object], recipe: PretrainRecipe) -> str:
-    """Identity of a pre-training: all that decides its weights."""
+    """Compute the identity of a pre-training: everything that determines its weights."""
     return identity({"pretrain": 4, "recipe": recipe.identity_fields(), **parts})

@@ -6,7 +6,7 @@ import math
 
 
 def warmup_cosine(step: int, total: int, warmup: int, floor: float = 0.0) -> float:
-    """Factor for the base learning rate.
+    """Compute the factor of the base learning rate.
 
     Args:
         step: From 0; steps past the end keep the floor (the published schedule rises again there).

@@ -94,7 +94,7 @@ def eye(seed: int, size: int = 128) -> np.ndarray:
     return np.where(columns**2 + rows**2 < 0.2, light, 0).astype(np.uint8)
 
 
-def test_a_frame_in_common_is_no_copy() -> None:
+def test_a_common_frame_is_not_a_copy() -> None:
     eyes = [eye(seed) for seed in range(40)]
     thumbs = [fingerprint(image).thumb.ravel() for image in eyes]
     assert np.corrcoef(thumbs).min() > 0.995, "the whole thumbnails are alike"
@@ -173,9 +173,9 @@ def test_shortcuts_are_named(films: list[np.ndarray]) -> None:
             image[:6] = 255  # a burnt-in bar
         marked.append(image)
     labels = sick[:, None].astype(float)
-    told = audit(marked, ["train"] * 240, labels=labels, classes=["sick"],
+    findings = audit(marked, ["train"] * 240, labels=labels, classes=["sick"],
                  patients=[f"p{i}" for i in range(240)])  # fmt: skip
-    assert ("note", 240) in told["shortcut"]
+    assert ("note", 240) in findings["shortcut"]
     fair = audit(many, ["train"] * 240, labels=labels, classes=["sick"],
                  patients=[f"p{i % COUNT}" for i in range(240)])  # fmt: skip
     assert "shortcut" not in fair
@@ -190,7 +190,7 @@ def test_an_archive_shows_in_the_names_of_its_files(films: list[np.ndarray]) -> 
         "classes": ["sick"],
         "patients": [f"p{i % COUNT}" for i in range(240)],
     }
-    # Words and folders say what a user called them, not where they come from.
+    # Words and folders are the user's names, not evidence of an origin.
     named = [
         f"{'sick' if s else 'healthy'}/{'sick' if s else 'healthy'}-{i}.png"
         for i, s in enumerate(sick)
@@ -212,7 +212,9 @@ def test_forms_of_names(path: str, form: str) -> None:
     assert name_pattern(path) == form
 
 
-def test_a_box_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_box_that_appears_twice_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import json
 
     Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)).save(
@@ -232,11 +234,11 @@ def test_a_box_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
     for _ in range(2):  # read, then from the cache
         run(["data", "audit", str(tmp_path / "set.yaml"), "--cache", str(tmp_path / "cache")])
-        told = capsys.readouterr().out
-        assert "box-twice: 1 boxes are duplicates of another on the same image." in told
+        output = capsys.readouterr().out
+        assert "box-twice: 1 boxes are duplicates of another on the same image." in output
 
 
-def test_an_interrupted_audit_goes_on(tmp_path: Path, films: list[np.ndarray]) -> None:
+def test_an_interrupted_audit_resumes(tmp_path: Path, films: list[np.ndarray]) -> None:
     path, keys = tmp_path / "prints.jsonl", [str(i) for i in range(10)]
     read: list[int] = []
 

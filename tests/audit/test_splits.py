@@ -19,7 +19,7 @@ def item(k: int, patient: int | None = None, **more: object) -> AuditItem:
 
 
 def clean(count: int = 40) -> dict[str, list[AuditItem]]:
-    """Three splits of `count` images, two an image, both labels in each."""
+    """Three splits of `count` images, two per patient, both labels in each."""
     out: dict[str, list[AuditItem]] = {}
     for s, split in enumerate(("train", "val", "test")):
         base = 1000 * s
@@ -53,11 +53,11 @@ def test_shared_images_are_counted(seed: int, count: int) -> None:
     lists = clean()
     moved = [lists["train"][i] for i in rng.choice(40, count, replace=False)]
     lists["test"] = lists["test"] + moved
-    told = found(lists)
-    assert told["shared-images"] == ("leak", count)
+    findings = found(lists)
+    assert findings["shared-images"] == ("leak", count)
     # The rest of a moved patient: an image that is not the moved one.
-    if "shared-patients" in told:
-        assert told["shared-patients"][0] == "leak"
+    if "shared-patients" in findings:
+        assert findings["shared-patients"][0] == "leak"
 
 
 def test_validation_equal_to_test() -> None:
@@ -86,12 +86,12 @@ def test_the_fellow_eye() -> None:
 def test_test_items_in_a_training_fraction_only() -> None:
     lists = clean()
     lists["train_10"] = [*lists["train"][:8], lists["test"][0]]
-    told = found(lists)
-    assert told["shared-images"] == ("leak", 1)
-    assert told["not-nested"] == ("note", 1)
+    findings = found(lists)
+    assert findings["shared-images"] == ("leak", 1)
+    assert findings["not-nested"] == ("note", 1)
 
 
-def test_a_fraction_repeats_no_finding_of_the_whole() -> None:
+def test_a_fraction_does_not_repeat_findings_of_the_whole() -> None:
     lists = clean()
     lists["test"] = [*lists["test"], lists["train"][0]]
     lists["train_10"] = lists["train"][:8]

@@ -47,12 +47,12 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "30", "m", "-3m", "0s", "3 days", "1h30m", "nan s"])
-def test_what_is_no_duration_is_named(text: str) -> None:
+def test_an_invalid_duration_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="not a duration"):
         parse_duration(text)
 
 
-def test_a_budget_counts_what_is_expected() -> None:
+def test_a_budget_counts_the_estimate() -> None:
     now = [100.0]
     timings = Timings()
     timings.add("cls", 10.0)
@@ -104,7 +104,9 @@ def results(folder: Path) -> dict[str, bytes]:
     return {f.parent.name: f.read_bytes() for f in folder.glob("run/cells/*/result.json")}
 
 
-def test_what_is_left_is_counted_and_a_later_run_goes_on(tmp_path: Path, execute: Execute) -> None:
+def test_remaining_reports_are_counted_and_a_later_run_resumes(
+    tmp_path: Path, execute: Execute
+) -> None:
     plan = plan_of()  # two cells, two floors
     whole, _ = execute(plan, tmp_path / "whole")
     assert (whole.done, whole.left) == (4, 0)
@@ -116,7 +118,7 @@ def test_what_is_left_is_counted_and_a_later_run_goes_on(tmp_path: Path, execute
 
 
 @pytest.mark.slow
-def test_what_would_not_end_in_time_is_not_started(tmp_path: Path, execute: Execute) -> None:
+def test_cells_that_would_not_end_in_time_are_not_started(tmp_path: Path, execute: Execute) -> None:
     plan = plan_of(pretext="none,mae")
     one = next(c for c in plan.cells if c.kind == "cell" and c.pretext == "mae")
     assert one.pretraining is not None
@@ -137,7 +139,7 @@ def test_what_would_not_end_in_time_is_not_started(tmp_path: Path, execute: Exec
         assert trains == (kind != one.pretraining.timing_key)
         stored = list(folder.glob("cache/features/*/meta.json"))
         assert bool(stored) == (kind == "something else")
-    # What is there already costs nothing: features on disk are not waited for.
+    # Finished work costs nothing: features on disk are not waited for.
     folder = tmp_path / "warm"
     execute(plan, folder)
     for file in folder.glob("run/cells/*/result.json"):
@@ -150,7 +152,7 @@ def test_what_would_not_end_in_time_is_not_started(tmp_path: Path, execute: Exec
 
 
 @pytest.mark.slow
-def test_each_cell_tells_what_it_cost(tmp_path: Path, execute: Execute) -> None:
+def test_each_cell_reports_its_cost(tmp_path: Path, execute: Execute) -> None:
     plan = plan_of(pretext="none,mae", protocols=["linear", "finetune"], seeds=[0],
                    task_options={"cls": {"steps": 2, "batch_size": 4}})  # fmt: skip
     execute(plan, tmp_path)
@@ -191,7 +193,7 @@ def test_each_cell_tells_what_it_cost(tmp_path: Path, execute: Execute) -> None:
             assert told["embed_images_per_second"] == speed
 
 
-def test_damaged_times_tell_nothing(tmp_path: Path) -> None:
+def test_damaged_times_are_ignored(tmp_path: Path) -> None:
     for name, text in {
         "a": "{", "b": "[]", "c": '{"timings": {"x": "long"}}', "d": '{"timings": {"x": 4}}',
         "e": '{"seconds": 3}',
@@ -203,7 +205,7 @@ def test_damaged_times_tell_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "what"), [("linear", "features"), ("finetune", "prediction")])
-def test_memory_that_ran_out_stands_in_run_json_and_not_in_the_result(
+def test_memory_that_ran_out_is_in_run_json_and_not_in_the_result(
     protocol: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, execute: Execute
 ) -> None:
     from ecamp.encoders.timm import ViTEncoder
@@ -228,7 +230,7 @@ def test_memory_that_ran_out_stands_in_run_json_and_not_in_the_result(
     assert b"halved" not in b"".join(results(tmp_path / "little").values())
 
 
-def test_the_command_says_what_is_left_and_exits_3(
+def test_the_command_reports_what_remains_and_exits_3(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = ["bench", "--datasets", DATA, "--encoders", VIT, "--pretext", "none", "--tasks", "cls",

@@ -40,7 +40,7 @@ def plan_of(**values: Any) -> Plan:
 
 @pytest.fixture
 def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2 s a step (weights of 1,000 bytes), 10 images a second."""
+    """Time 2 s per step (weights of 1,000 bytes), 10 images per second."""
     monkeypatch.setattr(estimate, "_step_seconds", lambda plan, source: (2.0, 1000))
     monkeypatch.setattr(estimate, "_images_per_second", lambda encoder, arrays: 10.0)
 
@@ -74,7 +74,7 @@ def test_each_part_is_counted_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("known_times")
-def test_what_is_there_costs_nothing_and_what_was_measured_is_used(tmp_path: Path) -> None:
+def test_cached_work_costs_nothing_and_measured_times_are_used(tmp_path: Path) -> None:
     plan, cache = plan_of(pretrain={"steps": 2, "batch_size": 4}), tmp_path / "cache"
     folder = RunFolder(tmp_path / "run")
     folder.open(plan.spec, {})
@@ -152,7 +152,7 @@ def test_few_images_are_decoded_and_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_memory_that_runs_out_is_said_with_what_to_do(
+def test_memory_that_runs_out_is_an_error_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def update(self: Any, batches: Any) -> Any:
@@ -167,7 +167,7 @@ def test_memory_that_runs_out_is_said_with_what_to_do(
     assert "pretrain.accumulate" in err
 
 
-def test_how_it_is_shown() -> None:
+def test_durations_are_shown_as_hours_and_minutes() -> None:
     assert [format_duration(s) for s in (0, 1, 60, 61, 3600, 5_400)] == [
         "0:00", "0:01", "0:01", "0:02", "1:00", "1:30",
     ]  # fmt: skip
@@ -202,9 +202,7 @@ class WorkClock:
 
 
 @pytest.mark.slow
-def test_the_estimate_is_what_the_run_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_estimate_matches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all that is measured, by a clock that counts the work; it looks at a few images, the run at all."""
     big = "phantom?pretrain=24&train=40&val=10&test=14"
     plan = plan_of(

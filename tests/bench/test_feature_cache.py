@@ -73,9 +73,9 @@ def test_cold_warm_and_no_cache_give_the_same_bits_as_the_encoder(
     assert logged.messages == []
     with torch.no_grad():
         out = encoder(normaliser(arrays.info)(arrays.images))
-    wanted = replace(out, pyramid=tuple(level.bfloat16() for level in out.pyramid))
+    expected = replace(out, pyramid=tuple(level.bfloat16() for level in out.pyramid))
     for found in (cold, warm, none):
-        assert same(found.features, wanted)
+        assert same(found.features, expected)
         assert found.features.tokens.shape == (len(arrays), 0, encoder.width)
         assert found.parameters == sum(p.numel() for p in encoder.parameters())
     assert warm.images_per_second == cold.images_per_second > 0
@@ -93,9 +93,7 @@ def filled(encoder: Encoder, arrays: Arrays, batch: int) -> dict[str, torch.Tens
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ref", [VIT, CNN], ids=["vit", "cnn"])
-def test_batch_size_and_threads_matter_no_more_than_rounding(
-    ref: PluginRef, arrays: Arrays
-) -> None:
+def test_batch_size_and_threads_differ_by_rounding_only(ref: PluginRef, arrays: Arrays) -> None:
     encoder = build(ref)
     whole = filled(encoder, arrays, 64)
     again = filled(encoder, arrays, 64)
@@ -215,7 +213,7 @@ def test_an_encoder_whose_code_changed_is_noticed(
     assert torch.equal(found.features.pooled, filled(encoder, arrays, features.BATCH)["pooled"])
 
 
-def test_only_what_is_read_is_stored_and_too_little_is_made_again_whole(
+def test_only_features_that_are_read_are_stored_and_incomplete_ones_recomputed(
     arrays: Arrays, tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     encoder = build()
@@ -244,13 +242,13 @@ def test_beyond_the_limit_features_stay_in_memory_and_that_is_said_once(
     logged: pytest.LogCaptureFixture,
 ) -> None:
     encoder = build()
-    wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
+    expected = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     monkeypatch.setenv("ECAMP_FEATURE_CACHE_GB", "0.00005")
     cache = FeatureCache(tmp_path / "b")
     for _ in range(2):
         found = cache.get(encoder, plugin(VIT), arrays, BOTH, "vit on phantom")
         assert found.origin == "computed"
-        assert same(found.features, wanted.features)
+        assert same(found.features, expected.features)
     assert list_entries(tmp_path / "b") == []
     assert len(logged.messages) == 1
     assert "vit on phantom" in logged.messages[0]
@@ -270,7 +268,7 @@ def test_a_full_disk_loses_nothing(
     logged: pytest.LogCaptureFixture,
 ) -> None:
     encoder = build()
-    wanted = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
+    expected = FeatureCache(tmp_path / "a").get(encoder, plugin(VIT), arrays, BOTH, "x")
     passes: list[int] = []
 
     def full(*args: Any, **more: Any) -> None:
@@ -283,7 +281,7 @@ def test_a_full_disk_loses_nothing(
     monkeypatch.setattr(feature_cache, when, full)
     monkeypatch.setattr(feature_cache, "fill_features", counted)
     found = FeatureCache(tmp_path / "b").get(encoder, plugin(VIT), arrays, BOTH, "x")
-    assert same(found.features, wanted.features)
+    assert same(found.features, expected.features)
     assert passes == [1]  # computed once, whenever the disk was full
     assert "No space left on device" in logged.messages[0]
     assert [p.name for p in (tmp_path / "b" / "features").iterdir() if p.suffix != ".lock"] == []
@@ -291,7 +289,7 @@ def test_a_full_disk_loses_nothing(
 
 def test_memory_that_runs_out_ends_in_smaller_batches(arrays: Arrays, tmp_path: Path) -> None:
     encoder = build()
-    wanted = filled(encoder, arrays, 10)  # 41 images: 41, 20, then 10 at a time
+    expected = filled(encoder, arrays, 10)  # 41 images: 41, 20, then 10 at a time
     forward = encoder.forward
 
     def limited(images: torch.Tensor) -> Features:
@@ -301,7 +299,7 @@ def test_memory_that_runs_out_ends_in_smaller_batches(arrays: Arrays, tmp_path: 
 
     encoder.forward = limited  # type: ignore[method-assign]
     found = FeatureCache(tmp_path).get(encoder, plugin(VIT), arrays, BOTH, "x").features
-    assert torch.equal(found.pooled, wanted["pooled"])
+    assert torch.equal(found.pooled, expected["pooled"])
 
     def never(images: torch.Tensor) -> Features:
         if len(images) > 1:

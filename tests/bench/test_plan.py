@@ -1,4 +1,4 @@
-"""What decides a cell's identity, and what is refused before anything is computed."""
+"""Identity of a cell, and requests that are refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_the_default_recipe_is_the_advertised_one():
 
 
 @pytest.mark.slow
-def test_identity_holds_what_decides_and_nothing_else():
+def test_identity_contains_exactly_the_fields_that_matter():
     base = _ids()
     # The same grid written in another order, or a smaller one, has the same cells.
     assert _ids(tasks=["det", "cls", "seg"], seeds=[2, 1, 0]) == base
     assert _ids(seeds=[1]) < base
     assert _ids(pretext="none", pretrain={"steps": 5}) < base
-    # What changes the result changes the id.
+    # A change of the result changes the id.
     cells = {
         "other data": _ids(datasets=DATA + "&seed=1"),
         "other bootstrap": _ids(bootstrap=500),
@@ -68,7 +68,7 @@ def test_identity_holds_the_content_of_the_lexicon(tmp_path: Path):
     assert key("name: own\nversion: 1\nentities: {mass: [mass, masses]}\n") != base
 
 
-def test_a_pretraining_is_shared_and_does_not_hang_on_the_bench():
+def test_a_pretraining_is_shared_and_independent_of_the_bench():
     few = make_plan(_spec(pretext="none,mae", seeds=[0], tasks=["cls"]))
     many = make_plan(_spec(pretext="mae", seeds=[0, 1], bootstrap=500))
     assert len(few.pretrainings) == len(many.pretrainings) == 1

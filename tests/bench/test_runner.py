@@ -1,4 +1,4 @@
-"""A bench over difficult data: what fails is named, what can be said is said."""
+"""A bench over difficult data: failures are named, all other scores are computed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_empty_split_fails_its_cells_and_no_others(
     assert "no image with labels in split 'val'" in err
     assert err.count("s  FAILED ") == 3
     assert "Traceback" not in err
-    # Both sets are called `hard`; only the good one's floors and cell stand.
+    # Both sets are called `hard`; only the good one's floors and cell are written.
     assert len(results) == 3
     events = [
         json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()

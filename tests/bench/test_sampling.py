@@ -1,4 +1,4 @@
-"""A few images stand for the data set; nothing is decoded or written beyond them."""
+"""A few images represent the data set; nothing is decoded or written beyond them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ecamp.plugin.host import make_plugin
 DATA = PluginRef.parse("phantom?pretrain=9&train=20&val=4&test=4")
 
 
-def test_it_agrees_with_the_decoded_data_set_but_for_the_pixels(
+def test_it_agrees_with_the_decoded_data_set_except_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = make_plugin("ecamp.datasets", DATA)

@@ -96,7 +96,7 @@ def test_a_file_that_does_not_fit_fails_its_cells_and_stays(
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["bench", "--pretext", "weights?path=no/such.pth"], 4, "no/such.pth"),
         (["bench", "--pretext", "weights"], 2, "path"),
@@ -109,8 +109,8 @@ def test_a_file_that_does_not_fit_fails_its_cells_and_stays(
     ],
 )
 def test_mistakes_are_named(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str], args: list[str], code: int, says: str
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], args: list[str], code: int, message: str
 ) -> None:
     got = run([arg.format(file=checkpoint) for arg in args])
     err = capsys.readouterr().err
-    assert (got, says in err, "Traceback" in err) == (code, True, False), err
+    assert (got, message in err, "Traceback" in err) == (code, True, False), err

@@ -56,7 +56,7 @@ ALL = ["arrays", "arrays", "features", "features", "pretrain"]
 
 
 @pytest.mark.slow
-def test_ls_says_what_is_there(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ls_lists_the_entries(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = go(capsys, "ls", "--cache", cache)
     assert code == 0
     assert "phantom/1-" in out
@@ -133,7 +133,7 @@ def test_verify_finds_names_and_deletes(cache: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
         (("gc", "--older-than", "soon"), "--older-than"),
         (("gc", "--max-size", "-1"), "--max-size"),
@@ -141,8 +141,8 @@ def test_verify_finds_names_and_deletes(cache: Path, capsys: pytest.CaptureFixtu
     ],
 )
 def test_mistakes_are_named(
-    args: tuple[str, ...], says: str, cache: Path, capsys: pytest.CaptureFixture[str]
+    args: tuple[str, ...], message: str, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = go(capsys, *args, "--cache", cache)
     assert code == 2
-    assert says in err
+    assert message in err

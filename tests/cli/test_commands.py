@@ -26,7 +26,7 @@ def _go(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["benhc"], 2, "Did you mean 'bench'"),
         (["bench", "--taks", "cls"], 2, "--tasks"),
@@ -47,10 +47,10 @@ def _go(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
     ],
 )  # fmt: skip
 def test_mistakes_are_named(
-    capsys: pytest.CaptureFixture[str], args: list[str], code: int, says: str
+    capsys: pytest.CaptureFixture[str], args: list[str], code: int, message: str
 ) -> None:
     got, _, err = _go(capsys, *args)
-    assert (got, says in err) == (code, True), err
+    assert (got, message in err) == (code, True), err
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_dry_run_computes_nothing(
 
 
 @pytest.mark.parametrize(("disabled", "notes"), [("0", 1), ("1", 0)])
-def test_missing_kernels_are_told_in_one_line_unless_switched_off(
+def test_missing_kernels_are_reported_in_one_line_unless_switched_off(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -124,7 +124,7 @@ def test_bench_then_report_in_every_format(
     _, _, err = _go(capsys, *small_bench, "--run", str(run_path))
     assert "0 cells done" in err
     assert (run_path / "report" / "index.html").read_text() == page
-    # Another recipe in the same folder is refused, and says what differs.
+    # Another recipe in the same folder is refused, naming the difference.
     code, _, err = _go(capsys, *small_bench, "--bootstrap", "200", "--run", str(run_path))
     assert code == 2
     assert "bootstrap" in err

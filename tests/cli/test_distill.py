@@ -55,24 +55,31 @@ def test_reports_become_a_file_and_a_summary(capsys) -> None:
 
 def test_the_summary_as_json(capsys) -> None:
     _, out, _ = _go(capsys, "r.csv", "-o", "d.jsonl", "--with", "toy", "-f", "json")
-    told = json.loads(out)
+    result = json.loads(out)
     row = json.loads(Path("d.jsonl").read_text().splitlines()[0])
-    assert row["distiller"] == told["distiller"]
-    assert told["statements"] == {"present": 2, "possible": 1, "absent": 2}
-    assert told["counts"] == {"asked": 3}
-    assert (told["reports"], told["resumed"], told["bad_rows"], told["errors"]) == (3, 0, 0, {})
+    assert row["distiller"] == result["distiller"]
+    assert result["statements"] == {"present": 2, "possible": 1, "absent": 2}
+    assert result["counts"] == {"asked": 3}
+    assert (result["reports"], result["resumed"], result["bad_rows"], result["errors"]) == (
+        3,
+        0,
+        0,
+        {},
+    )
 
 
 def test_options_come_by_reference_or_one_by_one(capsys) -> None:
-    told = []
+    result = []
     for args in (["--with", "toy?hedge=false"], ["--with", "toy", "--with-option", "hedge=false"],
                  ["--with", "toy"]):  # fmt: skip
         _, out, _ = _go(capsys, "r.csv", "-o", "d.jsonl", *args, "-f", "json")
-        told.append(json.loads(out))
+        result.append(json.loads(out))
     assert (
-        told[0]["statements"] == told[1]["statements"] == {"present": 3, "possible": 0, "absent": 2}
+        result[0]["statements"]
+        == result[1]["statements"]
+        == {"present": 3, "possible": 0, "absent": 2}
     )
-    assert told[0]["distiller"] == told[1]["distiller"] != told[2]["distiller"]
+    assert result[0]["distiller"] == result[1]["distiller"] != result[2]["distiller"]
 
 
 def test_a_report_without_answer_gives_exit_code_3(capsys) -> None:
@@ -88,14 +95,14 @@ def test_bad_rows_stop_or_are_counted(capsys) -> None:
     assert code == 1
     assert "r.csv line 3: 3 fields" in err
     assert "--on-bad-row skip" in err
-    # What was done is kept, and skipping goes on from there.
+    # Finished reports are kept, and skipping continues from there.
     code, out, err = _go(
         capsys, "r.csv", "-o", "d.jsonl", "--with", "toy", "--on-bad-row", "skip", "-f", "json"
     )
     assert code == 0
     assert "skipped: r.csv line 3" in err
-    told = json.loads(out)
-    assert (told["reports"], told["resumed"], told["bad_rows"]) == (2, 1, 1)
+    result = json.loads(out)
+    assert (result["reports"], result["resumed"], result["bad_rows"]) == (2, 1, 1)
     assert list(read_distilled(Path("d.jsonl"))) == ["1", "3"]
 
 
@@ -134,13 +141,13 @@ def test_a_data_set_with_reports_is_a_source(capsys) -> None:
     texts = read_distilled(Path("d.jsonl"))
     assert list(texts) == [record.id for record in records]
     # And back: what was distilled is what is pre-trained on.
-    told = make_plugin("ecamp.datasets", PluginRef.parse(f"{small}&distilled=d.jsonl")).records()
-    assert [record.distilled or "" for record in told] == list(texts.values())
+    result = make_plugin("ecamp.datasets", PluginRef.parse(f"{small}&distilled=d.jsonl")).records()
+    assert [record.distilled or "" for record in result] == list(texts.values())
     assert any(texts.values())
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["no.csv", "-o", "d.jsonl"], 4, "no.csv: no such file"),
         (["r.csv", "-o", "d.txt"], 2, "ends in .jsonl, .csv, .parquet"),
@@ -155,12 +162,12 @@ def test_a_data_set_with_reports_is_a_source(capsys) -> None:
         (["eval", "--gold", "g", "--reports", "r.csv", "--with", "toy", "--with", "toy"], 2, "differ"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(capsys, args: list[str], code: int, says: str) -> None:
+def test_mistakes_are_named(capsys, args: list[str], code: int, message: str) -> None:
     Path("e.csv").write_text("uid,report\n")
     if "--with" not in args and "eval" not in args:
         args = [*args, "--with", "toy"]
     got, _, err = _go(capsys, *args)
-    assert (got, says in err) == (code, True), err
+    assert (got, message in err) == (code, True), err
 
 
 def test_help_shows_both_uses(capsys) -> None:
@@ -208,16 +215,16 @@ def test_eval_compares_two_as_json(capsys, gold: str) -> None:
         "--with", "toy?hedge=false", "--weak", "-f", "json",
     )  # fmt: skip
     assert code == 0, err
-    told = json.loads(out)
-    first, second = told["distillers"].values()
+    result = json.loads(out)
+    first, second = result["distillers"].values()
     assert first["by_polarity"]["possible"]["f1"] == 1
     assert second["by_polarity"]["possible"]["f1"] == 0
-    assert told["kappa"]["effusion"] == 1
-    assert told["kappa"]["all"] < 1
-    assert told["weak"]["toy"] == {
+    assert result["kappa"]["effusion"] == 1
+    assert result["kappa"]["all"] < 1
+    assert result["weak"]["toy"] == {
         "normal": {"reports": 2, "agreeing": 1}, "effusion": {"reports": 1, "agreeing": 1},
     }  # fmt: skip
-    (last,) = [one for one in told["disagreements"] if one["id"] == "2"]
+    (last,) = [one for one in result["disagreements"] if one["id"] == "2"]
     assert last["said"] == {
         "gold": ["pneumonia possible"],
         "toy": ["pneumonia possible"],

@@ -97,7 +97,7 @@ def test_the_page_shows_every_word_of_every_draw(
     assert first.count(">[MASK]<") == sum(word["masked"] for word in json.loads(again)["words"])
 
 
-def test_train_tokenizer_gives_the_same_bytes_and_says_what_is_lost(
+def test_train_tokenizer_gives_the_same_bytes_and_reports_losses(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     table = tmp_path / "reports.csv"
@@ -144,7 +144,7 @@ def test_lexicon_lists_forms_and_those_that_never_match(
 
 
 @pytest.mark.parametrize(
-    ("files", "args", "code", "says"),
+    ("files", "args", "code", "message"),
     [
         ({}, ["explain"], 2, "Give one report"),
         ({"r.txt": b"a"}, ["explain", "a", "--file", "r.txt"], 2, "Give one report"),
@@ -173,13 +173,13 @@ def test_lexicon_lists_forms_and_those_that_never_match(
 )  # fmt: skip
 def test_mistakes_are_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    files: dict[str, bytes], args: list[str], code: int, says: str,
+    files: dict[str, bytes], args: list[str], code: int, message: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     for name, data in files.items():
         Path(name).write_bytes(data)
     got, _, err = _go(capsys, *args)
-    assert (got, says in err) == (code, True), err
+    assert (got, message in err) == (code, True), err
 
 
 def test_a_tokenizer_without_its_tokens_is_refused(tmp_path: Path) -> None:

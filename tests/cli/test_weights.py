@@ -26,7 +26,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def test_inspect_says_what_would_be_taken(
+def test_inspect_lists_the_tensors_that_would_be_loaded(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["weights", "inspect", str(checkpoint)]) == 0
@@ -50,13 +50,13 @@ def test_convert_writes_weights_and_their_card(
     assert said.out.splitlines() == [str(out), str(out.with_suffix(".json"))]
     assert "3 to 1 input channels, summed" in said.err
     assert load_file(out)["pos_embed"].shape == (1, 65, 32)
-    # What was written can be read again.
+    # The written file can be read again.
     assert run(["weights", "inspect", str(out)]) == 0
     assert "ViT, width 32, depth 2, patch 8, image 64, channels 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("args", "code", "says"),
+    ("args", "code", "message"),
     [
         (["inspect", "no/such.pth"], 4, "no/such.pth"),
         (["inspect"], 2, "FILE"),
@@ -67,8 +67,8 @@ def test_convert_writes_weights_and_their_card(
     ],
 )
 def test_mistakes_are_named(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str], args: list[str], code: int, says: str
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], args: list[str], code: int, message: str
 ) -> None:
     got = run(["weights", *[arg.format(file=checkpoint) for arg in args]])
     err = capsys.readouterr().err
-    assert (got, says in err, "Traceback" in err) == (code, True, False), err
+    assert (got, message in err, "Traceback" in err) == (code, True, False), err

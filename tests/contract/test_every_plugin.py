@@ -1,4 +1,4 @@
-"""Every registered plugin keeps its promises; a new one must say here how it is made."""
+"""Every registered plugin keeps the contract; a new one must be listed here with its options."""
 
 from __future__ import annotations
 

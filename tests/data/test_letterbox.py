@@ -19,7 +19,7 @@ def test_the_bytes_are_those_of_a_padded_square(height: int, width: int, size: i
     top, left = (side - height) // 2, (side - width) // 2
     padded = np.zeros((side, side, channels), np.uint8)
     padded[top : top + height, left : left + width] = pixels
-    wanted = np.stack(
+    expected = np.stack(
         [
             np.asarray(
                 Image.fromarray(padded[..., c]).resize((size, size), Image.Resampling.BICUBIC)
@@ -31,7 +31,7 @@ def test_the_bytes_are_those_of_a_padded_square(height: int, width: int, size: i
     got = letterbox(Sample(pixels), size).image
     assert got.shape == (size, size, channels)
     assert got.flags.writeable or (height, width) == (size, size)
-    assert np.array_equal(got, wanted)
+    assert np.array_equal(got, expected)
 
 
 def test_mask_and_boxes_move_along():
@@ -42,6 +42,6 @@ def test_mask_and_boxes_move_along():
     assert out.boxes is not None
     assert out.boxes.tolist() == [[20, 28, 60, 44]]
     assert out.mask is not None
-    wanted = np.zeros((80, 80), bool)
-    wanted[28:44, 20:60] = True
-    assert np.array_equal(out.mask[0], wanted)
+    expected = np.zeros((80, 80), bool)
+    expected[28:44, 20:60] = True
+    assert np.array_equal(out.mask[0], expected)

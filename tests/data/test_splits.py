@@ -16,7 +16,7 @@ GROUPS = st.dictionaries(st.text(max_size=6), st.integers(0, 3), max_size=80)
 
 @pytest.mark.slow
 @given(GROUPS, st.randoms(use_true_random=False))
-def test_each_stratum_has_its_share_whatever_the_order(groups: dict[str, int], random) -> None:
+def test_each_stratum_has_its_fraction_in_any_order(groups: dict[str, int], random) -> None:
     splits = stratified_split(list(groups), list(groups.values()), SHARES, "salt")
     assert splits.keys() == groups.keys()
     for stratum, size in Counter(groups.values()).items():

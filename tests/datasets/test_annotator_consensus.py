@@ -1,4 +1,4 @@
-"""What several readers agree upon, against pixels counted one by one."""
+"""Consensus of several readers, against pixels counted one by one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_iou_counts_pixels(a: Box, b: Box) -> None:
 
 
 @given(DRAWN, st.sampled_from(THRESHOLDS), st.integers(1, 3))
-def test_boxes_are_merged_as_the_rule_says(
+def test_boxes_are_merged_by_the_rule(
     drawn: list[tuple[str, Box]], overlap: float, agree: int
 ) -> None:
     expected = by_hand(drawn, overlap, agree)
@@ -90,7 +90,7 @@ ANY = st.tuples(FLOATS, FLOATS, st.floats(0.01, 3e3), st.floats(0.01, 3e3)).map(
 
 
 @given(st.lists(st.tuples(st.sampled_from("ABC"), ANY), max_size=8), st.floats(0.05, 1))
-def test_what_all_agree_upon_stays(drawn: list[tuple[str, Box]], overlap: float) -> None:
+def test_unanimous_statements_are_kept(drawn: list[tuple[str, Box]], overlap: float) -> None:
     """Merged boxes, drawn again by each reader, come out bit by bit as they went in."""
     merged = merge_boxes(drawn, overlap, 1)
     again = [(reader, box) for reader in "ABC" for box in merged]

@@ -21,8 +21,8 @@ class Trap:
     Attributes:
         build: Makes the folder.
         file: The table, below the folder that is given to `build`.
-        good, bad: What is replaced once, and by what.
-        message: What the error must match.
+        good, bad: Text that is replaced once, and its replacement.
+        message: Pattern that the error must match.
     """
 
     build: Callable[[Path], Release]

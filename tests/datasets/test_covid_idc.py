@@ -32,7 +32,7 @@ def test_classes_of_findings(finding: str, kind: int | None) -> None:
 
 
 @pytest.mark.parametrize("finding", ["", "/", "COVID", "Pneumonia/Viral/COVID-91", "covid-19"])
-def test_words_that_are_no_finding(finding: str) -> None:
+def test_words_that_are_not_a_finding_are_named(finding: str) -> None:
     """A slip must not become another pneumonia."""
     with pytest.raises(DataError, match=r"row: unknown finding '.*'"):
         parse_finding(finding, "row")
@@ -77,12 +77,12 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
 def test_a_bad_row_is_named_and_can_be_left_out(tmp_path: Path, case: tuple[str, str, str]) -> None:
-    good, bad, says = case
+    good, bad, message = case
     release = covid_idc(tmp_path)
     text = release.index.read_text()
     assert good in text
     release.index.write_text(text.replace(good, bad, 1))
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         make(release.root).records()
     rest = make(release.root, on_bad_row="skip")
     assert len(rest.records()) == len(release.labels) - 1

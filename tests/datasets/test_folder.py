@@ -120,9 +120,9 @@ def test_one_bad_row_of_many(folder: Path) -> None:
 
 def test_rows_beside_images_are_skipped_in_a_bench(folder: Path) -> None:
     ref = str(folder / "dataset.yaml")
-    told = {"tasks": ["cls"], "datasets": ref, "pretext": "none", "encoders": "vit-micro"}
+    recipe = {"tasks": ["cls"], "datasets": ref, "pretext": "none", "encoders": "vit-micro"}
     for how, options in (("fail", {}), ("skip", {"on_bad_row": "skip"})):
-        plan = make_plan(validate(BenchSpec, {**told, "on_bad_image": how}, "test"))
+        plan = make_plan(validate(BenchSpec, {**recipe, "on_bad_image": how}, "test"))
         assert {cell.dataset.ref.options.get("on_bad_row") for cell in plan.cells} == {
             options.get("on_bad_row")
         }
@@ -136,12 +136,12 @@ def test_distilled_text_comes_from_a_file_by_report(folder: Path) -> None:
     rows = [{"id": "2", "text": "There is mass."}, {"id": "p1", "text": "There is no mass."}]
     (folder / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
     edit("distilled_file", "d.jsonl")(folder)
-    told = [record.distilled for record in dataset(folder).records()]
-    assert told == [None, None, "There is mass.", None]
+    distilled = [record.distilled for record in dataset(folder).records()]
+    assert distilled == [None, None, "There is mass.", None]
     by_image = dataset(folder).fingerprint()
     edit("distilled_id", "patient")(folder)
-    told = [record.distilled for record in dataset(folder).records()]
-    assert told == [None, "There is no mass.", None, None]
+    distilled = [record.distilled for record in dataset(folder).records()]
+    assert distilled == [None, "There is no mass.", None, None]
     (folder / "d.jsonl").write_text(json.dumps(rows[0]))
     others = [by_image, dataset(folder).fingerprint()]
     assert len({before, *others}) == 3
@@ -213,11 +213,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_named(folder: Path, name: str) -> None:
-    change, says = MISTAKES[name]
+    change, message = MISTAKES[name]
     change(folder)
     with pytest.raises(EcampError) as caught:
         read_all(folder)
-    assert re.search(says, str(caught.value), re.DOTALL), str(caught.value)
+    assert re.search(message, str(caught.value), re.DOTALL), str(caught.value)
 
 
 def test_bad_images_can_be_skipped_and_are_counted(folder: Path) -> None:
@@ -272,13 +272,13 @@ def test_covid_films_are_read_whole(shared_data: Path, monkeypatch: pytest.Monke
     assert arrays.has_mask.sum() == frame["mask_lung"].notna().sum()
     truth = COCO(str(root / "boxes_lung_coco.json"))
     assert len(arrays.boxes) == len(truth.getAnnIds())
-    at = arrays.ids.index("covid_0001")
+    position = arrays.ids.index("covid_0001")
     image = truth.loadImgs([1])[0]
     x, y, w, h = truth.loadAnns(truth.getAnnIds([1]))[0]["bbox"]
     scale = 64 / max(image["width"], image["height"])
     top = (image["width"] - image["height"]) // 2
     assert np.allclose(
-        arrays.boxes_of(at)[0][0],
+        arrays.boxes_of(position)[0][0],
         np.array([x, y + top, x + w, y + h + top]) * scale, atol=1e-3,
     )  # fmt: skip
     # The area of a lung mask survives the resizing.

@@ -54,7 +54,7 @@ def folded(row: dict[str, str]) -> str:
 
 
 def test_real_films_and_reports(real: Path) -> None:
-    """Against the csv read plainly: films by view, texts joined, XXXX as it stands."""
+    """Against the csv read plainly: films by view, texts joined, XXXX unchanged."""
     films, told = rows(real, "indiana_projections.csv"), rows(real, "indiana_reports.csv")
     views = Counter(row["projection"] for row in films)
     assert views == {"Frontal": 2_480, "Lateral": 2_370}
@@ -121,8 +121,8 @@ def test_the_split_of_r2gen_and_its_leak(real: Path) -> None:
     trained = {text[uid] for uid, s in split.items() if s == "train"} - {""}
     leaked = sum(text[uid] in trained for uid, s in split.items() if s == "test")
     assert leaked == 170
-    says = f"the reports of {leaked} of 396 test examinations appear verbatim in train"
-    assert says in dataset.info.flaws
+    message = f"the reports of {leaked} of 396 test examinations appear verbatim in train"
+    assert message in dataset.info.flaws
     assert any("these splits have 4,138 / 592 / 1,180" in flaw for flaw in dataset.info.flaws)
     assert dataset.info.split_id == "iu-xray/r2gen"
     assert make(real, splits="r2gen").info.split_id == "iu-xray/r2gen+frontal"
@@ -145,7 +145,7 @@ WORDS = sorted({name for names in FINDINGS.values() for name in names})
 
 @given(st.sets(st.sampled_from(WORDS)), st.lists(st.sampled_from(["/lung", "/right/small", ""])))
 def test_labels_from_mesh_any_entries(found: set[str], tails: list[str]) -> None:
-    """A heading counts whole, wherever it stands; others (`Pulmonary Emphysema Test`) do not."""
+    """A heading counts as a whole, wherever it appears; others (`Pulmonary Emphysema Test`) do not."""
     entries = [word + (tails[k % len(tails)] if tails else "") for k, word in enumerate(found)]
     expected = tuple(int(bool(found & set(names))) for names in FINDINGS.values())
     assert labels_from_mesh([*entries, "normal"]) == expected
@@ -234,21 +234,21 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
 def test_a_bad_row_is_named_and_can_be_left_out(tmp_path: Path, case: Any) -> None:
-    build, file, good, bad, says, lost = case
+    build, file, good, bad, message, lost = case
     release = build(tmp_path)
     whole = len(make(release).records())
     path = release.root / file
     text = path.read_bytes().decode()
     assert good in text
     path.write_bytes(text.replace(good, bad, 1).encode())
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         make(release).records()
     rest = make(release, on_bad_row="skip")
     assert len(rest.records()) == whole - lost
     assert any("rows skipped, first " in flaw for flaw in rest.info.flaws)
 
 
-def test_an_examination_that_stands_twice(tmp_path: Path) -> None:
+def test_an_examination_that_appears_twice(tmp_path: Path) -> None:
     release = releases.iu_kaggle(tmp_path)
     path = release.root / "indiana_reports.csv"
     path.write_text(path.read_text() + path.read_text().splitlines()[1] + "\n")
@@ -270,7 +270,7 @@ def test_an_annotation_that_is_none(tmp_path: Path, text: str) -> None:
         make(release).records()
 
 
-def test_no_split_of_r2gen(tmp_path: Path) -> None:
+def test_a_missing_r2gen_split_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"found no annotation\.json or r2gen_split\*\.csv"):
         make(releases.iu_kaggle(tmp_path), splits="r2gen").records()
 

@@ -49,7 +49,7 @@ def test_the_right_lung_lies_left_in_the_image(tmp_path: Path, image_side: bool)
 
 
 @given(st.lists(st.integers(0, 9), max_size=9), st.lists(st.integers(0, 9), max_size=9))
-def test_sides_by_the_middle_of_what_is_outlined(one: list[int], other: list[int]) -> None:
+def test_sides_follow_the_centre_of_the_outline(one: list[int], other: list[int]) -> None:
     masks = []
     for columns in (one, other):
         mask = np.zeros((3, 10), bool)
@@ -130,7 +130,7 @@ def test_lungs_apart_or_together(tmp_path: Path) -> None:
     assert len(prints) == 2
 
 
-def test_without_masks_or_table_the_rest_is_there(tmp_path: Path) -> None:
+def test_without_masks_or_table_the_rest_is_read(tmp_path: Path) -> None:
     release = releases.jsrt_png(tmp_path)
     (release.root / "scratch").rename(tmp_path / "elsewhere")
     plain = make(release)
@@ -210,7 +210,7 @@ PUBLISHED = {"montgomery": (80, 58), "shenzhen": (326, 336), "jsrt": (93, 154)}
 
 
 @pytest.mark.parametrize("name", NUMBERED)
-def test_the_whole_set_has_the_counts_and_splits_that_are_told(tmp_path: Path, name: str) -> None:
+def test_the_whole_set_has_the_documented_counts_and_splits(tmp_path: Path, name: str) -> None:
     """By the names of the releases' films; no flaw is then seen but the known one."""
     cls, names = NUMBERED[name]
     for film in names:
@@ -228,7 +228,7 @@ def test_the_whole_set_has_the_counts_and_splits_that_are_told(tmp_path: Path, n
 
 
 def test_the_folds_of_scr(tmp_path: Path) -> None:
-    """124 films of odd number, 123 of even number, as the paper says."""
+    """124 films of odd number, 123 of even number, as in the paper."""
     for protocol, parity in (("scr", 0), ("scr-reverse", 1)):
         release = releases.jsrt_png(tmp_path / protocol, protocol)
         for record in make(release).records():
@@ -238,7 +238,7 @@ def test_the_folds_of_scr(tmp_path: Path) -> None:
     assert (JSRT.named_splits["scr-reverse"].counts or ())[2] == 124
 
 
-def test_notes_are_neither_read_nor_told(tmp_path: Path) -> None:
+def test_notes_are_neither_read_nor_reported(tmp_path: Path) -> None:
     """Unreadable notes do not matter; no word of them is in records, facts or fingerprint."""
     for build in (releases.montgomery, releases.shenzhen, releases.jsrt_png, releases.jsrt_kaggle):
         release = build(tmp_path / build.__name__)
@@ -297,11 +297,11 @@ def test_a_box_is_the_size_of_its_nodule(x: float, y: float, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [("?", "1", "5"), ("1", "-1", "5"), ("1", "1", "0"), ("1", "1", "nan")]
+    "nodule", [("?", "1", "5"), ("1", "-1", "5"), ("1", "1", "0"), ("1", "1", "nan")]
 )
-def test_no_box_of_such_numbers(told: tuple[str, str, str]) -> None:
+def test_impossible_nodules_are_refused(nodule: tuple[str, str, str]) -> None:
     with pytest.raises(DataError, match=r"row: a nodule of .* is not in a film"):
-        nodule_box(*told, "row")
+        nodule_box(*nodule, "row")
 
 
 def test_the_first_nodule_of_the_release() -> None:

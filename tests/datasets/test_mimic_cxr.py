@@ -120,7 +120,7 @@ def test_a_file_of_ecamp_distill_is_read_by_study(root: Path):
         _make(root, distilled=str(root / "none.csv")).records()
 
 
-def test_what_is_missing_is_named(root: Path):
+def test_missing_files_are_named(root: Path):
     with pytest.raises(
         MissingError, match=r"no mimic-cxr-2\.0\.0-metadata\.csv\.gz; the folder contains p10"
     ):

@@ -170,7 +170,7 @@ class Stops(Exception):
     """An interruption."""
 
 
-def test_an_interrupted_pack_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_pack_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, folder = make(PHANTOM), tmp_path / "pack"
     budget = shards(folder)
     loaded: list[str] = []
@@ -250,7 +250,7 @@ def test_other_formats_and_other_folders(own: Path, tmp_path: Path) -> None:
         make(f"packed?path={tmp_path / 'none'}").records()
 
 
-def test_the_fingerprint_tells_pixels_apart(packed: Path, own: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_distinguishes_pixels(packed: Path, own: Path, tmp_path: Path) -> None:
     assert make(f"packed?path={packed}").fingerprint() == make(f"packed?path={own}").fingerprint()
     pack(make(PHANTOM), tmp_path / "small", 32, workers=1)
     assert (

@@ -27,7 +27,7 @@ def labels(*named: str) -> dict[str, int | None]:
     return dict(zip(FINDINGS, found, strict=True))
 
 
-def test_names_count_whole() -> None:
+def test_names_match_whole_terms_only() -> None:
     """As parts of names, pseudonodules and emphysema under the skin would count."""
     strange = (
         "pseudonodule",
@@ -41,7 +41,7 @@ def test_names_count_whole() -> None:
 
 
 def test_narrower_terms_show_the_wider_ones() -> None:
-    """Of a term deep in the tree all that stand above it, and nothing beside."""
+    """A term deep in the tree implies all terms above it, and no others."""
     shown = {name for name, value in labels("air bronchogram").items() if value}
     assert shown == {"consolidation", "infiltrates"}
     shown = {name for name, value in labels("hydropneumothorax").items() if value}
@@ -52,7 +52,7 @@ def test_narrower_terms_show_the_wider_ones() -> None:
                 assert below in narrower, f"{name}: {below} stands below {inner}"
 
 
-def test_an_unchanged_film() -> None:
+def test_a_film_called_unchanged_has_unknown_labels() -> None:
     found = labels("unchanged", "scoliosis")
     assert found.pop("scoliosis") == 1
     assert set(found.values()) == {None}
@@ -64,7 +64,7 @@ NAMES = st.lists(st.sampled_from([*FINDINGS, "normal", "it's", 'a "b"', "[x]", "
 
 
 @given(NAMES, st.lists(st.sampled_from(["", " ", "  "]), min_size=5, max_size=5), st.booleans())
-def test_any_list_of_names(names: list[str], spaces: list[str], upper: bool) -> None:
+def test_any_list_of_names_is_parsed(names: list[str], spaces: list[str], upper: bool) -> None:
     """As Python writes lists, with spaces inside the quotes and capitals as the release has them."""
     written = [
         space + (name.upper() if upper else name)
@@ -78,7 +78,7 @@ def test_any_list_of_names(names: list[str], spaces: list[str], upper: bool) -> 
     ["", "nan", "normal", "['normal'", "'normal'", "[normal]", "[1]", "['a' 'b', nan]", "(" * 200, "{}",
      "[None]", "__import__('os')"],
 )  # fmt: skip
-def test_cells_that_are_no_list(text: str) -> None:
+def test_cells_that_are_not_a_list_are_named(text: str) -> None:
     with pytest.raises(DataError, match=r"row: .*(not a list of|no) labels"):
         parse_terms(text, "row")
 
@@ -163,12 +163,12 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
 def test_a_bad_row_is_named_and_can_be_left_out(tmp_path: Path, case: tuple[str, str, str]) -> None:
-    good, bad, says = case
+    good, bad, message = case
     release = padchest(tmp_path)
     text = release.index.read_bytes().decode()
     assert good in text
     release.index.write_bytes(text.replace(good, bad, 1).encode())
-    with pytest.raises(DataError, match=rf"01\.02\.19\.csv {says}"):
+    with pytest.raises(DataError, match=rf"01\.02\.19\.csv {message}"):
         make(release.root).records()
     rest = make(release.root, on_bad_row="skip")
     assert len(rest.records()) == len(release.labels) - 1

@@ -1,4 +1,4 @@
-"""The phantom: same pixels everywhere, truths that fit each other, reports that tell the labels."""
+"""The phantom: same pixels everywhere, truths that agree with each other, reports that contain the labels."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_findings_are_as_common_as_said_and_patients_stay_in_one_split() -> None
     assert any([r.patient for r in records].count(p) > 1 for p in list(homes)[:50])
 
 
-def test_reports_name_what_is_there(data: PhantomDataset) -> None:
+def test_reports_name_the_findings_of_the_film(data: PhantomDataset) -> None:
     """A plain reader: a finding that is present is named outside negations."""
     words = {
         "cardiomegaly": r"cardiomegaly|enlarged|cardiac (silhouette|enlargement)|heart",
@@ -103,11 +103,13 @@ def test_reports_name_what_is_there(data: PhantomDataset) -> None:
         assert record.report is not None
         assert record.labels is not None
         clauses = re.split(r"[.;]", record.report.lower())
-        told = [c for c in clauses if not re.search(r"\b(no|without|not|negative|free of)\b", c)]
+        affirmative = [
+            c for c in clauses if not re.search(r"\b(no|without|not|negative|free of)\b", c)
+        ]
         for name, label in zip(FINDINGS, record.labels, strict=True):
             if label:
                 total[name] += 1
-                missed[name] += not any(re.search(words[name], c) for c in told)
+                missed[name] += not any(re.search(words[name], c) for c in affirmative)
     for name in FINDINGS:
         assert missed[name] <= 0.1 * total[name], (name, missed[name], total[name])
 
@@ -129,18 +131,20 @@ def test_distilled_text_comes_from_a_file_by_record(tmp_path: Path) -> None:
     names = [record.id for record in plain.records()]
     file = tmp_path / "d.csv"
     file.write_text(f"id,text\n{names[-1]},There is mass.\n{names[0]},\n")
-    told = PhantomDataset(PhantomDataset.Config(**sizes, distilled=str(file)))
-    assert [r.distilled for r in told.records()] == [None] * (len(names) - 1) + ["There is mass."]
+    distilled = PhantomDataset(PhantomDataset.Config(**sizes, distilled=str(file)))
+    assert [r.distilled for r in distilled.records()] == [None] * (len(names) - 1) + [
+        "There is mass."
+    ]
     assert all(record.distilled is None for record in plain.records())
     # One population, one protocol of splits; other text to pre-train on.
-    assert told.info == plain.info
-    assert told.fingerprint() != plain.fingerprint()
-    before = told.fingerprint()
+    assert distilled.info == plain.info
+    assert distilled.fingerprint() != plain.fingerprint()
+    before = distilled.fingerprint()
     file.write_text("id,text\n")
-    assert told.fingerprint() != before
+    assert distilled.fingerprint() != before
 
 
-def test_the_default_is_what_it_was_before_there_was_distilled_text() -> None:
+def test_the_default_without_distilled_text_is_unchanged() -> None:
     data = PhantomDataset(PhantomDataset.Config())
     assert data.info.version == "1-4b3267"
     assert data.fingerprint() == "95f2dd390f2545ea"

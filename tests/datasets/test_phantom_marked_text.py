@@ -1,4 +1,4 @@
-"""What phantom reports say: words unchanged by the marks, truth that fits findings and lexicon."""
+"""Content of phantom reports: words unchanged by the marks, truth that fits findings and lexicon."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def held_out() -> list[tuple[str, tuple[Statement, ...]]]:
 def _check_spans(text: str, statements: tuple[Statement, ...]) -> None:
     assert "[" not in text
     assert "|" not in text
-    at = 0
+    index = 0
     for said in statements:
         words = text[said.start : said.end].lower()
         assert words in LEXICON[said.entity] or (said.entity, words) in OTHERS, (said, words)
         assert said.polarity in POLARITIES
-        assert said.start >= at
-        at = said.start
+        assert said.start >= index
+        index = said.start
 
 
 def test_spans_name_their_entities(
@@ -73,7 +73,7 @@ USED = {
 
 
 def test_statements_fit_the_findings(studies: list[Description]) -> None:
-    """What is stated is said present or possible; nothing else is, and only the absent is denied."""
+    """Findings are stated as present or possible, others are not, and only absent ones are denied."""
     for study in studies:
         there = {f.name for f in study.findings}
         stated = {f.name for f in study.findings if f.stated}
@@ -110,7 +110,7 @@ def test_marks_are_read() -> None:
     ]  # fmt: skip
 
 
-def test_the_oracle_says_what_the_film_shows(studies: list[Description]) -> None:
+def test_the_oracle_describes_the_film(studies: list[Description]) -> None:
     study = next(s for s in studies if s.labels == (0, 0, 0, 0, 0, 1, 0, 1))
     assert oracle_text(study) == (
         "There is no nodule. There is no mass. There is no consolidation. There is no effusion. "

@@ -84,7 +84,7 @@ def test_classes_of_mgca(tmp_path: Path) -> None:
     assert [item.labels for item in listings[0].items] == [(0, 0, 1), (1, 0, 0)]
 
 
-def test_ids_alone(tmp_path: Path) -> None:
+def test_a_list_of_ids_has_no_labels(tmp_path: Path) -> None:
     read = read_list(write(tmp_path, "test.txt", "00011997_000.png\n00011997_001.png\n"), "test")
     assert read.form == "ids"
     assert [row.labels for row in read.rows] == [None, None]
@@ -167,7 +167,7 @@ def test_a_folder_of_lists_is_found_by_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "says"),
+    ("name", "text", "message"),
     [
         ("train.txt", "a.png 0 1\nb.png 0\n", "line 2: 1 labels, line 1 has 2"),
         ("train.txt", "a.png 0\nb.png x\n", "line 2"),
@@ -181,17 +181,17 @@ def test_a_folder_of_lists_is_found_by_names(tmp_path: Path) -> None:
         ("train.txt", "\xff", "a"),
     ],
 )  # fmt: skip
-def test_bad_rows_are_named(tmp_path: Path, name: str, text: str, says: str) -> None:
+def test_bad_rows_are_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = write(tmp_path, name, text)
     if text == "\xff":
         path.write_bytes(b"\xff\xfe\x00")
-        says = "not UTF-8"
-    with pytest.raises(DataError, match=says) as caught:
+        message = "not UTF-8"
+    with pytest.raises(DataError, match=message) as caught:
         read_list(path, "train")
     assert str(path) in str(caught.value)
 
 
-def test_a_folder_without_lists_says_what_it_holds(tmp_path: Path) -> None:
+def test_a_folder_without_lists_is_described(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no such folder"):
         read_lists(tmp_path / "nothing")
     write(tmp_path, "notes.md", "x")

@@ -1,4 +1,4 @@
-"""What goes wrong with the published chest sets: options, bad rows, wrong files; and their named_splits."""
+"""Faults of the published chest sets: options, bad rows, wrong files; and their named splits."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_lateral_films(tmp_path: Path) -> None:
 
 
 def test_a_whole_training_list_that_nobody_ships(tmp_path: Path) -> None:
-    """ECAMP leaves it out of two sets: it is what the table has beside validation and test."""
+    """Two sets of ECAMP have no training list: it is the table without validation and test."""
     nih = releases.nih_ecamp(tmp_path / "a")
     del nih.options["percent"]
     with pytest.raises(MissingError, match=r"no train list of 100 %; it contains .*train_list_10"):
@@ -155,7 +155,7 @@ def test_official_lists_of_nih_are_not_taken_for_published_ones(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"splits": "offical"}, "no splits 'offical'.*Did you mean 'official'"),
         ({"percent": 10, "splits": "official"}, "'official' are not read from lists"),
@@ -163,9 +163,9 @@ def test_official_lists_of_nih_are_not_taken_for_published_ones(tmp_path: Path) 
     ],
 )
 def test_options_that_do_not_go_together(
-    tmp_path: Path, options: dict[str, Any], says: str
+    tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"(?s){says}"):
+    with pytest.raises(UsageError, match=f"(?s){message}"):
         make(releases.nih_original(tmp_path), **options).records()
 
 
@@ -187,7 +187,7 @@ def test_flaws_that_are_known_and_that_are_seen(tmp_path: Path) -> None:
     )
 
 
-def test_a_hash_tells_other_images_of_the_same_number(
+def test_a_hash_detects_other_images_of_the_same_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import replace
@@ -202,7 +202,7 @@ def test_a_hash_tells_other_images_of_the_same_number(
 
 
 def test_patients_of_covidx_lists(tmp_path: Path) -> None:
-    """Names tell some; with the index of 9A beside the images all are known."""
+    """Some patients follow from names; with the index of 9A next to the images all are known."""
     release = releases.covidx_ecamp(tmp_path)
     by_name = {r.id: r.patient for r in make(release).records()}
     assert len({by_name[path] for path in by_name if "A000001" in path}) == 1
@@ -250,7 +250,7 @@ def test_masks_of_rows_that_were_drawn_apart(tmp_path: Path) -> None:
 def test_leaks_of_published_draws_are_measured(
     tmp_path: Path, build: Callable[[Path], Release]
 ) -> None:
-    """Not only said of the protocol: the audit finds them in the records."""
+    """The protocol reports leaks, and the audit finds them in the records."""
     dataset = make(build(tmp_path))
     assert dataset.info.leaks
     leaks = [f for f in audit_dataset(dataset, images=False) if f.severity == "leak"]
@@ -259,7 +259,7 @@ def test_leaks_of_published_draws_are_measured(
     assert measured
 
 
-def test_maco_ships_a_test_alone(tmp_path: Path) -> None:
+def test_maco_has_a_test_split_only(tmp_path: Path) -> None:
     dataset = make(releases.rsna_maco(tmp_path))
     assert {record.split for record in dataset.records()} == {"test"}
     assert all(record.labels == (1,) for record in dataset.records())
@@ -345,7 +345,7 @@ def test_one_bad_row_of_forty_thousand(tmp_path: Path) -> None:
         (releases.padchest, "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", "Labels"),
     ],
 )
-def test_a_missing_column_is_named_with_what_is_there(
+def test_a_missing_column_is_named_with_the_present_ones(
     tmp_path: Path, build: Callable[[Path], Release], file: str, column: str
 ) -> None:
     release = build(tmp_path)
@@ -397,7 +397,7 @@ def test_a_png_is_taken_before_its_dicom(tmp_path: Path) -> None:
     assert make(release).records()[1].payload.path.endswith(".dcm")
 
 
-def test_files_that_are_no_medmnist(tmp_path: Path) -> None:
+def test_files_that_are_not_medmnist(tmp_path: Path) -> None:
     release = releases.medmnist(tmp_path, "retinamnist", 28)
     good = release.index.read_bytes()
     with pytest.raises(

@@ -53,7 +53,7 @@ ELSEWHERE = {
     "phantom": "tests/contract", "folder": "test_folder.py", "packed": "test_packed.py",
     "mimic-cxr": "test_mimic_cxr.py",
 }  # fmt: skip
-# Layouts of a clone or of a script's own files, beside those of the download.
+# Layouts of a clone or of a script's own files, in addition to those of the download.
 LISTS = {
     "chestxray14": {"ECAMP", "MRM", "BenchX", "official lists"}, "chexpert": {"ECAMP", "MRM", "MGCA"},
     "rsna": {"ECAMP det", "ECAMP cls", "MRM", "BenchX", "MGCA cls", "LoVT", "MaCo"},
@@ -118,7 +118,7 @@ def test_an_archive_that_is_still_packed(release: Release) -> None:
 
 
 @EVERY
-def test_a_row_that_stands_twice_is_named(release: Release) -> None:
+def test_a_row_that_appears_twice_is_named(release: Release) -> None:
     if release.index.suffix in (".csv", ".txt"):
         make(release)
         check_twice(release.ref, release.index)
@@ -135,7 +135,7 @@ def test_every_image_has_its_labels_and_split(release: Release) -> None:
         assert {record.split for record in records} <= {"train", "val", "test"}
     assert dataset.info.leaks == release.leaks
     check_records(records, dataset.info)
-    if not release.leaks:  # said by the sets themselves, with the patients that their names tell
+    if not release.leaks:  # reported by the sets themselves, with patients from file names
         homes: dict[str, set[str]] = {}
         for record in records:
             homes.setdefault(record.patient, set()).add(record.split)
@@ -203,7 +203,7 @@ def test_a_reader_in_another_process_carries_no_table(release: Release) -> None:
 
 
 @EVERY
-def test_a_wrong_folder_is_told(release: Release, tmp_path: Path) -> None:
+def test_a_wrong_folder_is_named(release: Release, tmp_path: Path) -> None:
     make(release)
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -52,7 +52,7 @@ def test_classes_are_those_of_the_tables() -> None:
     assert set(KAGGLE) < set(LOCAL)
 
 
-def test_how_many_must_agree(tmp_path: Path) -> None:
+def test_the_number_of_agreeing_readers_is_an_option(tmp_path: Path) -> None:
     release = releases.vindr_official(tmp_path)
     one, two, three = (named(make(release, agree=k)) for k in (1, 2, 3))
     assert one["0a03"] == {"ILD", "Infiltration", "Consolidation"}
@@ -79,7 +79,7 @@ def test_boxes_of_one_two_and_three(tmp_path: Path) -> None:
     assert len(boxes(make(release, overlap=0.5), "0b01")) == 2, "a consensus is not merged"
 
 
-def test_options_change_labels_and_no_split(tmp_path: Path) -> None:
+def test_options_change_labels_but_no_split(tmp_path: Path) -> None:
     for build in (releases.vindr_official, releases.vindr_kaggle):
         release = build(tmp_path / build.__name__)
         variants = [{}, {"agree": 1}, {"agree": 3}, {"overlap": 0.4}, {"boxes": False}]
@@ -223,13 +223,13 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD.values(), ids=BAD)
 def test_a_bad_row_costs_its_film(tmp_path: Path, case: tuple[str, str, str, str]) -> None:
-    file, good, bad, says = case
+    file, good, bad, message = case
     release = releases.vindr_official(tmp_path)
     path = release.root / "annotations" / file
     text = path.read_text()
     assert good in text
     path.write_text(text.replace(good, bad, 1))
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         make(release).records()
     rest = make(release, on_bad_row="skip")
     assert len(rest.records()) == len(release.labels) - 1
@@ -237,7 +237,7 @@ def test_a_bad_row_costs_its_film(tmp_path: Path, case: tuple[str, str, str, str
     assert flaw.startswith("1 rows")
 
 
-def test_a_row_of_boxes_twice_costs_the_row_alone(tmp_path: Path) -> None:
+def test_a_repeated_row_of_boxes_drops_that_row_only(tmp_path: Path) -> None:
     release = releases.vindr_official(tmp_path)
     path = release.root / "annotations/annotations_train.csv"
     lines = path.read_text().splitlines()
@@ -282,7 +282,7 @@ def test_tables_without_their_folder(tmp_path: Path) -> None:
     assert {r.id: r.labels for r in make(release).records()} == release.labels
 
 
-def test_kaggles_table_alone_means_kaggle(tmp_path: Path) -> None:
+def test_only_kaggles_table_means_kaggle(tmp_path: Path) -> None:
     root = releases.vindr_kaggle(tmp_path).root
     assert VinDrCXR(VinDrCXR.Config(root=str(root))).splits_name == "kaggle"
     out = tmp_path / "out"

@@ -48,7 +48,7 @@ def wait_until(what: Callable[[], bool], seconds: float = 300) -> None:
 
 
 class LeapingClock:
-    """Time of event loops that leaps when told to: a time-out of an hour passes at once, and only then."""
+    """Time of event loops that leaps on request: a time-out of an hour passes at once, and only then."""
 
     def __init__(self) -> None:
         self._ahead = 0.0

@@ -22,7 +22,7 @@ _RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # linger 0 s: closing sends a rese
 
 @dataclass(frozen=True)
 class Turn:
-    """What the server does with one request.
+    """Action of the server on one request.
 
     Attributes:
         delay: Seconds before the answer.
@@ -56,10 +56,10 @@ class FakeServer:
 
     Attributes:
         answer: Report text -> content of the model's message.
-        script: What to do with each request; answers at once without one.
+        script: Action for each request; answers at once without one.
         asked: Requests by report text.
         answered: Whole answers of status 200 that were written, by report text.
-        bodies, heads, times: What was received, and when.
+        bodies, heads, times: Received requests, and when.
         most, in_flight: Most requests in flight at one time, and now.
         on_stall: Called when an answer hangs, or has begun to drip.
     """
@@ -200,11 +200,11 @@ class FakeServer:
             self._stall()
             await asyncio.sleep(3600)
         elif turn.fault == "drip":
-            for at, byte in enumerate(reply):
+            for i, byte in enumerate(reply):
                 if transport.is_closing():
                     break
                 transport.write(bytes([byte]))
-                if at == 3:
+                if i == 3:
                     self._stall()
                 await asyncio.sleep(0.05)
         elif turn.fault == "half":

@@ -1,4 +1,4 @@
-"""From answers to statements: what stands in the report is kept, the rest is dropped and counted."""
+"""From answers to statements: quotes of the report are kept, the rest is dropped and counted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TEXT = "FINDINGS: The heart is Mildly  Enlarged.\nSmall left pleural effusion. I
 def make(text: str = TEXT) -> Report:
     sections = []
     for name in ("FINDINGS", "IMPRESSION"):
-        if (at := text.find(name + ": ")) >= 0:
-            start = at + len(name) + 2
+        if (position := text.find(name + ": ")) >= 0:
+            start = position + len(name) + 2
             end = text.find("IMPRESSION") if name == "FINDINGS" else len(text)
             sections.append(Section(name.lower(), start, end))
     return Report("1", text, tuple(sections) or (Section("", 0, len(text)),))
@@ -93,14 +93,14 @@ def test_statements_with_their_spans() -> None:
         ("effusion", "wrong schema"),
     ],
 )
-def test_what_is_dropped(item: Any, reason: str) -> None:
+def test_invalid_statements_are_dropped(item: Any, reason: str) -> None:
     good = said("pneumothorax", "absent", "pneumothorax")
     found, dropped = read("json", as_json(item, good), make())
     assert found == [("pneumothorax", "absent", "pneumothorax")]
     assert dropped == {reason: 1}
 
 
-def test_a_form_stands_for_its_entity_and_repeats_are_dropped() -> None:
+def test_a_form_maps_to_its_entity_and_repeats_are_dropped() -> None:
     item = said("Pleural  Effusion", "present", "pleural effusion")
     found, dropped = read("json", as_json(item, item), make())
     assert found == [("effusion", "present", "pleural effusion")]
@@ -137,12 +137,12 @@ def test_json_among_words(answer: str) -> None:
         ('{"findings": []}', False, "statements"),
     ],
 )
-def test_unreadable_answers_say_why(answer: str, cut: bool, words: str) -> None:
+def test_unreadable_answers_are_explained(answer: str, cut: bool, words: str) -> None:
     with pytest.raises(UnreadableAnswer, match=words):
         read("json", answer, make(), cut=cut)
 
 
-def test_the_schema_says_what_is_validated() -> None:
+def test_the_schema_matches_the_validation() -> None:
     """The schema is written by hand; its required keys and enums are those of the model."""
     item = answer_schema(CHEST)["properties"]["statements"]["items"]
     assert item["required"] == list(_AnswerStatement.model_fields)
@@ -164,7 +164,7 @@ def test_the_published_template() -> None:
     assert found == [
         ("effusion", "present", "pleural effusion"), ("pneumothorax", "absent", "pneumothorax"),
     ]  # fmt: skip
-    assert dropped == {"entity not in report": 1}  # no form of cardiomegaly stands there
+    assert dropped == {"entity not in report": 1}  # no form of cardiomegaly appears there
 
 
 def test_the_first_mention_is_the_span() -> None:
@@ -231,7 +231,7 @@ def test_spans_are_of_the_original_when_redacted() -> None:
     assert dropped == {"evidence not in report": 2}
 
 
-def test_only_told_sections_are_sent_and_no_other_heading() -> None:
+def test_only_findings_sections_are_sent_and_no_other_heading() -> None:
     text = "JOHN DOE: Clear. FINDINGS: Opacity."
     report = Report("1", text, (Section("john doe", 10, 16), Section("findings", 27, 35)))
     assert prompt_text(passages(report, False)) == "Clear.\nFINDINGS: Opacity."

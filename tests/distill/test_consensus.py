@@ -1,4 +1,4 @@
-"""What becomes of statements on which two distillers differ."""
+"""Treatment of statements on which two distillers differ."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ def test_a_report_that_one_cannot_answer(answers, policy, swap, error, text) -> 
     assert (told.error, told.text) == (error, text)
 
 
-def test_it_streams(site) -> None:
+def test_the_consensus_streams_reports(site) -> None:
     read = 0
 
     def reports() -> Iterator:
         nonlocal read
-        for at in range(1000):
+        for i in range(1000):
             read += 1
-            yield as_report(str(at), TEXT)
+            yield as_report(str(i), TEXT)
 
     results = _make(first="toy?ahead=5").distill(reports())
-    for at in range(20):
-        assert next(results).id == str(at)
+    for i in range(20):
+        assert next(results).id == str(i)
     assert read <= 26
 
 

@@ -115,13 +115,13 @@ PAIRS = st.sets(
 
 
 @given(PAIRS, PAIRS)
-def test_scores_are_those_of_scikit_learn(wanted, found) -> None:
-    keys = [(at, e, p) for at in range(5) for e in "xyz" for p in POLARITIES]
-    truth, said = ([key in keys_ for key in keys] for keys_ in (wanted, found))
+def test_scores_are_those_of_scikit_learn(expected, found) -> None:
+    keys = [(i, e, p) for i in range(5) for e in "xyz" for p in POLARITIES]
+    truth, said = ([key in keys_ for key in keys] for keys_ in (expected, found))
     precision, recall, f1, _ = precision_recall_fscore_support(
         truth, said, average="binary", zero_division=np.nan
     )
-    ours = score(wanted, found, np.ones((1, 5), np.float32))
+    ours = score(expected, found, np.ones((1, 5), np.float32))
     for mine, theirs in ((ours.precision, precision), (ours.recall, recall), (ours.f1, f1)):
         if mine.value is None:
             assert np.isnan(theirs)
@@ -156,7 +156,7 @@ def test_agreement_of_two_distillers(placed, toy) -> None:
     assert kappas["all"].value == pytest.approx(cohen_kappa_score(*pooled))
 
 
-def test_disagreements_name_who_says_what(placed, toy) -> None:
+def test_disagreements_name_the_statements_of_each_source(placed, toy) -> None:
     first, second = evaluate(placed, toy()), evaluate(placed, toy(hedge=False))
     found = disagreements(placed, {"one": first, "two": second})
     assert [one.sentence.text for one in found] == ["No nodule.", "There may be pneumonia."]
@@ -167,7 +167,7 @@ def test_disagreements_name_who_says_what(placed, toy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("edit", "message"),
     [
         (lambda row: row.update(id="z"), r"gold\.jsonl line 1: no report 'z'"),
         (
@@ -181,12 +181,12 @@ def test_disagreements_name_who_says_what(placed, toy) -> None:
         (lambda row: row.update(start="x"), "ValueError"),
     ],
 )
-def test_gold_that_does_not_fit_is_named(tmp_path: Path, edit, says) -> None:
+def test_gold_that_does_not_fit_is_named(tmp_path: Path, edit, message) -> None:
     rows = _gold_rows()
     edit(rows[0])
     path = tmp_path / "gold.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(DataError, match=r"(?s)" + says):
+    with pytest.raises(DataError, match=r"(?s)" + message):
         place_gold(read_gold(path), [as_report(i, text) for i, text in REPORTS.items()])
 
 
@@ -201,7 +201,7 @@ def test_no_gold_is_named(tmp_path: Path) -> None:
 # --- the IU reports -----------------------------------------------------------------------------
 
 
-def test_the_gold_set_is_what_its_guideline_says() -> None:
+def test_the_gold_set_follows_its_guideline() -> None:
     gold = read_gold(GOLD)
     known = Lexicon.load("chest").entities
     labels = [label for sentence in gold for label in sentence.labels]

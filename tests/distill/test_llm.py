@@ -1,4 +1,4 @@
-"""The `llm` distiller against a fake endpoint: every fault, nothing lost, nothing asked twice."""
+"""The `llm` distiller against a fake endpoint: every fault, nothing lost, no request sent twice."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_passing_fault_costs_one_more_request(
         (Turn(body=b"{"), "bad response", "not a chat completion"),
     ],
 )
-def test_a_lasting_fault_is_a_row_that_says_so(
+def test_a_lasting_fault_is_an_error_row(
     fault: Turn, kind: str, words: str, tmp_path: Path, leap: Callable[[], None]
 ) -> None:
     with FakeServer(good, where("1.", fault), on_stall=leap) as server:
@@ -123,7 +123,7 @@ def test_a_lasting_fault_is_a_row_that_says_so(
     ("status", "hint"),
     [(400, "response_format"), (404, "/v1"), (422, ""), (307, "moved")],
 )
-def test_what_cannot_help_is_not_repeated(status: int, hint: str, tmp_path: Path) -> None:
+def test_hopeless_requests_are_not_repeated(status: int, hint: str, tmp_path: Path) -> None:
     elsewhere = (("location", "http://192.0.2.1/v1/chat/completions"),)
     with FakeServer(good, always(Turn(status=status, headers=elsewhere))) as server:
         rows, counts = run(tmp_path, server, map(one, range(3)))
@@ -145,7 +145,7 @@ def test_what_cannot_help_is_not_repeated(status: int, hint: str, tmp_path: Path
         (b"x" * 5000, "status 400: " + "x" * 200 + ";"),
     ],
 )
-def test_what_the_endpoint_says_is_passed_on(body: bytes, words: str, tmp_path: Path) -> None:
+def test_errors_of_the_endpoint_are_passed_on(body: bytes, words: str, tmp_path: Path) -> None:
     with FakeServer(good, always(Turn(status=400, body=body))) as server:
         (row,), _ = run(tmp_path, server, [one(0)])
     assert words in row.error
@@ -180,7 +180,7 @@ def test_an_endpoint_that_always_fails_is_given_up(tmp_path: Path) -> None:
     assert "Run again later" in rows[-1].error
 
 
-def test_failures_here_and_there_are_no_reason_to_give_up(tmp_path: Path) -> None:
+def test_scattered_failures_do_not_end_a_run(tmp_path: Path) -> None:
     def script(report: str, _: int) -> Turn:
         return Turn(status=404 if int(report.split()[-1][:-1]) % 2 else 200)
 
@@ -190,7 +190,7 @@ def test_failures_here_and_there_are_no_reason_to_give_up(tmp_path: Path) -> Non
     assert [bool(row.error) for row in rows] == [False, True] * (3 * GIVE_UP // 2)
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_an_unreachable_endpoint_is_an_error_row(tmp_path: Path) -> None:
     with FakeServer() as server:
         url = server.url
     (row,) = make(tmp_path, url, attempts=2).distill([one(0)])
@@ -200,7 +200,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
 def test_all_wait_as_long_as_the_endpoint_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two are in flight when one is told to wait; nobody asks before the time is over.
+    """Two are in flight when one must wait; no request is sent before the time is over.
 
     The other is answered once the client has read that it is to wait.
     """
@@ -226,7 +226,7 @@ def test_all_wait_as_long_as_the_endpoint_asks(
     assert not any(row.error for row in rows)
 
 
-def test_a_wait_of_hours_is_no_retry(tmp_path: Path) -> None:
+def test_a_wait_of_hours_is_not_retried(tmp_path: Path) -> None:
     busy = Turn(status=429, headers=(("retry-after", "86400"),))
     with FakeServer(good, always(busy)) as server:
         rows, _ = run(tmp_path, server, [one(0)])
@@ -235,7 +235,7 @@ def test_a_wait_of_hours_is_no_retry(tmp_path: Path) -> None:
 
 
 def test_a_model_that_makes_things_up(tmp_path: Path) -> None:
-    """The answers arrive, but are wrong: each is dropped and counted, or the row says so."""
+    """The answers arrive, but are wrong: each is dropped and counted, or the row has an error."""
     items: list[Any] = json.loads(GOOD)["statements"] * 4
     items[1] = {**items[1], "evidence": "large effusion"}
     items[2] = {**items[2], "entity": "unicorn"}
@@ -258,7 +258,7 @@ def test_a_model_that_makes_things_up(tmp_path: Path) -> None:
     assert counts["dropped: wrong schema"] == 1
 
 
-def test_a_cut_answer_says_so(tmp_path: Path) -> None:
+def test_a_truncated_answer_is_named(tmp_path: Path) -> None:
     with FakeServer(lambda _: GOOD[:40], always(Turn(finish="length"))) as server:
         (row,), _ = run(tmp_path, server, [one(0)])
     assert "raise max_tokens" in row.error
@@ -294,7 +294,7 @@ def test_equal_reports_share_one_request(status: int, count: int, tmp_path: Path
         assert all("status 400" in row.error for row in rows)
 
 
-def test_a_second_run_asks_nothing_and_says_the_same(tmp_path: Path) -> None:
+def test_a_second_run_sends_no_request_and_answers_the_same(tmp_path: Path) -> None:
     with FakeServer(good) as server:
         first, _ = run(tmp_path, server, map(one, range(10)))
         again, counts = run(tmp_path, server, map(one, range(10)))
@@ -305,7 +305,7 @@ def test_a_second_run_asks_nothing_and_says_the_same(tmp_path: Path) -> None:
     assert dict(offline.counts()) == {"cached": 10}
 
 
-def test_offline_an_absent_answer_is_a_row_that_says_so(tmp_path: Path) -> None:
+def test_offline_an_absent_answer_is_an_error_row(tmp_path: Path) -> None:
     with FakeServer(good) as server:
         run(tmp_path, server, [one(0)])
     offline = make(tmp_path, "", offline=True)
@@ -326,7 +326,7 @@ def test_offline_an_absent_answer_is_a_row_that_says_so(tmp_path: Path) -> None:
         ({"timeout": 9, "concurrency": 3, "attempts": 2, "requests_per_minute": 6000}, 1),
     ],
 )
-def test_what_decides_an_answer_keys_it(
+def test_an_answer_is_keyed_by_all_it_depends_on(
     change: dict[str, Any], asked: int, tmp_path: Path
 ) -> None:  # fmt: skip
     with FakeServer(good) as server:
@@ -363,7 +363,7 @@ def test_odd_text_arrives_as_it_is(text: str, tmp_path: Path) -> None:
     assert found(rows[0]) == [("effusion", len(text) - 8, len(text))]
 
 
-def test_the_cache_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
     with FakeServer(good) as server:
         (tmp_path / "answers.sqlite").write_bytes(b"no database at all" * 99)
         with pytest.raises(CorruptFileError, match=r"answers\.sqlite.*\n.*Remove it"):
@@ -395,7 +395,7 @@ def test_a_token_budget_stops_and_resumes(tmp_path: Path) -> None:
 
 
 def test_a_cost_budget_counts_both_prices(tmp_path: Path) -> None:
-    with FakeServer(good) as server:  # 100 and 10 tokens a report: 0.0001 + 0.0001 each
+    with FakeServer(good) as server:  # 100 and 10 tokens per report: 0.0001 + 0.0001 each
         rows, counts = run(
             tmp_path, server, map(one, range(10)), concurrency=1,
             budget_cost=0.0008, price_prompt=1.0, price_answer=10.0,
@@ -412,7 +412,7 @@ def test_tokens_are_estimated_where_the_endpoint_counts_none(tmp_path: Path) -> 
 
 
 def turns(limits: Limits, count: int, *, slow: float = 0.0) -> list[float]:
-    """When each of several that ask at once may ask; the machine stands still for `slow` seconds first."""
+    """Return the times at which concurrent requests may start; time stops for `slow` seconds first."""
 
     async def ask() -> list[float]:
         loop, times = asyncio.get_running_loop(), []
@@ -433,10 +433,10 @@ def turns(limits: Limits, count: int, *, slow: float = 0.0) -> list[float]:
         loop.close()
 
 
-def test_turns_are_evenly_apart() -> None:
+def test_requests_are_evenly_spaced() -> None:
     assert turns(Limits(), 5) == [0.0] * 5
     assert turns(Limits(600), 6) == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    # Time in which nobody asked is not made up for by a burst.
+    # Idle time does not allow a burst.
     assert turns(Limits(600), 4, slow=5.0) == pytest.approx([0.0, 5.0, 5.1, 5.2])
 
 
@@ -537,7 +537,7 @@ def test_ending_early_leaves_no_thread(tmp_path: Path) -> None:
         assert [row.id for row in distiller.distill([])] == []
 
 
-def test_two_runs_of_one_object(tmp_path: Path) -> None:
+def test_one_distiller_runs_twice(tmp_path: Path) -> None:
     with FakeServer(good) as server:
         distiller = make(tmp_path, server.url)
         assert len(list(distiller.distill(map(one, range(3))))) == 3

@@ -49,7 +49,7 @@ def rows(path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_client_resumes(tmp_path: Path) -> None:
     """20 answers are given, then the server holds the rest; the client is killed with 8 in flight."""
     count, given, in_flight = 60, 20, 8
 
@@ -70,7 +70,7 @@ def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
         again = start(server.url, cache, out, count)
         printed, _ = again.communicate()
         asked = [server.asked[one(number).text] for number in range(count)]
-        # No answered report is asked again; those in flight are, since their answers were lost.
+        # No answered report is sent again; those in flight are, since their answers were lost.
         assert asked == [1] * given + [2] * in_flight + [1] * (count - given - in_flight)
     assert again.returncode == 0
     assert rows(out) == [f"{number} 1 " for number in range(count)]
@@ -81,7 +81,7 @@ def test_a_killed_client_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_anywhere_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_kill_at_any_point_loses_nothing(tmp_path: Path) -> None:
     """Killed again and again at moments that nobody chose; at last every report has its answer."""
     out, cache, count = tmp_path / "rows", tmp_path / "cache", 200
     with FakeServer(good, latency=0.02) as server:
@@ -106,7 +106,7 @@ def test_killed_anywhere_nothing_is_lost(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_one_cache(tmp_path: Path) -> None:
-    """Both distil the same reports at the same time; each is asked once, by one of them."""
+    """Both distil the same reports at the same time; each is sent once, by one of them."""
     count = 150
     with FakeServer(good, latency=0.03) as server:
         clients = [start(server.url, tmp_path / "cache", tmp_path / f"{i}", count) for i in (0, 1)]
@@ -222,7 +222,7 @@ def test_the_key_in_place_of_its_name_is_not_repeated(tmp_path: Path) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_the_plugin_says_what_it_is() -> None:
+def test_the_plugin_describes_itself() -> None:
     assert LLMDistiller.summary
     assert LLMDistiller.licence
     assert LLMDistiller.citation

@@ -55,7 +55,7 @@ def test_redacted_words_never_leave(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_the_cache_holds_no_report(tmp_path: Path) -> None:
+def test_the_cache_contains_no_report(tmp_path: Path) -> None:
     with FakeServer(lambda _: "None.") as server:
         run(tmp_path, server, [one(0, "A very private effusion.")], prompt="template-1")
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
@@ -80,7 +80,7 @@ def test_the_cache_holds_no_report(tmp_path: Path) -> None:
         ({"endpoint": "https://example.org/v1", "budget_cost": 3.0}, "price_prompt"),
     ],
 )
-def test_what_is_refused_before_anything_is_sent(options: dict[str, Any], words: str) -> None:
+def test_options_refused_before_anything_is_sent(options: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         LLMDistiller(LLMDistiller.Config(model="m", **options))
     assert "secret" not in str(caught.value)
@@ -98,11 +98,11 @@ def test_what_is_refused_before_anything_is_sent(options: dict[str, Any], words:
         {"offline": True},
     ],
 )
-def test_what_is_allowed(options: dict[str, Any]) -> None:
+def test_valid_options_are_accepted(options: dict[str, Any]) -> None:
     LLMDistiller(LLMDistiller.Config(model="m", **options))
 
 
-def test_the_one_line_form() -> None:
+def test_an_llm_distiller_has_a_one_line_form() -> None:
     ref = PluginRef.parse(
         "llm?endpoint=http://127.0.0.1:8000/v1&model=Org/Model-7B&redact=true&concurrency=64"
     )
@@ -114,7 +114,7 @@ def test_the_one_line_form() -> None:
         assert field.description, name
 
 
-def test_no_proxy_sees_what_is_for_this_machine(
+def test_requests_to_this_machine_bypass_proxies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FakeServer(good) as proxy, FakeServer(good) as server:
@@ -130,7 +130,7 @@ def test_no_proxy_sees_what_is_for_this_machine(
 
 
 def test_a_closed_database_is_found_again(tmp_path: Path) -> None:
-    """What `put` has written is there for any other reader at once."""
+    """An entry written by `put` is visible to any other reader at once."""
     with FakeServer(good) as server:
         iterator = make(tmp_path, server.url, concurrency=1).distill(map(one, range(3)))
         next(iterator)

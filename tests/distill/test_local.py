@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("llama")
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: at for at, token in enumerate(["<s>", "</s>", *alphabet])}
+    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -75,13 +75,13 @@ def test_random_answers_are_dropped_and_counted(folder: Path) -> None:
     assert counts["prompt tokens"] > sum(map(len, TEXTS))
 
 
-def test_random_answers_are_no_json(folder: Path) -> None:
+def test_random_answers_are_not_json(folder: Path) -> None:
     rows = list(make(folder, prompt="statements-1").distill(REPORTS[:2]))
     assert all(row.error.startswith(f"answer of {folder.name}: ") for row in rows)
 
 
 @pytest.mark.slow
-def test_answers_depend_on_the_report_alone(folder: Path) -> None:
+def test_answers_depend_only_on_the_report(folder: Path) -> None:
     """Whatever the order and the neighbours, the same tokens; computed in the same shapes."""
 
     def answers(texts: Sequence[str]) -> dict[str, Answer]:
@@ -171,7 +171,7 @@ def test_a_chat_template_is_used(folder: Path) -> None:
     assert model.tokenizer.decode(ids) == "<user>a\n\nb<go>"
 
 
-def test_streams_in_order_and_asks_equal_reports_once(folder: Path) -> None:
+def test_streams_in_order_and_sends_equal_reports_once(folder: Path) -> None:
     reports = [one(number, "Effusion.") for number in range(40)]
     distiller = make(folder, batch_size=2)
     taken = 0
@@ -200,7 +200,7 @@ def test_a_failing_source_loses_nothing(folder: Path) -> None:
     assert seen == ["0", "1", "2"]
 
 
-def test_too_long_a_report_is_a_row_that_says_so(folder: Path) -> None:
+def test_too_long_a_report_is_an_error_row(folder: Path) -> None:
     reports = [one(0, "Effusion. " * 1000), one(1, ""), one(2, "Effusion.")]
     distiller = make(folder)
     rows = list(distiller.distill(reports))

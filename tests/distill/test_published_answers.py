@@ -53,7 +53,9 @@ def test_template_sentences_become_statements_at_their_words(tmp_path: Path) -> 
         ("There is", set(), {"no template sentence": 1}),
     ],
 )  # fmt: skip
-def test_what_the_model_wrote_otherwise(tmp_path: Path, answer, said, dropped) -> None:
+def test_other_answers_of_the_model_are_read_or_dropped(
+    tmp_path: Path, answer, said, dropped
+) -> None:
     told = _answer(tmp_path, answer)
     assert {(s.entity, s.polarity) for s in told.statements} == said
     assert told.dropped == dropped
@@ -79,7 +81,7 @@ def test_the_authors_table_is_read_by_study(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "error", "says"),
+    ("name", "data", "error", "message"),
     [
         ("no.json", None, MissingError, "no such file"),
         ("a.json", "[]", DataError, "maps study ids"),
@@ -88,10 +90,10 @@ def test_the_authors_table_is_read_by_study(tmp_path: Path) -> None:
         ("a.csv", "img_path,llm_output\nx.jpg,y\n", DataError, "line 2: no study"),
     ],
 )
-def test_what_is_not_a_published_file_is_named(tmp_path: Path, name, data, error, says) -> None:
+def test_what_is_not_a_published_file_is_named(tmp_path: Path, name, data, error, message) -> None:
     if data is not None:
         (tmp_path / name).write_text(data)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         _distil(tmp_path / name)
 
 

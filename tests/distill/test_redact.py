@@ -72,7 +72,7 @@ HIDDEN = [
     # names
     ("Discussed with Dr. Smith.", "Discussed with Dr. [NAME]."),
     ("Dr Jane O'Neill agrees", "Dr [NAME] agrees"),
-    ("DR. JANE DOE AGREES", "DR. [NAME]"),  # capitals throughout tell no end: rather too much
+    ("DR. JANE DOE AGREES", "DR. [NAME]"),  # all capitals hide where the name ends: rather too much
     ("Mr. van der Berg was informed.", "Mr. [NAME] was informed."),
     ("Mrs. J. Smith-Jones was informed.", "Mrs. [NAME] was informed."),
     ("Seen by Jane Doe, M.D. today", "Seen by [NAME], M.D. today"),
@@ -112,21 +112,21 @@ STAYS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), HIDDEN)
-def test_what_goes(text: str, expected: str) -> None:
+def test_private_text_is_redacted(text: str, expected: str) -> None:
     assert redact(text).text == expected
 
 
 @pytest.mark.parametrize("text", STAYS)
-def test_what_stays(text: str) -> None:
+def test_other_text_is_kept(text: str) -> None:
     assert redact(text).text == text
 
 
-def test_a_common_word_is_no_name_elsewhere() -> None:
+def test_a_common_word_is_not_a_name_elsewhere() -> None:
     text = "Dr. White agrees. White matter is white."
     assert redact(text).text == "Dr. [NAME] agrees. White matter is white."
 
 
-def test_counts_tell_kinds_and_no_words() -> None:
+def test_counts_name_kinds_but_no_words() -> None:
     counts = redact("Dr. Smith, 01/02/2020 and 03/04/2021, MRN 77.").counts
     assert counts == {"NAME": 1, "DATE": 2, "ID": 1}
 
@@ -134,16 +134,21 @@ def test_counts_tell_kinds_and_no_words() -> None:
 def test_spans_lead_back() -> None:
     text = "On 01/15/2020 a small effusion, Dr. Smith."
     seen = redact(text)
-    at = seen.text.index("small effusion")
-    assert seen.original_span(at, at + 14) == (text.index("small"), text.index("effusion") + 8)
-    at = seen.text.index("[DATE] a small")
-    assert seen.original_span(at, at + 14) == (
+    position = seen.text.index("small effusion")
+    assert seen.original_span(position, position + 14) == (
+        text.index("small"),
+        text.index("effusion") + 8,
+    )
+    position = seen.text.index("[DATE] a small")
+    assert seen.original_span(position, position + 14) == (
         3,
         text.index(" effusion"),
     )  # whole marks: their words
-    assert seen.original_span(at + 1, at + 14) is None  # a mark cut in two has no original
-    assert seen.original_span(at, at + 3) is None
-    assert seen.widened_span(at + 1, at + 3) == (3, 13)
+    assert (
+        seen.original_span(position + 1, position + 14) is None
+    )  # a mark cut in two has no original
+    assert seen.original_span(position, position + 3) is None
+    assert seen.widened_span(position + 1, position + 3) == (3, 13)
 
 
 def test_a_part_keeps_the_places_of_the_whole() -> None:
@@ -151,8 +156,11 @@ def test_a_part_keeps_the_places_of_the_whole() -> None:
     start = text.index("Doe has")
     part = cover(text, private_spans(text), start, len(text) - 1)
     assert part.text == "[NAME] has a [DATE] effusion."
-    at = part.text.index("effusion")
-    assert part.original_span(at, at + 8) == (text.index("effusion"), text.index("effusion") + 8)
+    position = part.text.index("effusion")
+    assert part.original_span(position, position + 8) == (
+        text.index("effusion"),
+        text.index("effusion") + 8,
+    )
 
 
 # --- any text ------------------------------------------------------------------------------------
@@ -186,7 +194,7 @@ def test_any_part(text: str, data: st.DataObject) -> None:
 
 
 def _check_map(text: str, seen: Redacted) -> None:
-    """Put the hidden words back where the marks stand, and compare with the text itself."""
+    """Put the hidden words back in place of the marks, and compare with the text itself."""
     pieces, done = [], 0
     for mark in seen.marks:
         assert mark.kind in KINDS

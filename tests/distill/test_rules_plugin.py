@@ -45,7 +45,7 @@ def test_only_wanted_sections_are_read() -> None:
     assert said(rules(), Report("2", "", ()), Report("3", text, ())) == [[], []]
 
 
-def test_the_text_to_insert() -> None:
+def test_statements_become_the_text_to_insert() -> None:
     report = Report("1", TEXT, (Section("", 0, len(TEXT)),))
     found = next(iter(rules().distill([report])))
     assert found.text == "There is no effusion. There is pneumothorax."
@@ -53,7 +53,7 @@ def test_the_text_to_insert() -> None:
 
 
 @pytest.mark.slow
-def test_what_decides_is_content(tmp_path: Path) -> None:
+def test_identity_follows_the_content_of_files(tmp_path: Path) -> None:
     base = rules().identity_fields()
     lexicon, cues = tmp_path / "own.yaml", tmp_path / "cues.yaml"
     lexicon.write_text(yaml.safe_dump(Lexicon.load("chest").model_dump()))
@@ -72,7 +72,7 @@ def test_what_decides_is_content(tmp_path: Path) -> None:
     assert said(rules(cues=str(cues)), report) == [[("effusion", "absent", "")]]
 
 
-def test_a_lexicon_of_one_s_own(tmp_path: Path) -> None:
+def test_a_user_may_bring_a_lexicon(tmp_path: Path) -> None:
     path = tmp_path / "knee.yaml"
     path.write_text("name: knee\nversion: 1\nentities:\n  tear: [tear, torn, bucket-handle tear]\n")
     text = "Heart size is normal. No bucket handle tear; the ligament is TORN."
@@ -137,7 +137,7 @@ def test_the_longest_phrase_wins() -> None:
 
 
 def test_every_form_of_the_shipped_lexicons_is_found() -> None:
-    """Every form is matched whole, for its entity, wherever it stands alone."""
+    """Every form is matched whole, for its entity, wherever it appears on its own."""
     for name in ("chest", "fundus"):
         lexicon = Lexicon.load(name)
         phrases = Phrases(lexicon, Cues.load("english"))

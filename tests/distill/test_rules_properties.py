@@ -100,7 +100,7 @@ def test_order_and_batch_do_not_matter(texts: list[str], shuffler: random.Random
 @given(KNOWN, KNOWN)
 @settings(max_examples=80, deadline=None)
 def test_a_section_is_read_alone(first: str, second: str) -> None:
-    """What stands in one section says nothing of another; text outside sections is not read."""
+    """One section does not affect another; text outside sections is not read."""
     text = f"{first}No effusion {second}"
     middle = len(first)
     whole = Report("1", text, (Section("a", 0, middle), Section("b", middle + 12, len(text))))

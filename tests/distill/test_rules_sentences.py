@@ -1,4 +1,4 @@
-"""What the rules say of sentences, by construction. The sentences are this project's own.
+"""Statements of the rules on sentences, by construction. The sentences are this project's own.
 
 `+` present, `?` possible, `-` absent; an empty expectation: nothing is said.
 """
@@ -291,7 +291,7 @@ def test_capitals_and_line_breaks_change_nothing(rules: RulesDistiller) -> None:
             assert said == sorted(expected.split()), text
 
 
-def test_there_are_enough() -> None:
+def test_there_are_enough_sentences() -> None:
     assert sum(map(len, CASES.values())) >= 180
 
 

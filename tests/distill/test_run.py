@@ -100,7 +100,7 @@ def _until(count: int):
 
 @pytest.mark.parametrize("stop", [1, 2, 4])
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path, toy, stop, ahead) -> None:
+def test_an_interrupted_run_resumes_and_sends_nothing_twice(tmp_path, toy, stop, ahead) -> None:
     out, whole = tmp_path / "d.jsonl", tmp_path / "whole.jsonl"
     write_distilled(whole, toy(), _reports(), SAME)
     with pytest.raises(Stop):
@@ -113,7 +113,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path, toy, stop, 
     assert not _partial(out).exists()
 
 
-def test_what_a_distiller_holds_is_let_go_when_the_run_stops(tmp_path: Path, toy) -> None:
+def test_a_distiller_is_closed_when_the_run_stops(tmp_path: Path, toy) -> None:
     closed = []
 
     class Holding(type(toy())):
@@ -182,11 +182,11 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path, toy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("breaks", "says"),
+    ("breaks", "message"),
     [("id", "a result for 'other', expected '1'"), ("lost", "no result for report '3'")],
 )
-def test_a_distiller_that_breaks_its_contract_is_named(tmp_path, toy, breaks, says) -> None:
-    with pytest.raises(EcampError, match=says):
+def test_a_distiller_that_breaks_its_contract_is_named(tmp_path, toy, breaks, message) -> None:
+    with pytest.raises(EcampError, match=message):
         write_distilled(tmp_path / "d.jsonl", toy(breaks=breaks, ahead=3), _reports(), SAME)
 
 
@@ -209,7 +209,7 @@ main(["distill", sys.argv[1], "-o", sys.argv[2], "--with", "toy"])
 
 def test_kill_9_loses_no_row(tmp_path: Path, site: Path) -> None:
     source, out = tmp_path / "r.csv", tmp_path / "d.jsonl"
-    source.write_text("id,report\n" + "".join(f"{at},No effusion.\n" for at in range(60)))
+    source.write_text("id,report\n" + "".join(f"{i},No effusion.\n" for i in range(60)))
     root = Path(__file__).parents[2]
     env = {**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{root}"}
     command = [sys.executable, "-c", KILLED, str(source), str(out)]
@@ -222,13 +222,13 @@ def test_kill_9_loses_no_row(tmp_path: Path, site: Path) -> None:
     assert not out.exists()
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     rows = out.read_bytes().splitlines(keepends=True)
-    assert [json.loads(row)["id"] for row in rows] == [str(at) for at in range(60)]
+    assert [json.loads(row)["id"] for row in rows] == [str(i) for i in range(60)]
     whole = kept[: kept.rindex(b"\n") + 1].splitlines(keepends=True)[1:]
     assert rows[: len(whole)] == whole
     assert f"{60 - len(whole)} asked" in done.stdout, done.stdout
 
 
-def test_parquet_says_what_to_install(tmp_path: Path, toy, monkeypatch) -> None:
+def test_parquet_names_the_package_to_install(tmp_path: Path, toy, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingError, match=r"ecamp\[parquet\]"):
         write_distilled(tmp_path / "d.parquet", toy(), _reports(), SAME)
@@ -239,7 +239,7 @@ def test_what_is_not_a_distilled_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     path.write_text('{"1": "There is a.", "s2": ""}')
     assert read_distilled(path) == {"1": "There is a.", "s2": ""}
-    for name, data, says in [
+    for name, data, message in [
         ("a.json", "[]", "maps ids to texts"),
         ("a.json", '{"1": 2}', "maps ids to texts"),
         ("a.json", "{", "cannot be read"),
@@ -256,7 +256,7 @@ def test_what_is_not_a_distilled_file_is_named(tmp_path: Path) -> None:
         (tmp_path / name).write_text(data)
         if name == "a.parquet":
             pytest.importorskip("pyarrow")
-        with pytest.raises(DataError, match=says):
+        with pytest.raises(DataError, match=message):
             read_distilled(tmp_path / name)
     with pytest.raises(MissingError, match="no such file"):
         read_distilled(tmp_path / "none.csv")
@@ -267,7 +267,7 @@ def test_a_long_run_holds_a_bounded_number_of_reports(tmp_path: Path, toy) -> No
     words = "No effusion. " * 20
 
     def reports(count: int) -> Iterator[Report]:
-        return (as_report(str(at), words + str(at)) for at in range(count))
+        return (as_report(str(i), words + str(i)) for i in range(count))
 
     out = tmp_path / "d.csv"
     write_distilled(out, toy(ahead=64), reports(100), SAME)  # caches and imports are made

@@ -23,7 +23,7 @@ def _read(path: Path, **options):
     return list(stream_reports(path, **options))
 
 
-def _told(report) -> dict[str, str]:
+def _sections(report) -> dict[str, str]:
     return {part.name: report.text[part.start : part.end] for part in report.sections}
 
 
@@ -32,9 +32,9 @@ def test_two_columns_are_two_sections_whose_offsets_keep(tmp_path: Path) -> None
     path.write_text('uid,findings,x,impression\n7,"  A.\nB.",y,C.\n8,,y,D.\n9,,y,\n')
     first, second, third = _read(path)
     assert (first.id, first.text, first.row) == ("7", "  A.\nB.\nC.", "r.csv line 2")
-    assert _told(first) == {"findings": "  A.\nB.", "impression": "C."}
+    assert _sections(first) == {"findings": "  A.\nB.", "impression": "C."}
     assert (second.id, second.row) == ("8", "r.csv line 4")  # the row before has two lines
-    assert _told(second) == {"impression": "D."}
+    assert _sections(second) == {"impression": "D."}
     assert (third.id, third.text, third.sections) == ("9", "", ())
 
 
@@ -42,10 +42,10 @@ def test_one_column_is_cut_at_its_headings(tmp_path: Path) -> None:
     path = tmp_path / "r.tsv"
     path.write_text("study_id\treport\n1\tINDICATION: a. FINDINGS: b. IMPRESSION: c.\n2\tplain\n")
     first, second = _read(path)
-    assert _told(first) == {"findings": "b.", "impression": "c."}
-    assert _told(second) == {"": "plain"}
+    assert _sections(first) == {"findings": "b.", "impression": "c."}
+    assert _sections(second) == {"": "plain"}
     path.write_text("id\tfindings\n1\tA.\n")
-    assert _told(_read(path)[0]) == {"findings": "A."}
+    assert _sections(_read(path)[0]) == {"findings": "A."}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_json_lines_may_lack_a_key_and_number_their_ids(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     rows = [{"id": 1, "findings": "A."}, {"id": 2, "impression": "B."}, {"id": 3, "findings": None}]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n")
-    assert [_told(report) for report in _read(path)] == [
+    assert [_sections(report) for report in _read(path)] == [
         {"findings": "A."},
         {"impression": "B."},
         {},
@@ -84,7 +84,7 @@ def test_a_mimic_tree_is_read_by_study(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "files"):
         reports = _read(root)
         assert [report.id for report in reports] == ["50000001", "50000003"]
-        assert _told(reports[0]) == {"findings": "No effusion.", "impression": "Normal."}
+        assert _sections(reports[0]) == {"findings": "No effusion.", "impression": "Normal."}
     assert reports[0].row == "p10/p10000032/s50000001.txt"
 
 
@@ -106,7 +106,7 @@ def test_ffa_ir_gives_the_english_report_of_each_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "options", "error", "says"),
+    ("name", "data", "options", "error", "message"),
     [
         ("no.csv", None, {}, MissingError, "no.csv"),
         ("r.csv", b"a,b\n1,2\n", {}, DataError, "--column"),
@@ -127,12 +127,12 @@ def test_ffa_ir_gives_the_english_report_of_each_case(tmp_path: Path) -> None:
         ("d/x.txt", b"x", {"columns": ["a"]}, UsageError, "no column 'a'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, name, data, options, error, says) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, name, data, options, error, message) -> None:
     path = tmp_path / name
     if data is not None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         _read(path.parent if name.startswith("d/") else path, **options)
 
 
@@ -165,7 +165,7 @@ def test_long_files_are_streamed(tmp_path: Path) -> None:
     row = "x" * 1000
     with path.open("w") as file:
         file.write("id,findings,impression\n")
-        file.writelines(f"{at},{row},{row}\n" for at in range(20_000))
+        file.writelines(f"{i},{row},{row}\n" for i in range(20_000))
     assert path.stat().st_size > 40e6
     for report in stream_reports(path):  # warm: imports, caches
         if report.id == "100":
@@ -198,8 +198,8 @@ def test_any_cells_come_back_as_written(tmp_path_factory, rows) -> None:
     reports = _read(path)
     assert len(reports) == len(rows)
     for report, (findings, impression) in zip(reports, rows, strict=True):
-        wanted = {"findings": findings, "impression": impression}
-        assert _told(report) == {name: text for name, text in wanted.items() if text.strip()}
+        expected = {"findings": findings, "impression": impression}
+        assert _sections(report) == {name: text for name, text in expected.items() if text.strip()}
 
 
 @given(st.binary(max_size=60), st.sampled_from([".csv", ".jsonl", ".json", ".tsv"]))

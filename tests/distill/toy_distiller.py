@@ -1,4 +1,4 @@
-"""A distiller of a dozen lines, for tests of what stands around distillers.
+"""A distiller of a dozen lines, for tests of the code around distillers.
 
 A word of `WORDS` is found in each sentence of the sections; `no` before it denies, `may` hedges.
 """
@@ -58,10 +58,10 @@ class Plugin(Distiller):
         for first, last in split_sentences(text):
             sentence = text[first:last].lower()
             for word in WORDS:
-                at = sentence.find(word)
-                if at >= 0:
-                    polarity = "absent" if "no " in sentence[:at] else "present"
-                    if self.config.hedge and "may " in sentence[:at]:
+                position = sentence.find(word)
+                if position >= 0:
+                    polarity = "absent" if "no " in sentence[:position] else "present"
+                    if self.config.hedge and "may " in sentence[:position]:
                         polarity = "possible"
-                    start = part.start + first + at
+                    start = part.start + first + position
                     yield Statement(word, polarity, start, start + len(word), part.name)

@@ -110,7 +110,7 @@ def test_two_runs_give_the_same_bytes(
 def test_killed_ten_times_and_resumed_gives_the_same_bytes(
     undisturbed: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
-    wanted, total = undisturbed
+    expected, total = undisturbed
     moments = random.Random(20240511)
     kills, attempt = 0, 0
     folder = tmp_path / "0"
@@ -133,27 +133,27 @@ def test_killed_ten_times_and_resumed_gives_the_same_bytes(
         # It got to its end before the kill: that must be right too, and it starts from nothing.
         process.join()
         assert process.exitcode == 0, (folder / "log").read_text()
-        assert _results(folder) == wanted
+        assert _results(folder) == expected
         attempt += 1
         folder = tmp_path / str(attempt)
         folder.mkdir()
     process = _fork(folder)
     process.join()
     assert process.exitcode == 0, (folder / "log").read_text()
-    assert _results(folder) == wanted
+    assert _results(folder) == expected
 
 
 @pytest.mark.slow
 def test_interrupt_exits_130_and_resumes(
     undisturbed: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
-    wanted, _ = undisturbed
+    expected, _ = undisturbed
     for attempt in range(10):
         folder = tmp_path / str(attempt)
         folder.mkdir()
         process = _start(folder)
         # In the middle by count, not by the clock: the machine may be faster now than it was before.
-        while process.poll() is None and len(_results(folder)) < len(wanted) // 2:
+        while process.poll() is None and len(_results(folder)) < len(expected) // 2:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
@@ -163,7 +163,7 @@ def test_interrupt_exits_130_and_resumes(
     assert "Traceback" not in err
     again = _fork(folder)
     again.join()
-    assert _results(folder) == wanted
+    assert _results(folder) == expected
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from ecamp.plugin.host import make_plugin
 
 WIDTH, DEPTH = 32, 2
 TINY = f"vit-micro?width={WIDTH}&depth={DEPTH}&heads=2&image_size=32&patch_size=8"
-# What stands beside the encoder in each published file, scaled down.
+# Other content of each published file in addition to the encoder, scaled down.
 EXTRA = {
     "ViT": {"head.weight": (3, WIDTH)},
     "MAE": {"mask_token": (1, 1, 16), "decoder_embed.weight": (16, WIDTH)},
@@ -214,7 +214,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         inspect(tmp_path / "none.pth")
 
 
-def test_a_table_that_is_no_square_is_named(tmp_path: Path) -> None:
+def test_a_table_that_is_not_square_is_named(tmp_path: Path) -> None:
     state = published("MAE")
     state["pos_embed"] = torch.zeros(1, 12, WIDTH)
     save_file(state, tmp_path / "x.safetensors")
@@ -263,7 +263,7 @@ def test_convert_resizes_and_keeps_the_rest(tmp_path: Path) -> None:
         convert(source, tmp_path / "out.pth")
 
 
-def test_a_cnn_is_no_target(tmp_path: Path) -> None:
+def test_a_cnn_is_refused(tmp_path: Path) -> None:
     torch.save({"model": published("MAE")}, tmp_path / "mae.pth")
-    with pytest.raises(UsageError, match="no ViT"):
+    with pytest.raises(UsageError, match="not a ViT"):
         load_encoder(build("timm/resnet18?image_size=64"), tmp_path / "mae.pth")

@@ -85,7 +85,7 @@ def test_classes_have_folders(tmp_path: Path) -> None:
     assert {p.name for p in (tmp_path / "masks").iterdir()} == set(classes)
 
 
-def test_a_torn_run_goes_on_and_a_second_changes_nothing(rsna: Dataset, tmp_path: Path) -> None:
+def test_a_torn_run_resumes_and_a_second_run_changes_nothing(rsna: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_ground_truth(rsna, out)
     whole = tree(out)
@@ -129,13 +129,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     bad = next((root / "stage_2_train_images").iterdir())
     bad.write_bytes(bad.read_bytes()[:200])
     assert run(command) == 1
-    told = capsys.readouterr().out
-    assert bad.name in told
+    output = capsys.readouterr().out
+    assert bad.name in output
     (root / "stage_2_train_labels.csv").unlink()
     (out / "stage_2_train_labels.csv").unlink()
     assert run([*command, "--no-truth"]) == 1
     assert "no masks and boxes" not in capsys.readouterr().out
     assert run(command) == 1
-    told = capsys.readouterr().out
-    assert "no masks and boxes" in told
-    assert "stage_2_train_labels.csv" in told
+    output = capsys.readouterr().out
+    assert "no masks and boxes" in output
+    assert "stage_2_train_labels.csv" in output

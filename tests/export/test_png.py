@@ -72,7 +72,7 @@ def test_a_second_run_changes_nothing(root: Path, tmp_path: Path) -> None:
     assert tree(out) == before, "not even the time of a file"
 
 
-def test_a_torn_run_goes_on_and_wrong_files_are_made_again(root: Path, tmp_path: Path) -> None:
+def test_a_torn_run_resumes_and_wrong_files_are_rewritten(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ready(root, out)
     whole = {name: digest for name, (digest, _) in tree(out).items()}
@@ -125,8 +125,8 @@ def test_bad_files_are_named_and_tried_again(
     assert ready(root, out) == ConversionSummary(1, 12, ())
 
 
-def test_the_output_is_a_root(tmp_path: Path) -> None:
-    """What the plugins read is the same from the download and from the prepared folder."""
+def test_the_output_is_a_root_for_the_plugins(tmp_path: Path) -> None:
+    """The plugins read the same from the download and from the prepared folder."""
     for cls, build in ((RSNA, releases.rsna_original), (SIIM, releases.siim_original)):
         release = build(tmp_path / cls.name)
         out = tmp_path / cls.name / "out"
@@ -143,7 +143,9 @@ def test_the_output_is_a_root(tmp_path: Path) -> None:
             assert np.array_equal(first.mask, second.mask)
 
 
-def test_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_dicom_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingError, match="no DICOM file in stage_2_train_images"):
         ready(tmp_path / "empty", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What a folder holds, to see that nothing was touched."""
+"""Content of a folder, to check that nothing was changed."""
 
 from __future__ import annotations
 

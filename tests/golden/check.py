@@ -1,4 +1,4 @@
-"""What a golden check is made of: vectors that know which of them were read, and one comparison."""
+"""Parts of a golden check: vectors that record which of them were read, and one comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Check:
         name: `file/vector`, as the user looks it up.
         error: Largest absolute difference over the largest recorded value; NaN when shapes differ.
         tolerance: Largest error allowed; 0 means equal to the bit.
-        note: What a reader of a failure needs to know.
+        note: Explanation for a reader of a failure.
     """
 
     name: str
@@ -149,7 +149,7 @@ def read_json(path: Path) -> Any:
 
 
 def worst(name: str, checks: Iterable[Check]) -> Check:
-    """Many like comparisons (75 reports, say) as one line: the worst of them."""
+    """Summarise many similar comparisons (such as 75 reports) by the worst of them."""
     every = list(checks)
     failed = [check for check in every if not check.passed]
     chosen = max(failed or every, key=lambda c: np.inf if np.isnan(c.error) else c.error)

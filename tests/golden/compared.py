@@ -41,7 +41,7 @@ def against(
     """Compare one value with each of its recordings.
 
     Args:
-        group: What stands before `f64/` in the vector's name, slash included; may be empty.
+        group: Part before `f64/` of the vector's name, slash included; may be empty.
         double: Our value from the float64 run.
         single: Our value from the float32 run; compared with the float32 recording, or with the
             float64 one where there is no other. None skips it.

@@ -50,7 +50,7 @@ def checks(folder: Path) -> Iterator[Check]:
 
 
 def _images(folder: Path, text: str) -> Tensor:
-    """Images as the text of meta.json says: `<tensor>[<slice>] of <file>, (u8/255 - mean)/std`."""
+    """Read images as meta.json describes them: `<tensor>[<slice>] of <file>, (u8/255 - mean)/std`."""
     match = re.match(r"(\S+?)(\[.*?\]) of (\S+?), \(u8/255 - ([\d.]+)\)/([\d.]+)", text)
     if match is None:
         raise ValueError(f"meta.json, finetune_fullsize.images: not understood: {text}")

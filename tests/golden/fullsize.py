@@ -62,10 +62,10 @@ def checks(folder: Path) -> Iterator[Check]:
                 f"{FILE}/{kind}/{what}",
                 [
                     compare(
-                        name, ours[at], recorded[at], bound,
+                        name, ours[i], recorded[i], bound,
                         floor=gradient_floor(name, norms) or (norms[name] if small else 0.0),
                     )
-                    for at, name in enumerate(names)
+                    for i, name in enumerate(names)
                 ],
             )  # fmt: skip
     yield from vectors.unread()

@@ -33,7 +33,7 @@ from tests.golden.slices import take
 FILE = "image_branch.safetensors"
 MEAN, STD = 0.4721, 0.3037  # of the published loader
 TABLES = ("pos_embed", "decoder_pos_embed")
-# Parts of big results, unless meta.json says otherwise (golden README).
+# Parts of big results, unless meta.json specifies otherwise (golden README).
 SLICES = {
     "imgs_224@crop": "[:, :, 80:144, 160:224]",
     "super_pred@crop": "[:, :, 200:264, 376:448]",
@@ -69,7 +69,7 @@ def checks(folder: Path) -> Iterator[Check]:
         side=batch[0].shape[-1],
         mask_ratio=meta["mask_ratio"],
     )
-    # What the model writes into its position tables by itself, before they are loaded.
+    # Initial position tables of the model, before they are loaded.
     tables = {name: model.state_dict()[str(our_name(name))].clone() for name in TABLES}
     yield from (compare(f"{FILE}/{n}", t, weights[n], EXACT) for n, t in tables.items())
     runs = [_run(model, weights, batch, dtype) for dtype in (torch.float64, torch.float32)]

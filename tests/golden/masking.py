@@ -40,7 +40,7 @@ class Recorder:
 
 
 def find_tokenizer(folder: Path) -> Tokenizer | None:
-    """The published tokenizer, beside the folder or in the development data."""
+    """Load the published tokenizer, next to the folder or in the development data."""
     roots = [folder.resolve(), *folder.resolve().parents[:3]]
     if "ECAMP_SHARED" in os.environ:
         roots.append(Path(os.environ["ECAMP_SHARED"]))
@@ -61,8 +61,8 @@ def vocabulary_of(folder: Path) -> tuple[Vocabulary, Tokenizer | None]:
     for run in (run for case in content["cases"] for run in case["runs"]):
         ids, head = run["ids"], content["head"]
         end = ids.index(head["pad_id"]) if head["pad_id"] in ids else len(ids) - 1
-        entities.update(ids[at] for at in run["entity_pos"])
-        pieces.update(ids[at] for at in set(range(1, end)) - set(run["draw_pos"]))
+        entities.update(ids[i] for i in run["entity_pos"])
+        pieces.update(ids[i] for i in set(range(1, end)) - set(run["draw_pos"]))
     head = content["head"]
     vocabulary = Vocabulary(
         frozenset(entities),
@@ -140,7 +140,7 @@ def replay(
     case: Mapping[str, Any], run: Mapping[str, Any], vocabulary: Vocabulary,
     tokenizer: Tokenizer | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What our code makes of one run's seed, by the recorded field."""
+    """Compute our result for one run's seed, by the recorded field."""
     source = Recorder(run["seed"])
     text = masking.insert_distilled(case["report"], case["llm"], source)
     add_prob = source.drawn.pop()

@@ -61,9 +61,9 @@ def probabilities(ids: Sequence[int], plan: masking.Plan, vocabulary: Vocabulary
     expected = np.zeros(len(ids))
     literal = np.array(ids) == vocabulary.mask
     head = 0.0
-    for at in range(1, plan.end):
-        if at in plan.heads:
-            head = 0.0 if at in plan.entities else plan.p_other
-        expected[at] = head
+    for i in range(1, plan.end):
+        if i in plan.heads:
+            head = 0.0 if i in plan.entities else plan.p_other
+        expected[i] = head
     expected[list(plan.entities)] = masking.P_ENTITY
     return np.where(literal, 1.0, expected)

@@ -18,7 +18,7 @@ TABLE = re.compile(r"d(\d+)_g(\d+)_(cls|nocls)(@f64_rows)?")
 
 
 def checks(folder: Path) -> Iterator[Check]:
-    """Every table whose name says its size."""
+    """Check every table whose name contains its size."""
     vectors = Vectors(folder / FILE)
     for name in vectors.names("d"):
         match = TABLE.fullmatch(name)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ecamp.published.downstream.schedules import (
-    pretraining_rate,
-    pretraining_rates,
+    pretraining_lr,
+    pretraining_lrs,
     warmup_cosine,
     warmup_linear,
 )
@@ -50,24 +50,24 @@ def _fine_tuning(vectors: Vectors, case: str) -> np.ndarray:
 
 
 def _pre_training(vectors: Vectors, case: str, scale: float) -> np.ndarray:
-    rate, floor, warmup, last = vectors[f"{case}/settings_lr_min_warmup_max"].tolist()
-    rates = [
-        pretraining_rate(epoch, rate=rate, floor=floor, warmup_epochs=warmup, last_epoch=last)
+    lr, floor, warmup, last = vectors[f"{case}/settings_lr_min_warmup_max"].tolist()
+    lrs = [
+        pretraining_lr(epoch, lr=lr, floor=floor, warmup_epochs=warmup, last_epoch=last)
         for epoch in vectors[f"{case}/epoch"].tolist()
     ]
-    return np.stack([rates, rates, scale * np.array(rates)], 1)
+    return np.stack([lrs, lrs, scale * np.array(lrs)], 1)
 
 
 def _loop(vectors: Vectors, case: str) -> np.ndarray:
     settings = vectors[f"{case}/settings_batches_accum_epochs_lr_min_warmup_max"].tolist()
-    batches, accumulate, epochs, rate, floor, warmup, last = settings
-    rates = pretraining_rates(
+    batches, accumulate, epochs, lr, floor, warmup, last = settings
+    lrs = pretraining_lrs(
         batches=int(batches),
         accumulate=int(accumulate),
         epochs=int(epochs),
-        rate=rate,
+        lr=lr,
         floor=floor,
         warmup_epochs=warmup,
         last_epoch=last,
     )
-    return np.array(list(rates))
+    return np.array(list(lrs))

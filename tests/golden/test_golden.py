@@ -154,7 +154,7 @@ def test_unknown_and_missing_files_fail(
     assert "4 passed, 0 failed" in capsys.readouterr().out
 
 
-def test_a_missing_folder_and_an_unknown_choice_say_so(
+def test_a_missing_folder_and_an_unknown_option_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main([str(tmp_path / "none")]) == 4
@@ -191,7 +191,7 @@ def test_every_size_is_read_from_the_shapes():
     assert again.super_resolution.scale == 3
 
 
-def test_slices_as_written():
+def test_slices_are_read_as_written():
     array = np.arange(4 * 60 * 40).reshape(4, 60, 40)
     assert np.array_equal(take(array, "[:, [0,1,7,48], ::16]"), array[:, [0, 1, 7, 48], ::16])
     assert np.array_equal(take(array, "[:, 5:30:2, 3::9]"), array[:, 5:30:2, 3::9])

@@ -78,7 +78,7 @@ def ramp(top: int, dtype: type = np.uint16) -> np.ndarray:
     return np.linspace(0, top, 24 * 32).reshape(24, 32).astype(dtype)
 
 
-def test_each_sample_decodes_to_its_hash_or_says_why_not(shared_data: Path):
+def test_each_sample_decodes_to_its_hash_or_is_named(shared_data: Path):
     folder = shared_data / "dicom_samples"
     with (folder / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -133,8 +133,8 @@ def test_bit_depths(tmp_path: Path, bits: int, syntax: str):
         data.compress(RLELossless)
         data.save_as(path)
     assert np.array_equal(decode_dicom(path)[1], pixels)
-    wanted = np.round(pixels * (255 / (2**bits - 1)))
-    assert np.abs(read_image(path, "grey")[..., 0] - wanted).max() <= 1
+    expected = np.round(pixels * (255 / (2**bits - 1)))
+    assert np.abs(read_image(path, "grey")[..., 0] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -172,7 +172,7 @@ def test_palette_becomes_colour(tmp_path: Path):
         tags[f"{colour}PaletteColorLookupTableData"] = table.tobytes()
     out = read_image(dicom(tmp_path / "p.dcm", index, **tags), "rgb")
     assert out.shape == (24, 32, 3)
-    # All four entries, told apart as the table tells them: red 1 is red, green 2 is green.
+    # All four entries, distinguished as in the table: red 1 is red, green 2 is green.
     first = out[0, :4].astype(int)
     assert first[1].argmax() == 0
     assert first[2].argmax() == 1
@@ -199,7 +199,7 @@ def test_a_window_without_width_is_none(tmp_path: Path, width: str | None):
 
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("window", [{}, {"WindowCenter": "1500", "WindowWidth": "3000"}])
-def test_padding_is_black_and_no_part_of_the_range(
+def test_padding_is_black_and_not_part_of_the_range(
     tmp_path: Path, kind: str, window: dict[str, str]
 ):
     film = (ramp(2000) + 500).astype(np.int16)
@@ -213,8 +213,8 @@ def test_padding_is_black_and_no_part_of_the_range(
         out = read_dicom(dicom(tmp_path / f"{number}.dcm", padded, **tags, **padding))
         assert not out[:, :5].any()
         inner = film[:, 5:].astype(float) * (-1 if kind == "MONOCHROME1" else 1)
-        wanted = np.round((inner - inner.min()) * 255 / (inner.max() - inner.min()))
-        assert np.abs(out[:, 5:] - wanted).max() <= 1
+        expected = np.round((inner - inner.min()) * 255 / (inner.max() - inner.min()))
+        assert np.abs(out[:, 5:] - expected).max() <= 1
     assert plain[0, 0] != out[0, 0] or kind == "MONOCHROME2"
     # A file of padding alone has a range of its own.
     assert read_dicom(dicom(tmp_path / "c.dcm", film * 0, PixelPaddingValue=0)).shape == film.shape
@@ -233,7 +233,7 @@ def test_padding_that_is_called_unsigned(tmp_path: Path):
     assert len(np.unique(out[1:])) > 200
 
 
-def test_what_is_read_names_nobody():
+def test_text_that_is_read_names_nobody():
     for tag in TAGS:
         assert not any(
             word in tag for word in ("Patient", "Name", "Date", "Time", "ID", "Institution")

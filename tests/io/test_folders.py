@@ -72,7 +72,7 @@ def test_image_names_keep_their_dots(text: str, name: str) -> None:
     assert image_name(text) == name
 
 
-def test_a_wrong_folder_says_what_is_there_and_where_it_may_be(tmp_path: Path) -> None:
+def test_a_wrong_folder_names_its_files_and_likely_places(tmp_path: Path) -> None:
     touch(tmp_path / "data/inner/train.csv", tmp_path / "data/data.zip", tmp_path / "data/b.txt")
     text = str(missing_file_error(tmp_path / "data", ("train*.csv",), "See the guide."))
     assert "found no train*.csv; the folder contains b.txt, data.zip, inner." in text
@@ -126,7 +126,7 @@ def test_filled_boxes_pixel_by_pixel(
 
 
 @given(st.tuples(*[st.floats(0, 1024, width=32)] * 4), SIDE, SIDE)
-def test_boxes_keep_their_share_of_the_film(
+def test_boxes_keep_their_fraction_of_the_film(
     box: tuple[float, float, float, float], height: int, width: int
 ) -> None:
     (scaled,) = scale_boxes((box,), 1024, width, height)

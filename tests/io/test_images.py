@@ -93,9 +93,9 @@ def test_dicom_values_are_rescaled_and_windowed(tmp_path: Path, tags: dict[str, 
         else:
             values = np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
     low, high = values.min(), values.max()
-    wanted = (values - low) / (high - low) * 255
+    expected = (values - low) / (high - low) * 255
     out = read_image(path, "grey")[..., 0]
-    assert np.abs(out - wanted).max() <= 0.51
+    assert np.abs(out - expected).max() <= 0.51
 
 
 def test_monochrome1_is_turned_around(tmp_path: Path):

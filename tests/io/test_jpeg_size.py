@@ -40,7 +40,7 @@ def test_jpeg_ls_has_a_frame_of_its_own() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_what_begins_as_no_stream_has_no_size(data: bytes) -> None:
+def test_other_bytes_have_no_size(data: bytes) -> None:
     begins = data[:2] == b"\xff\xd8" or data[:4] == b"\xff\x4f\xff\x51" or data[4:8] == b"jP  "
     assume(not begins)
     assert encoded_size(data) is None
@@ -77,19 +77,19 @@ def test_noise_after_a_head_is_read_as_plainly_as_possible(rest: bytes, head: by
 def _markers(data: bytes) -> tuple[int, int] | None:
     """ITU-T T.81 B.1.1: walk from marker to marker until a frame header."""
     frames = [*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7]
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
+    index = 2
+    while index + 4 <= len(data) and data[index] == 0xFF:
+        marker = data[index + 1]
         if marker in frames:
-            size = data[at + 5 : at + 9]
+            size = data[index + 5 : index + 9]
             height, width = int.from_bytes(size[:2]), int.from_bytes(size[2:])
             return (width, height) if len(size) == 4 and height else None
         if marker == 0xFF:
-            at += 1
+            index += 1
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            at += 2
+            index += 2
         else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            index += 2 + int.from_bytes(data[index + 2 : index + 4])
     return None
 
 

@@ -45,7 +45,7 @@ def test_air_is_dark_and_single_values_above_the_top_are_clipped(tmp_path: Path)
     assert read_optical_density(path, 3, 2, 12)[..., 0].tolist() == [[0, 255, 127], [255, 0, 0]]
 
 
-def test_a_file_of_another_length_or_order_is_told(tmp_path: Path) -> None:
+def test_a_file_of_another_length_or_order_is_named(tmp_path: Path) -> None:
     path = tmp_path / "JPCLN001.IMG"
     path.write_bytes(b"\0" * 8_388_607)
     with pytest.raises(

@@ -25,12 +25,12 @@ def test_round_trip(seed: int, height: int, width: int, share: float, relative: 
 def test_relative_starts_as_the_competition_walks_them(seed: int, height: int, width: int) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < 0.4
     words = encode_rle(mask, relative=True).split()
-    plain, at = [[False] * width for _ in range(height)], 0
+    plain, index = [[False] * width for _ in range(height)], 0
     for start, length in zip(words[::2], words[1::2], strict=False):
-        at += int(start)
+        index += int(start)
         for _ in range(int(length)):
-            plain[at % height][at // height] = True
-            at += 1
+            plain[index % height][index // height] = True
+            index += 1
     assert mask.tolist() == (plain if mask.any() else [[False] * width] * height)
 
 
@@ -46,11 +46,11 @@ def test_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [("1 x", "whole numbers"), ("1.5 2", "whole numbers"), ("1 2 3", "not pairs"),
      ("15 2", "leaves the image"), ("-3 2", "leaves the image"), ("3 -2", "leaves the image"),
      ("99999999999999999999 1", "whole numbers")],
 )  # fmt: skip
-def test_bad_text_is_named(text: str, says: str) -> None:
-    with pytest.raises(DataError, match=rf"train\.csv line 7.*{says}"):
+def test_bad_text_is_named(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"train\.csv line 7.*{message}"):
         decode_rle(text, 4, 4, relative=True, location="train.csv line 7")

@@ -27,14 +27,14 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_siz
     st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=6),
     st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans(),
 )  # fmt: skip
-def test_any_cells_any_line_ends(
+def test_any_cells_and_line_ends_are_read(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, str, str]],
     end: str,
     bom: bool,
     packed: bool,
 ) -> None:
-    """Columns out of order, one that nobody asked for, a mark, gzip."""
+    """Columns out of order, one not requested, a byte-order mark, gzip."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator=end)
     writer.writerows([("b ", "extra", " a"), *rows])
@@ -57,7 +57,7 @@ def test_spaces_a_comma_at_the_end_and_tabs(tmp_path: Path) -> None:
 
 
 def test_the_rest_of_a_note_in_a_column_without_a_name(tmp_path: Path) -> None:
-    """Dropped where a set says so; beyond the header's own width a row is refused always."""
+    """Dropped where a set allows it; beyond the header's own width a row is refused always."""
     path = write(tmp_path / "a.csv", "a,note,\n1,cut,here\n2,whole,\n")
     assert [r.values["a"] for r in read_table(path, ("a",), unnamed=True)] == ["1", "2"]
     with pytest.raises(DataError, match="line 2: 3 fields, the header has 2"):
@@ -68,7 +68,7 @@ def test_the_rest_of_a_note_in_a_column_without_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("a,b\n1\n", "line 2: 1 fields, the header has 2"),
         ("a,b\n1,2\n1,2,3\n", "line 3: 3 fields, the header has 2"),
@@ -79,10 +79,10 @@ def test_the_rest_of_a_note_in_a_column_without_a_name(tmp_path: Path) -> None:
         ("a,b\n\xff\n", None),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str | None) -> None:
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str | None) -> None:
     path = tmp_path / "t.csv"
-    path.write_bytes(text.encode() if says else text.encode("latin-1"))
-    with pytest.raises(DataError, match=says or r"not UTF-8 \(byte"):
+    path.write_bytes(text.encode() if message else text.encode("latin-1"))
+    with pytest.raises(DataError, match=message or r"not UTF-8 \(byte"):
         list(read_table(path, ("a", "b")))
 
 
@@ -97,7 +97,7 @@ def test_files_that_are_not_there_or_torn(tmp_path: Path) -> None:
             list(read_table(tmp_path / "t.csv.gz", ("a",)))
 
 
-def test_bad_rows_are_left_out_and_told(tmp_path: Path) -> None:
+def test_bad_rows_are_skipped_and_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "a,b\n1,2\n1\n3,4\n5,6,7\n")
     bad = BadRows(skip=True)
     assert [row.values["a"] for row in read_table(path, ("a",), bad)] == ["1", "3"]

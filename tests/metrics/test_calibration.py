@@ -48,7 +48,7 @@ def test_multiclass(seed: int, n: int, k: int) -> None:
     counts = resample_counts([f"p{i}" for i in range(n)], 5)
     whole = score(scores, targets, counts, "multiclass")
     for r in range(-1, 5):
-        at = np.arange(n) if r < 0 else np.repeat(np.arange(n), counts[r].astype(int))
+        index = np.arange(n) if r < 0 else np.repeat(np.arange(n), counts[r].astype(int))
 
         def got(name: str, r: int = r) -> float:
             metric = whole[name]
@@ -56,16 +56,16 @@ def test_multiclass(seed: int, n: int, k: int) -> None:
                 return np.nan if metric.value is None else metric.value
             return np.nan if metric.replicates is None else metric.replicates[r]
 
-        truth, guess = targets[at].argmax(1), scores[at].argmax(1)
+        truth, guess = targets[index].argmax(1), scores[index].argmax(1)
         want = np.nan
         if len({*truth, *guess}) > 1:
             want = cohen_kappa_score(truth, guess, weights="quadratic", labels=range(k))
         if np.isfinite(got("kappa")) or whole["kappa"].value is not None:
             assert got("kappa") == pytest.approx(want, abs=1e-9, nan_ok=True)
-        brier = np.mean(((scores[at] - targets[at]) ** 2).sum(1))
+        brier = np.mean(((scores[index] - targets[index]) ** 2).sum(1))
         assert got("brier") == pytest.approx(brier)
         right = (truth == guess).astype(float)
-        assert got("ece") == pytest.approx(plain_error(scores[at].max(1), right), abs=1e-9)
+        assert got("ece") == pytest.approx(plain_error(scores[index].max(1), right), abs=1e-9)
         assert got("accuracy") == pytest.approx(accuracy_score(truth, guess))
 
 
@@ -89,12 +89,14 @@ def test_multilabel(seed: int, n: int) -> None:
         assert metric.value == pytest.approx(f1_score(targets[:, k], guess, zero_division=0))
         assert metric.replicates is not None
         for row, value in zip(counts, metric.replicates, strict=True):
-            at = np.repeat(np.arange(n), row.astype(int))
-            if targets[at, k].any() or guess[at].any():
-                assert value == pytest.approx(f1_score(targets[at, k], guess[at], zero_division=0))
+            index = np.repeat(np.arange(n), row.astype(int))
+            if targets[index, k].any() or guess[index].any():
+                assert value == pytest.approx(
+                    f1_score(targets[index, k], guess[index], zero_division=0)
+                )
 
 
-def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
+def test_scores_that_are_not_probabilities_have_no_calibration() -> None:
     whole = score(
         np.array([[3.0], [-1.0]]), np.array([[1.0], [0.0]]), np.ones((1, 2)), "multilabel"
     )

@@ -86,7 +86,7 @@ def test_delongs_deviation_is_that_of_repeated_experiments() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", [1, 3])
-def test_the_interval_covers_the_truth_as_often_as_it_says(cluster: int) -> None:
+def test_the_interval_has_its_nominal_coverage(cluster: int) -> None:
     """1,000 test sets with a known AUROC; images of a patient resemble each other."""
     rng = np.random.default_rng(1)
     images, shift, shared = 300, 1.2, 0.5

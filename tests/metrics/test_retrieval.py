@@ -14,7 +14,7 @@ from ecamp.metrics.retrieval import retrieval_ranks, score_retrieval
 
 
 def _ranks_plainly(images: np.ndarray, texts: np.ndarray, of: np.ndarray) -> tuple[list, list]:
-    """Every image's report stands in the collection, copies and all."""
+    """Rank in a collection that contains every image's report, copies included."""
 
     def cosine(a: np.ndarray, b: np.ndarray) -> float:
         return round(float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12)), 9)
@@ -62,7 +62,7 @@ def test_identical_reports_count_as_right() -> None:
     assert to_image.tolist() == [1, 1, 1]
 
 
-def test_an_encoder_that_tells_nothing_apart_ranks_in_the_middle() -> None:
+def test_a_constant_encoder_ranks_in_the_middle() -> None:
     rng = np.random.default_rng(0)
     one = rng.normal(size=(1, 37)).astype(np.float32)
     of = np.arange(40)
@@ -101,7 +101,7 @@ def test_replicates_are_the_metric_on_the_resampled_askers(seed: int, n: int) ->
 
 
 @pytest.mark.parametrize(("total", "right", "k"), [(6, 1, 1), (6, 2, 3), (5, 5, 1), (4, 1, 10)])
-def test_chance_is_the_share_of_draws_that_hold_a_right_answer(
+def test_chance_is_the_fraction_of_draws_with_a_correct_answer(
     total: int, right: int, k: int
 ) -> None:
     draws = list(combinations(range(total), min(k, total)))

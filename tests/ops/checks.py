@@ -1,4 +1,4 @@
-"""What every op's tests share: the error rule, guarded views, lanes."""
+"""Helpers of every op's tests: the error rule, guarded views, lanes."""
 
 from __future__ import annotations
 

@@ -142,13 +142,13 @@ def numbers(layout: op.AttentionLayout, p: float, scale: float) -> tuple:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_native_equals_reference_in_every_lane(wanted: int, dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_native_equals_reference_in_every_lane(lane_index: int, dtype) -> None:
     layout = layout_of([50, 7, 0, 3], [49, 70, 5, 0], [3, 2**32 - 1, 5, 6])
     q, g = (draw(60, 2, 80, dtype, seed) for seed in (0, 1))
     k, v = (draw(124, 2, 80, dtype, seed) for seed in (2, 3))
     rest = numbers(layout, 0.25, 0.11)
-    with lane(wanted):
+    with lane(lane_index):
         out, lse = torch.ops.ecamp.attention_forward(q, k, v, *rest)
         grads = torch.ops.ecamp.attention_backward(g, q, k, v, out, lse, *rest)
     want, want_lse = forward_reference(q, k, v, *rest)
@@ -160,21 +160,21 @@ def test_native_equals_reference_in_every_lane(wanted: int, dtype) -> None:
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
 @pytest.mark.parametrize("p", [2.0**-32, 0.1, 0.5, 1 - 2.0**-33])
-def test_every_lane_makes_the_same_decisions(wanted: int, p: float) -> None:
+def test_every_lane_makes_the_same_decisions(lane_index: int, p: float) -> None:
     """Equal weights over keys and values that are unit vectors show what was kept."""
     keys, heads = 128, 3
     layout = layout_of([9], [keys], [2**35 + 11])
     q, k = torch.zeros(9, heads, 128), torch.zeros(keys, heads, 128)
     v = torch.eye(keys)[:, None].expand(keys, heads, 128)
-    with lane(wanted):
+    with lane(lane_index):
         out = op.attention(q, k, v, layout, dropout=p, seed=SEED, step=STEP)
     kept = oracle_keep(9, keys, heads, 2**35 + 11, p).transpose(0, 1) > 0
     assert torch.equal(out > 0, kept)
 
 
-def test_dropout_share_and_expectation() -> None:
+def test_dropout_fraction_and_expectation() -> None:
     queries, keys, heads, p = 128, 128, 8, 0.1
     layout = layout_of([queries], [keys], [3])
     q, k = torch.zeros(queries, heads, 128), torch.zeros(keys, heads, 128)

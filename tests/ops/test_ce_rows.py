@@ -37,9 +37,9 @@ def test_reference_is_the_gradient_of_torch(with_bias: bool) -> None:
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("vocabulary", [1, 63, 64, 65, 1000])
-@pytest.mark.parametrize("wanted", [0, 1, 2])
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
 def test_kernel_equals_reference_and_keeps_to_its_rows(
-    dtype: torch.dtype, vocabulary: int, wanted: int
+    dtype: torch.dtype, vocabulary: int, lane_index: int
 ) -> None:
     bias, labels, weights = sample(17, vocabulary, dtype)
     g = torch.Generator().manual_seed(1)
@@ -50,7 +50,7 @@ def test_kernel_equals_reference_and_keeps_to_its_rows(
         buffer = torch.full((19, vocabulary + 5), 7.0, dtype=dtype)
         view = buffer[1:18, 3 : 3 + vocabulary]
         view.copy_(logits)
-        with lane(wanted):
+        with lane(lane_index):
             got = torch.ops.ecamp.ce_rows_(view, shift, labels, weights, 2.0, gradient)
         torch.testing.assert_close(got, losses, rtol=1e-5, atol=2e-6)
         exact = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}[dtype]
@@ -64,10 +64,10 @@ def test_lanes_and_threads_give_the_same_bits() -> None:
     logits = torch.randn(300, 1003, generator=torch.Generator().manual_seed(0)) * 5
     bias, labels, weights = sample(300, 1003)
     seen = []
-    for wanted, threads in ((0, 1), (1, 1), (2, 1), (2, 2)):
+    for lane_index, threads in ((0, 1), (1, 1), (2, 1), (2, 2)):
         before = torch.get_num_threads()
         try:
-            with lane(wanted):
+            with lane(lane_index):
                 torch.set_num_threads(threads)
                 d = logits.clone()
                 losses = torch.ops.ecamp.ce_rows_(d, bias, labels, weights, 1.0, True)
@@ -80,7 +80,7 @@ def test_lanes_and_threads_give_the_same_bits() -> None:
 
 
 @native
-def test_strange_logits_are_what_torch_makes_of_them() -> None:
+def test_strange_logits_give_torchs_result() -> None:
     inf = float("inf")
     logits = torch.tensor(
         [[0.0, -inf, 1.0], [-inf] * 3, [inf, 0.0, 0.0], [float("nan"), 0, 0], [1e4, -1e4, 0.0]]
@@ -93,7 +93,7 @@ def test_strange_logits_are_what_torch_makes_of_them() -> None:
 
 @native
 @pytest.mark.parametrize(
-    ("at", "value", "says"),
+    ("index", "value", "message"),
     [
         (0, torch.zeros(7), "logits must have 2 axes"),
         (0, torch.zeros(5, 7).T, "logits must have adjacent columns"),
@@ -101,15 +101,15 @@ def test_strange_logits_are_what_torch_makes_of_them() -> None:
         (0, torch.zeros(7, 0), "at least one column"),
         (0, torch.zeros(7, 5).double(), "bias has the wrong dtype"),
         (1, torch.zeros(4), "bias must have 5 entries, has 4"),
-        (2, torch.zeros(6, dtype=torch.int64), "one entry a row"),
+        (2, torch.zeros(6, dtype=torch.int64), "one entry per row"),
         (2, torch.tensor([0] * 6 + [5]), r"labels\[6\] = 5 lies outside 0..4"),
         (3, torch.zeros(7).double(), "weights has the wrong dtype"),
     ],
 )
-def test_wrong_arguments_are_named(at: int, value: Tensor, says: str) -> None:
+def test_wrong_arguments_are_named(index: int, value: Tensor, message: str) -> None:
     inputs = [torch.zeros(7, 5), *sample(7, 5)]
-    inputs[at] = value
-    with pytest.raises(RuntimeError, match=f"ce_rows_: .*{says}"):
+    inputs[index] = value
+    with pytest.raises(RuntimeError, match=f"ce_rows_: .*{message}"):
         torch.ops.ecamp.ce_rows_(*inputs, 1.0, True)
 
 

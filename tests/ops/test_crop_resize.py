@@ -26,13 +26,14 @@ def draw(batch: int, height: int, width: int, channels: int) -> tuple[Tensor, Te
 def oracle(
     image: list, crop: list[float], flip: bool, size: int, channel: int
 ) -> list[list[float]]:
-    """Plain floats: bilinear at the middles of the output pixels, edges go on."""
+    """Compute in plain floats: bilinear at the centres of the output pixels, edges continue."""
     height, width = len(image), len(image[0])
 
     def tap(low: float, high: float, i: int, count: int) -> tuple[int, int, float]:
-        at = (low + (i + 0.5) / size * (high - low)) * count - 0.5
-        at = min(max(at, 0.0), count - 1.0)
-        return math.floor(at), min(math.floor(at) + 1, count - 1), at - math.floor(at)
+        position = (low + (i + 0.5) / size * (high - low)) * count - 0.5
+        position = min(max(position, 0.0), count - 1.0)
+        first = math.floor(position)
+        return first, min(first + 1, count - 1), position - first
 
     out = []
     for y in range(size):
@@ -75,13 +76,13 @@ def test_equals_plain_python(
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("pool", [1, 2, 4])
-@pytest.mark.parametrize("wanted", [0, 1, 2])
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
 @native
-def test_every_lane_has_the_references_bits(channels: int, pool: int, wanted: int) -> None:
+def test_every_lane_has_the_references_bits(channels: int, pool: int, lane_index: int) -> None:
     images, crop, flip = draw(3, 61, 47, channels)
     factors = torch.rand(2, channels)
     arguments = (images, crop, flip, factors[0], factors[1], 32, pool)
-    with lane(wanted):
+    with lane(lane_index):
         got = torch.ops.ecamp.crop_resize(*arguments)
     for mine, theirs in zip(got, op._reference(*arguments), strict=True):
         assert torch.equal(mine, theirs)
@@ -119,7 +120,7 @@ def test_nothing_outside_is_read_or_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"images": torch.zeros(2, 4, 4, 1)}, "images must be uint8"),
         ({"images": torch.zeros(2, 4, 4, dtype=torch.uint8)}, "images must be uint8"),
@@ -131,13 +132,13 @@ def test_nothing_outside_is_read_or_written() -> None:
         ({"pool": 0}, "not a multiple"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     good = {
         "images": torch.zeros(2, 4, 4, 1, dtype=torch.uint8), "crop": torch.zeros(2, 4),
         "flip": torch.zeros(2, dtype=torch.bool), "mean": [0.5], "std": [0.25], "size": 4,
         "pool": 1,
     }  # fmt: skip
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         op.crop_resize(**{**good, **change})
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ecamp.ops import dropout_rows as module
-from ecamp.ops.dropout_rows import dropout_rows, kept
+from ecamp.ops.dropout_rows import dropout_rows, keep_mask
 from tests.ops.checks import FLOATS, guarded, lane, native, spread
 
 
@@ -33,7 +33,7 @@ def test_equals_the_reference_forward_and_backward(
     x.requires_grad_()
     out = dropout_rows(x, 0.3, 5, 9, samples, positions)
     limit = round(0.3 * 2**32)
-    keep = kept(samples, positions, width, limit, 5, 9)
+    keep = keep_mask(samples, positions, width, limit, 5, 9)
     scale = torch.tensor(1 / 0.7, dtype=torch.float32)
     assert torch.equal(out, torch.where(keep, x.detach().float() * scale, 0.0).to(dtype))
     out.backward(torch.ones_like(out))
@@ -43,12 +43,12 @@ def test_equals_the_reference_forward_and_backward(
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_every_lane_and_thread_count_gives_the_same_bits(wanted: int) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_every_lane_and_thread_count_gives_the_same_bits(lane_index: int) -> None:
     x, samples, positions = case(200, 130)
     want = module._reference(x, samples, positions, 2**31, 2.0, 3, 4)
     threads = torch.get_num_threads()
-    with lane(wanted):
+    with lane(lane_index):
         for n in (1, 2):
             torch.set_num_threads(n)
             got = torch.ops.ecamp.dropout_rows(x, samples, positions, 2**31, 2.0, 3, 4)
@@ -78,7 +78,7 @@ def test_opcheck(rows: int, width: int, p: float, seed: int) -> None:
     )
 
 
-def test_frequency() -> None:
+def test_the_dropped_fraction_is_p() -> None:
     ones = torch.ones(2000, 256)
     samples, positions = torch.arange(2000) // 100, torch.arange(2000) % 100
     share = (dropout_rows(ones, 0.1, 0, 0, samples, positions) == 0).float().mean().item()

@@ -1,4 +1,4 @@
-"""What holds for every op: its fake knows a GPU's shapes, and on a GPU it does what the CPU does."""
+"""Properties of every op: its fake gives a GPU's shapes, and a GPU gives the CPU's result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_samples_reach_every_op() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_sample_reaches_what_it_names_and_nothing_else(name: str) -> None:
+def test_a_gallery_reads_only_the_named_samples(name: str) -> None:
     with Seen() as seen:
         run(SAMPLES[name], "cpu")
     assert set(seen.ops) <= set(SAMPLES[name].ops)

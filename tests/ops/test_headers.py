@@ -61,7 +61,7 @@ def test_weights_sum_to_the_number_of_tokens(
     assert abs(float(total) - tokens) <= 1e-5 * max(1, tokens)
     if templates and (strong or other):
         assert of_template == np.float32(template)
-    # What templates lose goes to entities and descriptors first.
+    # Weight that templates lose goes to entities and descriptors first.
     assert of_other == 1.0 or strong == 0
 
 

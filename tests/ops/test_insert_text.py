@@ -63,8 +63,8 @@ def test_equals_plain_python(
         draw = philox_plain([0, sample, step, 2], [seed % 2**32, seed >> 32])
         text = list(reports[sample])
         if draw[0] < limit:
-            at = edges[sample][draw[1] * len(edges[sample]) >> 32]
-            text[at:at] = blocks[sample]
+            position = edges[sample][draw[1] * len(edges[sample]) >> 32]
+            text[position:position] = blocks[sample]
         want.append([CLS, *text][:longest])
     pool = pool_of(*case)
     arguments = (torch.tensor(index, dtype=torch.int64), pool, step, seed, limit, longest, CLS)
@@ -79,12 +79,12 @@ def small() -> op.TextPool:
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_every_lane_gives_the_same(wanted: int) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_every_lane_gives_the_same(lane_index: int) -> None:
     index = torch.arange(2).repeat(40)
     with lane(2):
         want = op.insert_text(index, small(), 1, 2, 1 << 31, 9, CLS)
-    with lane(wanted):
+    with lane(lane_index):
         got = op.insert_text(index, small(), 1, 2, 1 << 31, 9, CLS)
     assert torch.equal(got[0], want[0])
     assert torch.equal(got[1], want[1])

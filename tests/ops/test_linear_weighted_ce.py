@@ -140,17 +140,17 @@ def test_gradcheck(monkeypatch: pytest.MonkeyPatch, chunk_rows: int) -> None:
 def test_only_wanted_gradients_are_computed() -> None:
     h, w, b, labels, weights = sample(9, 8, 33)
     full = run(op.linear_weighted_ce, [h, w, b, labels, weights])
-    for wanted in itertools.product((False, True), repeat=4):
+    for needs_grad in itertools.product((False, True), repeat=4):
         leaves = [
             t.detach().requires_grad_(want)
-            for t, want in zip((h, w, b, weights), wanted, strict=True)
+            for t, want in zip((h, w, b, weights), needs_grad, strict=True)
         ]
         loss = op.linear_weighted_ce(*leaves[:3], labels, leaves[3])
-        assert loss.requires_grad == any(wanted)
+        assert loss.requires_grad == any(needs_grad)
         torch.testing.assert_close(loss.detach(), full[0])
-        if any(wanted):
+        if any(needs_grad):
             loss.backward()
-        for leaf, want, grad in zip(leaves, wanted, full[1:], strict=True):
+        for leaf, want, grad in zip(leaves, needs_grad, full[1:], strict=True):
             if want:
                 torch.testing.assert_close(leaf.grad, grad)
             else:
@@ -215,7 +215,7 @@ def test_rows_are_returned_unweighted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "value", "says"),
+    ("index", "value", "message"),
     [
         (0, torch.zeros(9), "hidden must be floating"),
         (0, torch.zeros(9, 8, dtype=torch.int64), "hidden must be floating"),
@@ -231,10 +231,10 @@ def test_rows_are_returned_unweighted() -> None:
         (0, torch.zeros(9, 8, device="meta"), "tensors lie on"),
     ],
 )
-def test_wrong_arguments_are_named(at: int, value: Tensor, says: str) -> None:
+def test_wrong_arguments_are_named(index: int, value: Tensor, message: str) -> None:
     inputs = sample(9, 8, 33)
-    inputs[at] = value
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    inputs[index] = value
+    with pytest.raises((ValueError, RuntimeError), match=message):
         op.linear_weighted_ce(*inputs)
 
 

@@ -224,9 +224,9 @@ def test_frequencies_and_weights_are_those_of_the_policy(reports: tuple) -> None
         out = op.mask_tokens(ids, lengths, samples, step, 1, tables)
         with_entity = (out.roles == op.ENTITY).any(1, keepdim=True)
         for role, count in hits.items():
-            at = (out.roles == role) & head & rows & with_entity
-            count[0] += int(out.mask[at].sum())
-            count[1] += int(at.sum())
+            index = (out.roles == role) & head & rows & with_entity
+            count[0] += int(out.mask[index].sum())
+            count[1] += int(index.sum())
         assert torch.allclose(out.weights.sum(1), out.mask.sum(1).float(), atol=1e-3)
         assert not out.weights[~out.mask].any()
     for role, p in ((op.ENTITY, tables.p_entity), (op.OTHER, tables.p_other)):
@@ -263,7 +263,7 @@ def test_compiles_into_one_graph(reports: tuple) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"ids": torch.zeros(2, 4)}, "ids must be int64"),
         ({"lengths": torch.zeros(3, dtype=torch.int64)}, "lengths must be int64"),
@@ -275,23 +275,23 @@ def test_compiles_into_one_graph(reports: tuple) -> None:
         ({"ids": torch.zeros(5, dtype=torch.int64), "window": 3}, "length lies outside"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     tables = op.MaskTables(
         torch.zeros(10, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int32),
         torch.zeros(11, dtype=torch.int32), 1, 0.5, 0.5, 0.5, 2, 0.05,
     )  # fmt: skip
     good = {"ids": torch.zeros(2, 4, dtype=torch.int64), "lengths": torch.tensor([4, 4]),
             "sample_ids": torch.tensor([0, 1]), "step": 0, "seed": 0}  # fmt: skip
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         op.mask_tokens(**{**good, **change}, tables=tables)
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_every_lane_gives_the_same_bits(reports: tuple, wanted: int) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_every_lane_gives_the_same_bits(reports: tuple, lane_index: int) -> None:
     ids, lengths, samples, tables = reports
     want = op.MaskedTokens(*reference(ids, lengths, samples, 3, 7, tables))
-    with lane(wanted):
+    with lane(lane_index):
         same(op.mask_tokens(ids, lengths, samples, 3, 7, tables), want)
 
 

@@ -106,7 +106,7 @@ def test_nothing_masked_gives_zero() -> None:
         assert not got["predicted"].any()
 
 
-def test_what_is_not_masked_is_not_read() -> None:
+def test_unmasked_patches_are_not_read() -> None:
     predicted, images, mask = draw(1, 3, 2, 2, 8)
     mask[:] = torch.tensor([True, False, True, True])
     want = ours(predicted, images, mask, 8, True)
@@ -167,15 +167,15 @@ def test_compiles_into_one_graph() -> None:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_lanes_and_threads_change_no_bit(lane_index: int, dtype: torch.dtype) -> None:
     predicted, images, mask = draw(2, 3, 14, 14, 16, dtype)
     want = ours(predicted, images, mask, 16, True)
     threads = torch.get_num_threads()
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            with lane(wanted):
+            with lane(lane_index):
                 got = ours(predicted, images, mask, 16, True)
             assert all(torch.equal(got[name], want[name]) for name in want)
     finally:
@@ -183,7 +183,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"images": torch.zeros(2, 8, 8)}, "images must be floating"),
         ({"predicted": torch.zeros(2, 4, 47)}, r"predicted must be floating \(2, 4, 48\)"),
@@ -194,8 +194,8 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
         ({"images": torch.zeros(2, 1, 2, 2), "patch": 1}, "at least two values"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     good = {"predicted": torch.zeros(2, 4, 48), "images": torch.zeros(2, 3, 8, 8),
             "mask": torch.zeros(2, 4, dtype=torch.bool), "patch": 4, "normalise": True}  # fmt: skip
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=message):
         masked_mse(**{**good, **change})

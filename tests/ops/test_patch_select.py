@@ -1,4 +1,4 @@
-"""`patch_select` against slices in Python and against the convolution it stands before."""
+"""`patch_select` against slices in Python and against the convolution that follows it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def oracle(images: Tensor, keep: Tensor, patch: int) -> Tensor:
     across = images.shape[3] // patch
     out = torch.zeros(*keep.shape, images.shape[1] * patch * patch, dtype=images.dtype)
     for b, row in enumerate(keep.tolist()):
-        for k, at in enumerate(row):
-            y, x = at // across * patch, at % across * patch
+        for k, index in enumerate(row):
+            y, x = index // across * patch, index % across * patch
             out[b, k] = images[b, :, y : y + patch, x : x + patch].reshape(-1)
     return out
 
@@ -95,7 +95,7 @@ def test_opcheck(
 ) -> None:  # fmt: skip
     images, keep = draw(batch, channels, rows, columns, kept, patch)
     images = images.to(dtype)
-    if images.numel():  # torch's own copy of an empty tensor can ask for a negative size
+    if images.numel():  # torch's own copy of an empty tensor can request a negative size
         torch.library.opcheck(torch.ops.ecamp.patch_select.default, (images, keep, patch, target))
     grad = torch.ops.ecamp.patch_select(images, keep, patch, target)
     arguments = (grad, keep, patch, images.shape[2], images.shape[3], dtype)
@@ -123,8 +123,8 @@ def test_compiles_into_one_graph() -> None:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_lanes_and_threads_change_no_bit(lane_index: int, dtype: torch.dtype) -> None:
     images, keep = draw(3, 3, 14, 14, 49, 16)
     want = oracle(images, keep, 16).to(dtype)
     back = op._backward_reference(want, keep, 16, 224, 224, torch.float32)
@@ -132,7 +132,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            with lane(wanted):
+            with lane(lane_index):
                 leaf = images.clone().requires_grad_()
                 got = patch_select(leaf, keep, 16, dtype=dtype)
                 assert torch.equal(got, want)
@@ -142,7 +142,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"images": torch.zeros(2, 8, 8)}, "images must be floating"),
         ({"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "images must be floating"),
@@ -152,14 +152,14 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
         ({"dtype": torch.int64}, "dtype must be floating"),
         ({"keep": torch.tensor([[0, 1], [2, 4]])}, r"keep\[1, 1\] = 4 lies outside 0..3"),
         ({"keep": torch.tensor([[0, -1], [2, 3]])}, r"keep\[0, 1\] = -1 lies outside"),
-        ({"keep": torch.tensor([[0, 1], [2, 2]])}, r"keep\[1, 1\] = 2 comes twice"),
+        ({"keep": torch.tensor([[0, 1], [2, 2]])}, r"keep\[1, 1\] = 2 appears twice"),
         ({"keep": torch.zeros(2, 1, dtype=torch.int64, device="meta")}, "move them together"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     good = {"images": torch.zeros(2, 3, 8, 8), "keep": torch.tensor([[0, 1], [3, 2]]), "patch": 4}
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         patch_select(**{**good, **change})
-    if "[" in says:
-        with pytest.raises(RuntimeError, match=says):
+    if "[" in message:
+        with pytest.raises(RuntimeError, match=message):
             op._reference(*{**good, **change}.values(), torch.float32)

@@ -184,11 +184,11 @@ def test_threads_change_no_bit() -> None:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_every_lane_equals_the_reference(wanted: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_every_lane_equals_the_reference(lane_index: int, dtype: torch.dtype) -> None:
     case = Case(70, 100, dtype, dropout=0.2, shuffled=True)
     best = case.run(lambda t: t.clone())
-    with lane(wanted):
+    with lane(lane_index):
         got = case.run(lambda t: t.clone())
     assert all(torch.equal(got[n], best[n]) for n in got)
     y, mean, rstd = op._reference(*samples_of(case), dtype)
@@ -269,7 +269,7 @@ def test_no_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"x": torch.zeros(4)}, "x must be floating"),
         ({"residual": torch.zeros(4, 5)}, "residual must be floating"),
@@ -285,12 +285,12 @@ def test_no_rows() -> None:
         ({"gamma": torch.zeros(4, device="meta")}, "move them together"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     good = {
         "x": torch.zeros(3, 4), "residual": torch.zeros(3, 4), "gamma": torch.zeros(4),
         "beta": torch.zeros(4), "eps": 1e-12, "row_bias": torch.zeros(2, 4),
         "row_batch": torch.tensor([0, 0, 1]), "dropout": 0.1, "samples": torch.arange(3),
         "positions": torch.arange(3),
     }  # fmt: skip
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         residual_norm(**{**good, **change})

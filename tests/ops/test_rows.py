@@ -21,9 +21,9 @@ def oracle_gather(x: Tensor, index: Tensor) -> Tensor:
 
 def oracle_scatter(x: Tensor, index: Tensor, rows: int) -> Tensor:
     out = torch.zeros(rows, x.shape[1], dtype=x.dtype)
-    for i, at in enumerate(index.tolist()):
-        if at >= 0:
-            out[at] = x[i]
+    for i, position in enumerate(index.tolist()):
+        if position >= 0:
+            out[position] = x[i]
     return out
 
 
@@ -33,7 +33,7 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
     rows, count = draw(st.integers(0, 12)), draw(st.integers(0, 12))
     order = draw(st.permutations(list(range(rows)) + [-1] * max(count - rows, 0)))
     gaps = draw(st.lists(st.booleans(), min_size=count, max_size=count))
-    index = [-1 if gap else at for gap, at in zip(gaps, order, strict=False)]
+    index = [-1 if gap else position for gap, position in zip(gaps, order, strict=False)]
     width = draw(st.integers(0, 5))
     dtype = draw(st.sampled_from([*FLOATS, torch.float64, torch.int64, torch.bool]))
     x = torch.arange(len(index) * width).reshape(len(index), width).to(dtype)
@@ -108,14 +108,14 @@ def test_compiles_into_one_graph() -> None:
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_lanes_and_threads_change_no_bit(wanted: int) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_lanes_and_threads_change_no_bit(lane_index: int) -> None:
     x, index = some()
     threads = torch.get_num_threads()
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            with lane(wanted):
+            with lane(lane_index):
                 assert torch.equal(scatter_rows(x, index, 333), oracle_scatter(x, index, 333))
                 assert torch.equal(gather_rows(x, index), oracle_gather(x, index))
     finally:
@@ -123,26 +123,30 @@ def test_lanes_and_threads_change_no_bit(wanted: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "index", "says"),
+    ("x", "index", "message"),
     [
         (torch.zeros(4), torch.arange(4), r"x must be \(rows, D\)"),
         (torch.zeros(4, 2), torch.zeros(4), "index must be int64"),
         (torch.zeros(4, 2), torch.zeros(4, 1, dtype=torch.int64), "index must be int64"),
         (torch.zeros(4, 2), torch.tensor([0, 1, 4, 2]), r"index\[2\] = 4 lies outside -1..3"),
         (torch.zeros(4, 2), torch.tensor([0, -2, 3, 2]), r"index\[1\] = -2 lies outside"),
-        (torch.zeros(4, 2), torch.tensor([-1, 2, -1, 2]), r"index\[3\] = 2 comes twice, at 1"),
+        (
+            torch.zeros(4, 2),
+            torch.tensor([-1, 2, -1, 2]),
+            r"index\[3\] = 2 appears twice, also at 1",
+        ),
         (torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64, device="meta"), "together"),
     ],
 )
-def test_wrong_arguments_are_named(x: Tensor, index: Tensor, says: str) -> None:
+def test_wrong_arguments_are_named(x: Tensor, index: Tensor, message: str) -> None:
     calls = [lambda: gather_rows(x, index), lambda: scatter_rows(x, index, 4)]
-    if "index[" in says.replace("\\", ""):
+    if "index[" in message.replace("\\", ""):
         calls += [
             lambda: op._gather_reference(x, index),
             lambda: op._scatter_reference(x, index, 4),
         ]
     for call in calls:
-        with pytest.raises((ValueError, RuntimeError), match=says):
+        with pytest.raises((ValueError, RuntimeError), match=message):
             call()
     with pytest.raises(ValueError, match="scatter_rows: index must be int64"):
         scatter_rows(torch.zeros(3, 2), torch.arange(2), 4)

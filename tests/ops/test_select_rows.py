@@ -35,14 +35,14 @@ def test_equals_the_oracle(batch: int, length: int, share: float, seed: int) -> 
 
 
 @native
-@pytest.mark.parametrize("wanted", [0, 1, 2])
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_many_ranges(wanted: int, threads: int) -> None:
+def test_many_ranges(lane_index: int, threads: int) -> None:
     mask = torch.rand(4, 100_003, generator=torch.Generator().manual_seed(0)) < 0.1
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        with lane(wanted):
+        with lane(lane_index):
             assert torch.equal(op.select_rows(mask), mask.flatten().nonzero().squeeze(1))
     finally:
         torch.set_num_threads(before)

@@ -125,15 +125,15 @@ def test_compiles_into_one_graph() -> None:
 
 @native
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("wanted", [0, 1, 2])
-def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("lane_index", [0, 1, 2])
+def test_lanes_and_threads_change_no_bit(lane_index: int, dtype: torch.dtype) -> None:
     case = draw(4, 3, (100, 70), (120, 120), dtype)
     want = ours(*case)
     threads = torch.get_num_threads()
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            with lane(wanted):
+            with lane(lane_index):
                 got = ours(*case)
             assert all(torch.equal(got[name], want[name]) for name in want)
     finally:
@@ -141,7 +141,7 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"predicted": torch.zeros(2, 3, 4)}, "predicted must be floating with 4 axes"),
         ({"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "images must be floating"),
@@ -154,11 +154,11 @@ def test_lanes_and_threads_change_no_bit(wanted: int, dtype: torch.dtype) -> Non
         ({"row": torch.zeros(2, dtype=torch.int64, device="meta")}, "move them together"),
     ],
 )
-def test_wrong_arguments_are_named(change: dict, says: str) -> None:
+def test_wrong_arguments_are_named(change: dict, message: str) -> None:
     good = {"predicted": torch.zeros(2, 3, 4, 4), "images": torch.zeros(2, 3, 8, 8),
             "row": torch.tensor([0, 4]), "column": torch.tensor([2, 3])}  # fmt: skip
-    with pytest.raises((ValueError, RuntimeError), match=says):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         window_mse(**{**good, **change})
-    if "[" in says:
-        with pytest.raises(RuntimeError, match=says):
+    if "[" in message:
+        with pytest.raises(RuntimeError, match=message):
             op._reference(*{**good, **change}.values())

@@ -28,7 +28,7 @@ def _ecamp(site: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def _fake_package(site: Path, dist: str, group: str, name: str, body: str) -> None:
-    """What pip leaves behind for a package with one plugin."""
+    """Write the metadata that pip installs for a package with one plugin."""
     module = dist.replace("-", "_")
     site.mkdir(exist_ok=True)
     (site / f"{module}.py").write_text(body)
@@ -70,7 +70,7 @@ def test_a_third_party_package_is_benchmarked_without_touching_the_core(
 
 
 class Said(NamedTuple):
-    """What a command left behind."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -129,7 +129,7 @@ def test_a_class_of_another_kind_is_refused(
     _fake_package(tmp_path, "odd", "ecamp.encoders", "odd", "class Plugin:\n    pass\n")
     used = ecamp_here("bench", "--encoders", "odd", "--dry-run")
     assert used.code == 2
-    assert "is no EncoderPlugin" in used.err
+    assert "is not a subclass of EncoderPlugin" in used.err
 
 
 def test_listing_reads_the_environment_afresh(
@@ -147,6 +147,6 @@ def test_listing_reads_the_environment_afresh(
     [("vit-mirco", MissingError), ("timm", UsageError), ("vit-micro/large", UsageError),
      ("timm/no_such_model", MissingError)],
 )  # fmt: skip
-def test_wrong_names(text: str, error: type[Exception]) -> None:
+def test_wrong_plugin_names_are_errors(text: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         load_plugin("ecamp.encoders", PluginRef.parse(text))

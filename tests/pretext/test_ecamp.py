@@ -14,7 +14,7 @@ from ecamp.plugin.host import make_plugin
 from ecamp.pretext.ecamp import objective as module
 from ecamp.pretext.ecamp.config import ECAMPConfig
 from ecamp.pretext.ecamp.reports import Reports
-from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, cut
+from ecamp.pretext.ecamp.super_resolution import SuperResolutionHead, crop_windows
 from ecamp.pretext.images import crop_and_flip, patchify, random_keep, unpatchify
 from ecamp.text.tokenizer import encode_reports
 
@@ -46,7 +46,7 @@ def _batch() -> PretextBatch:
     )
 
 
-def test_a_window_gets_what_the_whole_image_gives_there():
+def test_a_window_equals_the_same_window_of_the_whole_image():
     torch.manual_seed(1)
     head = SuperResolutionHead(2, 8, 2).double()
     images = torch.randn(5, 2, 16, 16, dtype=torch.float64)
@@ -58,9 +58,9 @@ def test_a_window_gets_what_the_whole_image_gives_there():
         torch.testing.assert_close(window[i], whole[i, :, y : y + 10, x : x + 10])
 
 
-def test_cut_takes_rows_as_rows():
+def test_a_crop_takes_rows_as_rows():
     image = torch.arange(2 * 3 * 5.0).view(1, 2, 3, 5)
-    part = cut(image, torch.tensor([1]), torch.tensor([3]), 2)
+    part = crop_windows(image, torch.tensor([1]), torch.tensor([3]), 2)
     assert torch.equal(part[0], image[0, :, 1:3, 3:5])
 
 
@@ -111,7 +111,7 @@ def test_without_rebalancing_all_masked_words_weigh_the_same():
     assert len(_objective().reports.batch(_batch()).weights.unique()) > 2
 
 
-def test_distilled_statements_are_read_where_there_are_some():
+def test_distilled_statements_are_read_where_available():
     distilled = ("There is a pneumothorax.", "", "There is no effusion.", "")
     context = PretextContext(DatasetInfo(name="x", version="1"), REPORTS, 2, distilled=distilled)
     reports = Reports(ECAMPConfig(distilled_probability=1.0), context)

@@ -98,18 +98,18 @@ def test_attention_is_a_distribution_over_real_patches_and_changes_nothing():
     assert attention[1].min() > 0
 
 
-def test_a_text_of_padding_alone_gets_equal_attention_and_no_nan():
+def test_a_text_of_padding_only_gets_equal_attention_and_no_nan():
     layer, (text, patches, token, padding, _) = _layer(), _inputs()
     with torch.no_grad():
         out = layer(text, patches, token, torch.ones_like(padding))
     assert torch.isfinite(out).all()
 
 
-def test_a_mode_without_cross_attention_has_no_attention_to_give():
+def test_a_mode_without_cross_attention_returns_no_attention():
     text, patches, token, *_ = _inputs()
     with pytest.raises(ValueError, match="'global' has no cross-attention"):
         _layer("global")(text, patches, token, need_attention=True)
-    with pytest.raises(ValueError, match="'both' is none of multi-scale"):
+    with pytest.raises(ValueError, match="'both' is not one of multi-scale"):
         ContextFusion(CONFIG, "both")
 
 
@@ -149,7 +149,7 @@ def test_every_parameter_of_the_tower_gets_a_gradient(tied: bool, fusion: str):
     assert not [name for name, value in tower.named_parameters() if value.grad is None]
 
 
-def test_real_positions_do_not_see_what_stands_under_padding():
+def test_real_positions_ignore_values_under_padding():
     tower, (ids, padding, patches) = _tower(), _text()
     with torch.no_grad():
         hidden = tower(ids, padding, patches)
@@ -169,7 +169,7 @@ def test_tied_scores_are_products_with_the_word_embeddings():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_padding_row_starts_at_zero_and_words_at_a_spread_of_002(tied: bool):
+def test_the_padding_row_starts_at_zero_and_words_with_std_002(tied: bool):
     words = _tower(tied=tied).embeddings.word_embeddings.weight.detach()
     assert not words[0].any()
     assert float(words[1:].std()) == pytest.approx(0.02, rel=0.1)

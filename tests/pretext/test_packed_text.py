@@ -37,8 +37,8 @@ def batch(order: tuple[int, ...] = (0, 1, 2, 3)) -> tuple[dict[str, Tensor], Ten
         "sample_ids": torch.tensor([100, 7, 2**33, 0]),
     }  # fmt: skip
     patches = torch.randn(4, 9, 24, generator=source)
-    at = list(order)
-    return {name: value[at] for name, value in fields.items()}, patches[at]
+    index = list(order)
+    return {name: value[index] for name, value in fields.items()}, patches[index]
 
 
 def run(model: TextTower, fields: dict[str, Tensor], patches: Tensor, packed: bool) -> Tensor:
@@ -113,8 +113,8 @@ def test_the_text_branch_compiles_whole_and_once_for_all_lengths() -> None:
 
     def loss(rows: TextRows, patches: Tensor, step: int) -> Tensor:
         hidden = model.forward_rows(rows, patches, 5, step)
-        at = rows.predicted
-        return model.loss(hidden[at], rows.labels[at], rows.weights[at])
+        index = rows.predicted
+        return model.loss(hidden[index], rows.labels[index], rows.weights[index])
 
     compiled = torch.compile(loss, fullgraph=True, backend=frames, dynamic=True)
     for step, lengths in enumerate([[12, 9, 30, 7], [5, 31, 2, 14], [20, 20, 21, 8]]):

@@ -80,7 +80,7 @@ def test_a_box_covers_the_cells_that_it_covers():
     assert maps.tolist() == [[0] * 4, [0] * 4, [0, 0.5, 0.5, 0.5], [0] * 4]
 
 
-def test_entities_are_averaged_and_a_report_without_any_says_nothing():
+def test_entities_are_averaged_and_a_report_without_any_gives_zeros():
     attention = torch.rand(2, 5, 3, 4)
     entities = torch.tensor([[False, True, False, True, False], [False] * 5])
     maps = entity_maps(attention, entities)
@@ -123,7 +123,7 @@ def _objective(
 
 
 def test_row_and_column_are_not_swapped(tmp_path: Path):
-    """A film that is dark but for its upper right; the file names that corner; the window is there."""
+    """A film that is dark except its upper right corner; the file names that corner; the window is there."""
     file = tmp_path / "windows.csv"
     file.write_text("id,x0,y0,x1,y1\nfilm-0,0.75,0,1,0.25\nfilm-1,0,0.75,0.25,1\n")
     objective = _objective(
@@ -138,7 +138,7 @@ def test_row_and_column_are_not_swapped(tmp_path: Path):
     for i in range(2):
         cut = images[i, 0, row[i] : row[i] + side, column[i] : column[i] + side]
         assert (cut == 1).all()
-    # Mirrored, the corner is on the other side; cropped away, nothing is said and chance decides.
+    # Mirrored, the corner is on the other side; cropped away, the map is zero and the window random.
     mirrored = _batch(images.flip(3), flip=torch.tensor([True, True]))
     assert objective._window(mirrored, objective.reports.batch(mirrored))[1].tolist() == [0, 48]
     left = torch.tensor([[0.0, 0.5, 0.5, 1.0]]).repeat(2, 1)
@@ -185,7 +185,7 @@ def test_impossible_switches_are_refused():
     for options, message in (
         ({"fusion": "global"}, "window=attention needs cross-attention"),
         ({"window": "file"}, "go together"),
-        ({"masking": "half"}, "no masking 'half'"),
+        ({"masking": "half"}, "unknown masking 'half'"),
     ):
         with pytest.raises(EcampError, match=message):
             make_plugin("ecamp.pretext", PluginRef(name="ecamp", options=options))
@@ -202,7 +202,7 @@ def test_windows_are_random_until_the_warm_up_is_over():
     assert objective._maps(late, objective.reports.batch(late)) is not None
 
 
-def test_the_averaged_copy_follows_and_gets_no_gradient():
+def test_the_averaged_copy_is_updated_and_gets_no_gradient():
     objective = _objective(("a nodule.",) * 4, window_ema=0.9)
     assert objective.teacher is not None
     weight = objective.encoder.vit.norm.weight

@@ -71,13 +71,13 @@ def test_masking_keeps_its_rules(sentence: list, seed: int):
     ids = _ids(sentence)
     found = plan(ids, WORDS)
     masked = mask(ids, found, WORDS, random.Random(seed))
-    for at, (before, after) in enumerate(zip(ids, masked, strict=True)):
-        if at in (0, len(ids) - 1) or before == 0:
+    for i, (before, after) in enumerate(zip(ids, masked, strict=True)):
+        if i in (0, len(ids) - 1) or before == 0:
             assert after == before
         assert after in (before, 3)
         if before in WORDS.pieces:
-            head_is_entity = ids[at - 1] in WORDS.entities
-            assert (after == 3) == (masked[at - 1] == 3 and not head_is_entity)
+            head_is_entity = ids[i - 1] in WORDS.entities
+            assert (after == 3) == (masked[i - 1] == 3 and not head_is_entity)
 
 
 @given(words)
@@ -88,10 +88,10 @@ def test_weights_sum_to_the_length_and_leave_entities_and_padding_alone(sentence
     assert weights.sum() == pytest.approx(len(ids), rel=1e-5)
     if found.context:
         untouched = {*found.entities} - {*found.context} | {*range(ids.index(0), len(ids))}
-        assert all(weights[at] == 1 for at in untouched)
+        assert all(weights[i] == 1 for i in untouched)
 
 
-def test_a_bare_negation_raises_what_it_should_lower():
+def test_a_bare_negation_raises_a_score_that_it_should_lower():
     ids = _ids([(10, 11, 12), 20, 5])
     found = plan(ids, WORDS)
     assert found.context == (3, 2)
@@ -100,7 +100,7 @@ def test_a_bare_negation_raises_what_it_should_lower():
     np.testing.assert_allclose(weights[:5], [1, 0.05, 1.475, 1.475, 1], rtol=1e-6)
 
 
-def test_context_leaves_the_full_stop_out_but_goes_on_behind_it():
+def test_context_skips_the_full_stop_and_continues_before_it():
     assert plan(_ids([40, 5, 20]), WORDS).context == (1,)
     assert plan(_ids([20, 21]), WORDS).context == (1,)
     assert plan(_ids([20]), WORDS).context == ()
@@ -141,7 +141,7 @@ def test_distilled_text_is_put_between_full_stops_even_inside_numbers():
     assert insert_distilled("Clear.", "X", _Draws(0.0, 1)) == "Clear.X."
 
 
-def test_words_that_are_no_whole_tokens_cannot_match():
+def test_words_that_are_not_whole_tokens_cannot_match():
     tokenizer = train_tokenizer(["pneumonia " * 5, "there is no evidence of pneumonia"] * 3, 200)
     found = Vocabulary.of(tokenizer)
     assert found.entities == {tokenizer.token_to_id("pneumonia")}
@@ -153,10 +153,10 @@ def test_a_batch_is_its_reports():
     rows = [_ids([20, 40, 5]), _ids([(10, 11, 12), 21])]
     sources = [random.Random(1), random.Random(2)]
     ids, weights = mask_batch(torch.tensor(rows), WORDS, sources)
-    for at, row in enumerate(rows):
+    for i, row in enumerate(rows):
         found = plan(row, WORDS)
-        assert ids[at].tolist() == mask(row, found, WORDS, random.Random(at + 1))
-        assert np.array_equal(weights[at].numpy(), weigh(row, found, WORDS))
+        assert ids[i].tolist() == mask(row, found, WORDS, random.Random(i + 1))
+        assert np.array_equal(weights[i].numpy(), weigh(row, found, WORDS))
 
 
 def test_column_moves_a_window_down_and_row_moves_it_across():
@@ -183,7 +183,7 @@ def test_the_published_table_divides_by_four_times_too_much():
     np.testing.assert_allclose(right[3][8 + 3], np.sin(10_000 ** (-3 / 4)), rtol=1e-6)
 
 
-def test_a_table_is_resized_but_for_its_class_token():
+def test_a_table_is_resized_except_its_class_token():
     table = torch.randn(1, 17, 6)
     resized = resize_table(table, 8, 8)
     assert resized.shape == (1, 65, 6)
@@ -330,7 +330,7 @@ def test_the_class_token_takes_part_in_decoding():
         assert not torch.allclose(decoder(tokens, keep), decoder(other, keep))
 
 
-def test_names_go_both_ways():
+def test_names_translate_both_ways():
     state = _model().state_dict()
     published = keys.to_published(state)
     unused = {name: torch.zeros(1) for name in keys.UNUSED}
@@ -355,5 +355,5 @@ def test_what_does_not_fit_a_checkpoint_is_named():
         "missing bert_mlp.bias", "decoder.bias differs from",
     ):  # fmt: skip
         assert part in message
-    with pytest.raises(DataError, match="no such parameter"):
+    with pytest.raises(DataError, match="not a parameter"):
         keys.to_published({"refine.weight": torch.zeros(1)})

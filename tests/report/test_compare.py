@@ -87,7 +87,7 @@ def _cell(
     (folder / "spec.yaml").write_text("bootstrap: 300\ntask_options: {}\n")
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict]:
+def compared_rows(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict]:
     code = run(["compare", *map(str, arguments), "-f", "json"])
     out, err = capsys.readouterr()
     assert code == 0, err
@@ -100,19 +100,19 @@ def test_a_better_model_is_called_better_by_every_test(
 ) -> None:
     write_cls(tmp_path / "a", 0.5)
     write_cls(tmp_path / "b", 2.5)
-    (row,) = told(capsys, tmp_path / "a", tmp_path / "b")
+    (row,) = compared_rows(capsys, tmp_path / "a", tmp_path / "b")
     assert (row["verdict"], row["seeds"], row["images"]) == ("better", 2, IMAGES)
     assert row["delta"] == pytest.approx(row["second"] - row["first"])
     assert 0 < row["low"] < row["delta"] < row["high"]
     assert max(row["p_holm"], row["delong"], row["mcnemar"]) < 0.01
-    (back,) = told(capsys, tmp_path / "b", tmp_path / "a")
+    (back,) = compared_rows(capsys, tmp_path / "b", tmp_path / "a")
     assert (back["verdict"], back["delta"]) == ("worse", -row["delta"])
 
 
 def test_the_same_model_is_a_tie(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_cls(tmp_path / "a", 1.0)
     write_seg(tmp_path / "a", 1)
-    for row in told(capsys, tmp_path / "a", tmp_path / "a", "--metric", "*"):
+    for row in compared_rows(capsys, tmp_path / "a", tmp_path / "a", "--metric", "*"):
         assert (row["verdict"], row["delta"]) == ("tie", 0.0)
         assert row["p"] == 1.0
         assert {row["delong"], row["mcnemar"], row["wilcoxon"]} <= {None, 1.0}
@@ -123,12 +123,14 @@ def test_two_pretexts_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write_cls(tmp_path, 2.5, pretext="mae")
     write_seg(tmp_path, 3, "none")
     write_seg(tmp_path, 1, "mae")
-    rows = told(capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae")
+    rows = compared_rows(capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae")
     assert {(r["task"], r["verdict"]) for r in rows} == {("cls", "better"), ("seg", "better")}
     seg = next(r for r in rows if r["task"] == "seg")
     assert seg["wilcoxon"] < 0.001
     # Lower is better: a verdict reads the metric's direction.
-    rows = told(capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae", "--metric", "hd95")
+    rows = compared_rows(
+        capsys, f"{tmp_path}:pretext=none", f"{tmp_path}:pretext=mae", "--metric", "hd95"
+    )
     worse = next(r for r in rows if r["metric"] == "hd95")
     assert worse["delta"] < 0
     assert worse["verdict"] == "better"
@@ -146,12 +148,12 @@ def test_exit_5_where_a_condition_is_met(
     assert "cls.auroc<-0.005: films cls at 100 %" in capsys.readouterr().err
     assert run(["compare", *pair, "--fail-on", "cls.auroc<-0.9"]) == 0
     assert run(["compare", *pair, "--fail-on", "films:seg.dice_pos<-0.01"]) == 0
-    for text, says in (
-        ("cls.auroc", "no condition"), ("det.ap50<0", "nothing of that name"),
-        ("other:cls.auroc<0", "nothing of that name"),
+    for text, message in (
+        ("cls.auroc", "not a condition"), ("det.ap50<0", "no such metric"),
+        ("other:cls.auroc<0", "no such metric"),
     ):  # fmt: skip
         assert run(["compare", *pair, "--fail-on", text]) == 2
-        assert says in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_what_cannot_be_paired_is_refused(
@@ -163,14 +165,14 @@ def test_what_cannot_be_paired_is_refused(
     write_cls(tmp_path / "two", 1.0, pretext="none")
     write_cls(tmp_path / "two", 1.0, pretext="mae")
     write_seg(tmp_path / "seg", 1)
-    for other, code, says in (
-        ("other-split", 1, "split s1"), ("fewer", 1, "other images"), ("seg", 2, "no cell"),
-        ("nothing", 4, "not a run folder"), ("two:colour=red", 2, "selects nothing"),
+    for other, code, message in (
+        ("other-split", 1, "split s1"), ("fewer", 1, "different images"), ("seg", 2, "no cell"),
+        ("nothing", 4, "not a run folder"), ("two:colour=red", 2, "is not a selection"),
     ):  # fmt: skip
         assert run(["compare", str(tmp_path / "a"), str(tmp_path / other)]) == code, other
-        assert says in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     # Two models a side: paired by model, the one that is not there is left out.
-    (row,) = told(capsys, tmp_path / "a", tmp_path / "two")
+    (row,) = compared_rows(capsys, tmp_path / "a", tmp_path / "two")
     assert row["model"] == "vit mae"
 
 
@@ -253,7 +255,7 @@ def test_delong_of_equal_models_is_uniform() -> None:
     assert delong_p(one, two, np.ones(120, bool)) is None
 
 
-def test_wilcoxon_leaves_out_what_is_undefined() -> None:
+def test_wilcoxon_leaves_out_undefined_pairs() -> None:
     first, second = np.array([0.5, np.nan, 0.7, 0.1]), np.array([0.4, 0.3, 0.2, np.nan])
     assert wilcoxon_p(first, second) == scipy_stats.wilcoxon([0.1, 0.5]).pvalue
     assert wilcoxon_p(first, first) == 1.0

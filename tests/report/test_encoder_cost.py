@@ -23,20 +23,20 @@ def cell(folder: Path, encoder: str, run: Any, kind: str = "cell") -> StoredCell
 
 
 def test_costs_are_collected_by_encoder(tmp_path: Path) -> None:
-    def told(speed: float | None, peak: int) -> dict[str, Any]:
+    def run_info(speed: float | None, peak: int) -> dict[str, Any]:
         return {"encoder_parameters": 2_500_000, "peak_bytes": peak} | (
             {} if speed is None else {"embed_images_per_second": speed}
         )
 
     cells = [
-        cell(tmp_path / "a", "vit", told(100.0, 3)),
-        cell(tmp_path / "b", "vit", told(300.0, 10**9)),
-        cell(tmp_path / "c", "vit", told(110.0, 5)),
-        cell(tmp_path / "d", "vit", told(None, 7)),
-        cell(tmp_path / "e", "cnn", told(None, 7) | {"peak_gpu_bytes": 5 * 10**9}),
+        cell(tmp_path / "a", "vit", run_info(100.0, 3)),
+        cell(tmp_path / "b", "vit", run_info(300.0, 10**9)),
+        cell(tmp_path / "c", "vit", run_info(110.0, 5)),
+        cell(tmp_path / "d", "vit", run_info(None, 7)),
+        cell(tmp_path / "e", "cnn", run_info(None, 7) | {"peak_gpu_bytes": 5 * 10**9}),
         cell(tmp_path / "f", "cnn", "torn"),
         cell(tmp_path / "g", "old", {"seconds": 3.0}),
-        cell(tmp_path / "h", "-", told(1.0, 1), kind="floor"),
+        cell(tmp_path / "h", "-", run_info(1.0, 1), kind="floor"),
         stored("gone", "cell", tmp_path / "none"),
     ]
     assert read_costs(cells) == [

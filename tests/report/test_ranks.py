@@ -22,15 +22,15 @@ def cell(
 
 def test_mean_ranks_are_scipys() -> None:
     rng = np.random.default_rng(0)
-    values = rng.integers(0, 4, (6, 3)) / 4  # places x models, with ties
+    values = rng.integers(0, 4, (6, 3)) / 4  # settings x models, with ties
     cells = [
         cell(f"d{i}", f"m{j}", values[i, j], rng.normal(values[i, j], 0.1, 200))
         for i in range(6)
         for j in range(3)
     ]
-    ranks, places = rank_models(cells)
+    ranks, settings = rank_models(cells)
     want = np.mean([rankdata(-row) for row in values], axis=0)
-    assert places == 6
+    assert settings == 6
     assert {r.model: r.rank for r in ranks} == pytest.approx(
         {f"vit m{j}": want[j] for j in range(3)}
     )
@@ -39,7 +39,7 @@ def test_mean_ranks_are_scipys() -> None:
         assert r.low is not None
         assert r.high is not None
         assert 1 <= r.low <= r.high <= 3
-    assert any("mean rank over 6 places" in line for line in format_ranks(ranks, places))
+    assert any("mean rank over 6 settings" in line for line in format_ranks(ranks, settings))
 
 
 def test_a_model_that_always_wins_is_first_in_every_resample() -> None:
@@ -50,11 +50,11 @@ def test_a_model_that_always_wins_is_first_in_every_resample() -> None:
     assert (worst.rank, worst.first) == (2, 0)
 
 
-def test_places_without_all_models_are_left_out() -> None:
+def test_settings_without_all_models_are_left_out() -> None:
     cells = [cell(d, m, 0.5, None) for d in "abc" for m in "xy"]
     cells += [cell("d", "x", 0.9, None), cell("e", "x", 0.9, None), cell("e", "y", None, None)]
-    ranks, places = rank_models(cells)
-    assert places == 3
+    ranks, settings = rank_models(cells)
+    assert settings == 3
     assert [(r.rank, r.low, r.first) for r in ranks] == [(1.5, None, None)] * 2
     assert rank_models(cells[:2]) == ([], 0)
     assert rank_models([]) == ([], 0)

@@ -93,10 +93,10 @@ def test_holm_equals_its_definition(ps: list[float]):
     for i, p in enumerate(ps):
         # The largest, over all p not above this one, of p times the number of those not below it.
         ranks = sorted(range(m), key=lambda j: (ps[j], j))
-        wanted = max(
+        expected = max(
             min(1.0, ps[j] * (m - ranks.index(j))) for j in range(m) if (ps[j], j) <= (p, i)
         )
-        assert got[i] == pytest.approx(wanted)
+        assert got[i] == pytest.approx(expected)
 
 
 def test_p_is_never_zero_and_is_one_without_a_difference():
@@ -165,9 +165,9 @@ def test_scores_of_two_protocols_never_meet_in_a_row_or_under_a_heading() -> Non
         lines = format_rows(rows, form).splitlines()
         under = [next((k for k in ("ab", "cd") if f" {k}" in line), None) for line in lines]
         if form == "table":  # a heading names the split for the lines below it
-            for at in range(1, len(under)):
-                under[at] = under[at] or under[at - 1]
-        met = {value: under[at] for at, line in enumerate(lines)
+            for i in range(1, len(under)):
+                under[i] = under[i] or under[i - 1]
+        met = {value: under[i] for i, line in enumerate(lines)
                for value in ("0.500", "0.600", "0.900", "0.700") if f" {value} " in line}  # fmt: skip
         assert met == {"0.500": "ab", "0.600": "ab", "0.900": "cd", "0.700": "cd"}, form
     assert "d/2 cd cls at 100 % (-0.200)" in findings(rows, "none")[0]

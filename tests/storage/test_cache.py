@@ -44,7 +44,7 @@ def entry(root: Path, kind: str, key: str, *, size: int = 10, used: float = 0.0)
     return folder
 
 
-def test_entries_tell_what_they_are_and_when_they_were_used(tmp_path: Path) -> None:
+def test_entries_report_their_kind_and_last_use(tmp_path: Path) -> None:
     entry(tmp_path, "pretrain", "old", used=100.0)
     entry(tmp_path, "pretrain", "new", used=200.0)
     found = list_entries(tmp_path)
@@ -94,7 +94,7 @@ def test_another_process_that_uses_an_entry_keeps_it(tmp_path: Path) -> None:
     assert remove(folder)
 
 
-def test_who_waited_for_a_lock_that_was_collected_still_excludes_others(tmp_path: Path) -> None:
+def test_a_waiter_for_a_collected_lock_still_excludes_others(tmp_path: Path) -> None:
     lock, order = tmp_path / "a.lock", []
     inside, leave = threading.Event(), threading.Event()
 
@@ -199,8 +199,8 @@ def test_damage_is_found(decoded: Path, name: str, how: str, hashed: bool) -> No
             path.write_bytes(content[: len(content) // 2])
         else:
             # In a zip, where its checksum looks: not in a time stamp.
-            at = content.index(b"NUMPY") + 20 if name == "truth.npz" else len(content) // 2
-            content[at] ^= 0x40
+            position = content.index(b"NUMPY") + 20 if name == "truth.npz" else len(content) // 2
+            content[position] ^= 0x40
             path.write_bytes(content)
         problem = verify(item)
         if how == "flip" and (name == "meta.json" or (not hashed and name.endswith(".npy"))):
@@ -212,7 +212,7 @@ def test_damage_is_found(decoded: Path, name: str, how: str, hashed: bool) -> No
             path.write_bytes(content)
 
 
-def test_an_unfinished_pretraining_is_no_damage_a_torn_checkpoint_is(tmp_path: Path) -> None:
+def test_an_unfinished_pretraining_is_not_damage_a_torn_checkpoint_is(tmp_path: Path) -> None:
     folder = tmp_path / "pretrain" / "aa"
     folder.mkdir(parents=True)
     write_meta(folder, "mae", [])
@@ -241,7 +241,7 @@ def test_workers_do_not_change_the_arrays(tmp_path: Path) -> None:
     assert np.array_equal(one.boxes, two.boxes)
 
 
-def test_damaged_arrays_say_which_command_helps(decoded: Path) -> None:
+def test_damaged_arrays_name_the_command_that_helps(decoded: Path) -> None:
     data = make_plugin("ecamp.datasets", PluginRef.parse("phantom?pretrain=4&train=4&val=4&test=4"))
     (item,) = list_entries(decoded)
     content = (item.folder / "images.npy").read_bytes()

@@ -18,25 +18,25 @@ SPECS = {
 }
 
 
-def test_the_library_reads_what_was_filled_in(tmp_path: Path) -> None:
+def test_the_library_reads_the_filled_template(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     tensors = create_tensors(path, SPECS, {"grid": "8 8"})
-    wanted = {n: torch.randn(shape).to(dtype) for n, (dtype, shape) in SPECS.items()}
-    for name, value in wanted.items():
+    expected = {n: torch.randn(shape).to(dtype) for n, (dtype, shape) in SPECS.items()}
+    for name, value in expected.items():
         assert not tensors[name].any()
         tensors[name].copy_(value)
     del tensors
     sync(path)
     for read in (load_file(path), map_tensors(path)[0]):
-        assert read.keys() == wanted.keys()
-        for name, value in wanted.items():
+        assert read.keys() == expected.keys()
+        for name, value in expected.items():
             assert torch.equal(read[name], value)
             assert read[name].dtype == value.dtype
     assert map_tensors(path)[1] == {"grid": "8 8"}
-    assert total_bytes(SPECS) == sum(v.nbytes for v in wanted.values())
+    assert total_bytes(SPECS) == sum(v.nbytes for v in expected.values())
 
 
-def test_mapped_tensors_are_no_copies_and_cannot_change_the_file(tmp_path: Path) -> None:
+def test_mapped_tensors_are_not_copies_and_cannot_change_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     create_tensors(path, SPECS, {})
     before = path.read_bytes()

@@ -37,7 +37,7 @@ def planted_set(tmp_path: Path) -> Callable[..., Path]:
         for i, (square, ground) in enumerate(data.multilabel.astype(int)):
             Image.fromarray(data.images[i, :, :, 0]).save(folder / f"{i}.png")
             said = f"{'A' if square else 'No'} square. {'Bright' if ground else 'Dark'} ground."
-            # Eight images a patient, who stay together.
+            # Eight images per patient, which stay together.
             split = ("train", "val", "test", "test")[i // 8 % 4]
             name = ("none", "square_on_dark", "square_on_bright")[int(data.multiclass[i].argmax())]
             lines.append(f"{i},{i}.png,p{i // 8},{split},{square},{ground},{name},{said}")

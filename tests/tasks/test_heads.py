@@ -221,7 +221,7 @@ def test_training_stops_after_looks_without_a_new_best(steps: list[dict[int, flo
     assert not torch.equal(model.head.weight, kept[3])
 
 
-def test_the_rate_of_heads_ends_where_training_ends(steps: list[dict[int, float]]) -> None:
+def test_the_lr_of_heads_ends_where_training_ends(steps: list[dict[int, float]]) -> None:
     Problem("det", train=16).fit("frozen", steps=25)
     assert len(steps) == 25
     assert all(len(set(rates.values())) == 1 for rates in steps)
@@ -260,7 +260,7 @@ def test_the_nearest_level_is_by_ratio_and_the_deepest_of_equals() -> None:
     assert nearest_level([torch.zeros(1, 1, 14, 14)] * 2, 28) == 1
 
 
-def test_boxes_are_given_to_the_published_loss_in_shares() -> None:
+def test_boxes_are_given_to_the_published_loss_as_fractions() -> None:
     truth = [
         (torch.tensor([[0.0, 10.0, 20.0, 50.0], [90.0, 90.0, 110.0, 110.0]]), torch.tensor([1, 0])),
         (torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),

@@ -36,7 +36,7 @@ def _reachable(root: object) -> list[object]:
         if id(one) in seen or isinstance(one, ModuleType | type):
             continue
         seen[id(one)] = one
-        if isinstance(one, FunctionType):  # what it closes over, not the module it stands in
+        if isinstance(one, FunctionType):  # its closure, not its module
             todo += [cell.cell_contents for cell in one.__closure__ or ()]
             todo += [one.__defaults__, one.__kwdefaults__, one.__dict__]
         elif isinstance(one, np.ndarray):
@@ -48,7 +48,7 @@ def _reachable(root: object) -> list[object]:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """What happens in a bench, in order: targets made, head fitted, test predicted."""
+    """Record the events of a bench, in order: targets made, head fitted, test predicted."""
     log: list[tuple[str, Any]] = []
     for task in (Classification, Segmentation, Detection):
         fit, targets = task.fit, task.targets
@@ -96,7 +96,7 @@ def test_test_truth_is_made_after_predicting_and_is_not_within_reach(
     for cell in cells:
         # The predictor may look at validation while it is fitted; the last prediction is the test.
         order = [event for event, _ in cell]
-        last = max(at for at, event in enumerate(order) if event == "predict")
+        last = max(i for i, event in enumerate(order) if event == "predict")
         made = [content[0] for event, content in cell[:last] if event == "targets"]
         assert all("test" not in splits for splits in made)
         after = [c for event, c in cell[last:] if event == "targets" and c[0] == {"test"}]

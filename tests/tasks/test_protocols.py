@@ -1,4 +1,4 @@
-"""Classification protocols: they learn, repeat themselves, and do what their recipe says."""
+"""Classification protocols: they learn, are deterministic, and follow their recipe."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_unknown_labels_do_not_vote() -> None:
     labels = torch.tensor([[torch.nan, torch.nan], [1.0, torch.nan], [0.0, 1.0]])
     got = neighbours.vote(similarity, rows, labels, 2, 0.1)
     assert got[0, 0] == pytest.approx(1.0)
-    assert got[0, 1] == pytest.approx(1.0)  # nobody near knows: the share in training stands
+    assert got[0, 1] == pytest.approx(1.0)  # no neighbour is labelled: the prevalence in training
 
 
 # --- recipes --------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_unknown_labels_do_not_vote() -> None:
         (linear_sgd, "linear-sgd", {"sgd_steps": 40}),
     ],
 )
-def test_the_rate_ends_where_training_ends_and_one_that_rises_again_is_caught(
+def test_the_lr_ends_where_training_ends_and_one_that_rises_again_is_caught(
     module: object, protocol: str, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, rates = Problem("cls", train=32), []
@@ -237,7 +237,7 @@ def test_the_rate_ends_where_training_ends_and_one_that_rises_again_is_caught(
         rates.clear()
         problem.fit(protocol, **options)
         steps = next(iter(options.values()))
-        return [rates[at : at + steps] for at in range(0, len(rates), steps)]
+        return [rates[i : i + steps] for i in range(0, len(rates), steps)]
 
     for run in runs():
         check_schedule(run)

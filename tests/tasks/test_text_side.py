@@ -34,7 +34,7 @@ def _bench(tmp_path: Path, *args: str) -> tuple[int, dict[tuple[str, str], dict[
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
-def test_zero_shot_and_retrieval_find_what_is_planted(
+def test_zero_shot_and_retrieval_find_planted_signals(
     toy: str, planted_set: Callable[..., Path], tmp_path: Path, kind: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -50,7 +50,7 @@ def test_zero_shot_and_retrieval_find_what_is_planted(
     assert code == 0, capsys.readouterr().err
     auroc = found["cls", "zero-shot"]["metrics"]["auroc"]
     assert auroc["value"] > 0.95
-    # No label is learnt from: it stands once, not at every share of the labels.
+    # No label is used: there is one cell, not one per label fraction.
     cells = [json.loads(f.read_text()) for f in tmp_path.glob("run/cells/*/result.json")]
     shares = [c["cell"]["fraction"] for c in cells if c["cell"]["protocol"] == "zero-shot"]
     assert shares == [1.0, 1.0]
@@ -111,7 +111,7 @@ def test_the_toy_keeps_the_contract_and_a_broken_text_side_does_not(
         check_plugin("ecamp.encoders", toy)
 
 
-def test_reports_reach_a_head_in_an_order_that_says_nothing() -> None:
+def test_reports_reach_a_head_in_an_uninformative_order() -> None:
     reports = ["No  effusion.", "Mass.", "No effusion.\n", "Mass."]
     texts, which = distinct_texts(reports)
     assert texts == ("Mass.", "No effusion.")
@@ -143,11 +143,11 @@ def test_impossible_prompts_are_refused(bad: dict) -> None:
 def test_a_name_for_an_unknown_class_is_an_error(toy: str) -> None:
     encoder = make_plugin("ecamp.encoders", PluginRef(name="toy")).build(1)
     problem = Problem("cls", encoder="toy")
-    with pytest.raises(UsageError, match=r"no class 'squar'(.|\n)*Known: class 0"):
+    with pytest.raises(UsageError, match=r"unknown class 'squar'(.|\n)*Known: class 0"):
         fit_zero_shot(encoder, problem.splits["val"], Prompts(names={"squar": ("x",)}))
 
 
-def test_zero_shot_scores_come_from_directions_alone(toy: str) -> None:
+def test_zero_shot_scores_come_from_directions_only(toy: str) -> None:
     encoder = make_plugin("ecamp.encoders", PluginRef(name="toy")).build(1)
     problem = Problem("cls", encoder="toy")
     prompts = Prompts(names={"class 0": ("square",), "class 1": ("bright ground",)})

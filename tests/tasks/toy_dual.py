@@ -42,9 +42,9 @@ class Toy(DualEncoder):
         for row, text in zip(out, texts, strict=True):
             for sentence in text.lower().replace(",", ".").split("."):
                 denied = any(word in sentence.split() for word in ("no", "without", "dark"))
-                for at, word in enumerate(("square", "ground")):
+                for i, word in enumerate(("square", "ground")):
                     if word in sentence:
-                        row[at] = -1.0 if denied else 1.0
+                        row[i] = -1.0 if denied else 1.0
         return out
 
 

@@ -18,16 +18,16 @@ POLICY = MaskingPolicy()
 
 
 def test_words_and_roles_are_those_of_the_text() -> None:
-    told = explain(TEXT, TOKENIZER, POLICY)
-    roles = {(word.text, word.role) for word in told.words}
-    assert [word.text for word in told.words] == [
+    explanation = explain(TEXT, TOKENIZER, POLICY)
+    roles = {(word.text, word.role) for word in explanation.words}
+    assert [word.text for word in explanation.words] == [
         "There", "is", "no", "small", "left", "Pneumothorax", ";", "the", "Costophrenic",
         "angles", "are", "clear", ".",
     ]  # fmt: skip
     assert {("There", "template"), ("no", "template"), ("left", "descriptor"),
             ("small", "descriptor"), ("Pneumothorax", "entity"), ("clear", "other")} <= roles  # fmt: skip
-    assert next(word for word in told.words if word.text == "Costophrenic").pieces > 3
-    assert [told.chance(role) for role in ("entity", "descriptor", "template", "other")] == [
+    assert next(word for word in explanation.words if word.text == "Costophrenic").pieces > 3
+    assert [explanation.chance(role) for role in ("entity", "descriptor", "template", "other")] == [
         0.75, 1.0, 0.7, 0.7,
     ]  # fmt: skip
     assert explain("clear", TOKENIZER, POLICY).chance("other") == 0.75
@@ -42,26 +42,26 @@ def test_words_and_roles_are_those_of_the_text() -> None:
     st.integers(2, 40),
 )  # fmt: skip
 def test_draws_are_those_of_training(text: str, seeds: list[int], step: int, length: int) -> None:
-    told = explain(text, TOKENIZER, POLICY, tuple(seeds), step, length)
+    explanation = explain(text, TOKENIZER, POLICY, tuple(seeds), step, length)
     ids, lengths = encode_reports(TOKENIZER, [text], length)
     tables = compile_policy(POLICY, TOKENIZER)
-    assert told.tokens == lengths[0] == 1 + sum(word.pieces for word in told.words)
+    assert explanation.tokens == lengths[0] == 1 + sum(word.pieces for word in explanation.words)
     end = 0
-    for word in told.words:
+    for word in explanation.words:
         assert end <= word.start <= word.end <= len(text)
         assert text[word.start : word.end] == word.text
         end = word.end
-    for draw, seed in zip(told.draws, seeds, strict=True):
+    for draw, seed in zip(explanation.draws, seeds, strict=True):
         want = mask_tokens(
             torch.from_numpy(ids), torch.from_numpy(lengths), torch.zeros(1, dtype=torch.int64),
             step, seed, tables,
         )  # fmt: skip
-        at, mask, weights = 1, [False] * length, [0.0] * length
-        for word, masked, weight in zip(told.words, draw.masked, draw.weights, strict=True):
-            for piece in range(at, at + word.pieces):
+        index, mask, weights = 1, [False] * length, [0.0] * length
+        for word, masked, weight in zip(explanation.words, draw.masked, draw.weights, strict=True):
+            for piece in range(index, index + word.pieces):
                 mask[piece] = masked and piece < length - 1  # the last position is never masked
                 weights[piece] = weight if mask[piece] else 0.0
-            at += word.pieces
+            index += word.pieces
         assert mask == want.mask[0].tolist()
         assert weights == want.weights[0].tolist()
         assert draw.tokens_masked == sum(mask)
@@ -69,7 +69,7 @@ def test_draws_are_those_of_training(text: str, seeds: list[int], step: int, len
 
 
 def test_words_behind_the_window_are_cut() -> None:
-    told = explain("clear " * 9, TOKENIZER, POLICY, (0, 1), 0, 6)
-    assert {word.role for word in told.words[-3:]} == {"cut"}
-    assert not any(any(draw.masked[-3:]) for draw in told.draws)
-    assert told.tokens == 6
+    explanation = explain("clear " * 9, TOKENIZER, POLICY, (0, 1), 0, 6)
+    assert {word.role for word in explanation.words[-3:]} == {"cut"}
+    assert not any(any(draw.masked[-3:]) for draw in explanation.draws)
+    assert explanation.tokens == 6

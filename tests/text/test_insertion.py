@@ -106,7 +106,7 @@ def test_rate_and_boundary_are_those_asked_for() -> None:
     inserter = DistilledInserter(TOKENIZER, REPORTS, DISTILLED, 96, p)
     report, block = REPORTS[sample], DISTILLED[sample]
     parts = [report[a:b] for a, b in split_sentences(report)]
-    texts = [" ".join([*parts[:at], block, *parts[at:]]) for at in range(len(parts) + 1)]
+    texts = [" ".join([*parts[:i], block, *parts[i:]]) for i in range(len(parts) + 1)]
     names = {ids.tobytes(): k for k, ids in enumerate(encode_reports(TOKENIZER, texts, 96)[0])}
     names[encode_reports(TOKENIZER, [report], 96)[0][0].tobytes()] = -1
     assert len(names) == 6

@@ -62,15 +62,15 @@ def word_roles(words: Sequence[str]) -> list[int]:
     """Role of each word: templates, then entities, the longest form first; then two descriptors."""
     roles = [NO_ROLE if word == "[unk]" else OTHER for word in words]
     for kind in (TEMPLATE, ENTITY):
-        at = 0
-        while at < len(words):
-            for size in range(min(LONGEST, len(words) - at), 0, -1):
-                free = all(role == OTHER for role in roles[at : at + size])
-                if free and tuple(words[at : at + size]) in FORMS[kind]:
-                    roles[at : at + size] = [kind] * size
-                    at += size - 1
+        index = 0
+        while index < len(words):
+            for size in range(min(LONGEST, len(words) - index), 0, -1):
+                free = all(role == OTHER for role in roles[index : index + size])
+                if free and tuple(words[index : index + size]) in FORMS[kind]:
+                    roles[index : index + size] = [kind] * size
+                    index += size - 1
                     break
-            at += 1
+            index += 1
     entities = [i for i, role in enumerate(roles) if role == ENTITY]
     for entity in entities:
         for left in (entity - 1, entity - 2):
@@ -83,12 +83,12 @@ def word_roles(words: Sequence[str]) -> list[int]:
 def word_positions(tokenizer: Tokenizer, ids: Sequence[int]) -> list[tuple[str, list[int]]]:
     """Words of a row without padding, each with the positions of its pieces."""
     words: list[tuple[str, list[int]]] = []
-    for at, index in enumerate(ids[1:], 1):
+    for i, index in enumerate(ids[1:], 1):
         piece = tokenizer.id_to_token(int(index))
         if piece.startswith("##") and words:
-            words[-1] = (words[-1][0] + piece[2:], [*words[-1][1], at])
+            words[-1] = (words[-1][0] + piece[2:], [*words[-1][1], i])
         else:
-            words.append((piece.lower(), [at]))
+            words.append((piece.lower(), [i]))
     return words
 
 
@@ -105,18 +105,18 @@ def check_row(
     assert not any(mask[len(ids) :])
     hit = {TEMPLATE: 0, ENTITY: 0, DESCRIPTOR: 0, OTHER: 0}
     for (_word, positions), role in zip(words, roles, strict=True):
-        assert [got_roles[at] for at in positions] == [role] * len(positions)
-        inside = [at for at in positions if at < window - 1]  # the last position is never masked
-        fate = {mask[at] for at in inside}
+        assert [got_roles[i] for i in positions] == [role] * len(positions)
+        inside = [i for i in positions if i < window - 1]  # the last position is never masked
+        fate = {mask[i] for i in inside}
         assert len(fate) <= 1, "a word is masked whole or not at all"
         if role == DESCRIPTOR:
             assert fate <= {True}
         if role == NO_ROLE:
             assert fate <= {False}
-        hit[role] = hit.get(role, 0) + sum(mask[at] for at in positions)
+        hit[role] = hit.get(role, 0) + sum(mask[i] for i in positions)
     assert not (len(ids) == window and mask[window - 1])
-    for at, index in enumerate(ids):
-        assert got_ids[at] == (mask_id if mask[at] else index)
+    for i, index in enumerate(ids):
+        assert got_ids[i] == (mask_id if mask[i] else index)
     check_weights(mask, weights, got_roles, hit)
     return words, roles
 
@@ -315,6 +315,6 @@ def test_every_rule_holds_in_real_reports(
 def test_frequencies_in_real_reports(
     vocabulary: tuple[Tokenizer, MaskTables], real: list[str]
 ) -> None:
-    # Sentences, too: most of those without an entity stand in reports that have one.
+    # Sentences, too: most of those without an entity are in reports that have one.
     sentences = [text[a:b] for text in real[::4] for a, b in split_sentences(text)]
     check_frequencies(count_hits(*vocabulary, [*real, *sentences], range(3)), 5_000)

@@ -35,7 +35,7 @@ def test_sections_in_order_with_folded_space():
         ("", ""),
     ],
 )
-def test_what_is_told(report: str, text: str):
+def test_findings_and_impression_are_read(report: str, text: str):
     assert findings_text(report) == text
 
 

@@ -132,7 +132,7 @@ def test_there_are_enough_cases() -> None:
     assert len(set(CASES)) >= 60
 
 
-# Text made of what the rules look at, beside any unicode.
+# Text made of what the rules examine, in addition to any unicode.
 PIECES = st.sampled_from(
     ["Heart", "lungs", "no", "No", "dr", "vs", "e.g", "p.m", "etc", "cm", "XXXX", "FINDINGS", "J",
      "type", "rib", "1", "2", "12", "2.5", ".", "..", "...", "\u2026", "?", "!", ":", ")", "(", '"',

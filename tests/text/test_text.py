@@ -78,8 +78,8 @@ def test_every_form_of_a_shipped_lexicon_is_in_the_tables(name: str):
     for form, kind in forms.items():
         first, *rest = tokenizer.encode(form, add_special_tokens=False).ids
         mine = [row for row in table[start[first] : start[first + 1]] if row[0] == kind]
-        wanted = [1 + len(rest), first, *rest]
-        assert wanted in [row[1 : 1 + len(wanted)] for row in mine], form
+        expected = [1 + len(rest), first, *rest]
+        assert expected in [row[1 : 1 + len(expected)] for row in mine], form
         # Longest first, so that the first match is the longest.
         lengths = [row[1] for row in table[start[first] : start[first + 1]]]
         assert lengths == sorted(lengths, reverse=True)

@@ -48,7 +48,7 @@ def test_parts_give_the_gradients_of_the_whole() -> None:
     torch.testing.assert_close(uneven, _train(23, batch_size=23)[0], rtol=1e-12, atol=1e-12)
 
 
-def test_where_two_images_have_no_room_it_says_what_to_do() -> None:
+def test_two_images_that_do_not_fit_are_an_error_with_advice() -> None:
     with pytest.raises(EcampError, match="memory runs out even with 2 images") as caught:
         _train(1)
     assert "smaller encoder" in str(caught.value)

@@ -35,7 +35,7 @@ def test_which_errors_are_about_memory(error: Exception, is_one: bool) -> None:
     assert out_of_memory(error) == is_one
 
 
-def test_torch_says_it_as_we_think() -> None:
+def test_out_of_memory_errors_of_torch_are_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert out_of_memory(caught.value)
@@ -62,7 +62,7 @@ def test_every_item_comes_once_and_in_order(count: int, batch: int, fits: int) -
     assert bool(halved) == (min(batch, count) > fits)
 
 
-def test_below_one_it_is_an_error_that_says_what_to_do() -> None:
+def test_a_batch_of_one_that_does_not_fit_is_an_error_with_advice() -> None:
     def work(index: np.ndarray) -> None:
         raise MemoryError
 

@@ -202,7 +202,7 @@ def test_the_published_recipe_is_a_preset_and_its_cosine_does_not_end(source: Pa
     trainer = Trainer(_objective(source, "mae"), recipe, 377_110)
     trainer.step = trainer.total - 1
     # Epoch 120 of 200, warm-up 40: half of 1 + cos(pi * 80 / 160).
-    assert trainer.rate() == pytest.approx(
+    assert trainer.lr() == pytest.approx(
         1.5e-4 * 0.5 * (1 + math.cos(math.pi * 80 / 160)), rel=2e-3
     )
     with pytest.raises(UsageError, match="Did you mean 'published'"):
@@ -219,10 +219,10 @@ def test_data_sets_are_pooled_and_each_keeps_its_own_normalisation(source: PairD
     other = replace(part.arrays, info=replace(part.arrays.info, mean=(0.0,), std=(1.0,)))
     pooled = PairDataset([part, PairSubset(other, part.rows[:5])])
     assert len(pooled) == len(source) + 5
-    at = np.array([25, 2, 28])
+    index = np.array([25, 2, 28])
     whole, same = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.zeros(3, dtype=torch.bool)
-    small, images = pooled.crops(at, whole.repeat(3, 1), same, 2)
-    torch.testing.assert_close(images[1], source.crops(at[1:2], whole, same[:1], 2)[1][0])
+    small, images = pooled.crops(index, whole.repeat(3, 1), same, 2)
+    torch.testing.assert_close(images[1], source.crops(index[1:2], whole, same[:1], 2)[1][0])
     torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(images, 2))
     raw = (
         torch.from_numpy(np.array(part.arrays.images[part.rows[[1, 4]]])).permute(0, 3, 1, 2) / 255
@@ -256,7 +256,7 @@ def test_the_schedule_rises_then_falls_to_its_end():
 
 
 def test_precision_follows_the_processor(monkeypatch: pytest.MonkeyPatch):
-    for has, wanted in (({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")):
+    for has, expected in (({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: has)
-        assert native_precision() == PretrainRecipe().precision == wanted
+        assert native_precision() == PretrainRecipe().precision == expected
     assert PretrainRecipe(precision="bf16").identity_fields()["precision"] == "bf16"

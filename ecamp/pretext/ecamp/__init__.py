@@ -13,7 +13,7 @@ from ecamp.text.lexicon import Lexicon
 
 
 class ECAMP(PretextPlugin[ECAMPConfig]):
-    """Images and reports."""
+    """Pre-training on images and reports."""
 
     summary = "ECAMP: masked images, entity-aware masked reports, fusion, super-resolution"
     licence = "Apache-2.0"
@@ -22,15 +22,15 @@ class ECAMP(PretextPlugin[ECAMPConfig]):
     requires = frozenset({"visible"})
 
     def identity_fields(self) -> dict[str, Any]:
-        """With the content of the lexicon and of every file that an option names."""
-        out = {
+        """Add the content of the lexicon and of every file that an option names."""
+        fields = {
             **super().identity_fields(),
             "lexicon": Lexicon.load(self.config.masking.lexicon).digest(),
         }
         for name in ("window_file", "tokenizer"):
             path = getattr(self.config, name)
-            out[name] = None if path is None else content_hash(Path(path))
-        return out
+            fields[name] = None if path is None else content_hash(Path(path))
+        return fields
 
     def build(self, encoder: Encoder, context: PretextContext) -> Objective:
         assert isinstance(encoder, PatchEncoder)

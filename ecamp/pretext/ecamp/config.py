@@ -20,20 +20,20 @@ MASKINGS: dict[str, dict[str, Any]] = {
 class ArchitectureConfig(PluginConfig):
     """Sizes shared by the method and by the published code; they suit small encoders on a CPU."""
 
-    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of patches removed")
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="fraction of patches removed")
     decoder_width: int = Field(default=96, ge=16, description="image decoder token length")
     decoder_depth: int = Field(default=2, ge=1, description="image decoder blocks")
     decoder_heads: int = Field(default=4, ge=1, description="image decoder heads")
     text_width: int = Field(default=128, ge=16, description="text token length")
     text_depth: int = Field(default=2, ge=1, description="text layers after the fusion layer")
     text_heads: int = Field(default=4, ge=1, description="text attention heads")
-    text_length: int = Field(default=96, ge=8, description="tokens of a report, the rest is cut")
+    text_length: int = Field(default=96, ge=8, description="tokens per report, the rest is cut")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout of the text tower")
     tokenizer: str | None = Field(
         default=None,
-        description="a tokenizers JSON file; without one it is learnt from the reports",
+        description="a tokenizers JSON file; by default one is trained on the reports",
     )
-    vocab_size: int = Field(default=2000, ge=64, description="upper bound of a learnt vocabulary")
+    vocab_size: int = Field(default=2000, ge=64, description="upper bound of a trained vocabulary")
     distilled_text: bool = Field(
         default=True, description="insert distilled statements where the data set has them"
     )
@@ -46,7 +46,7 @@ class ECAMPConfig(ArchitectureConfig):
     super_resolution: bool = Field(default=True, description="refine to twice the size in a window")
     sr_width: int = Field(default=16, ge=4, description="channels of the super-resolution head")
     window: Literal["attention", "file", "random"] = Field(
-        default="attention", description="what chooses the window of super-resolution"
+        default="attention", description="how the window of super-resolution is chosen"
     )
     window_size: float = Field(
         default=12 / 14, gt=0, le=1, description="side of the window / image side"
@@ -55,13 +55,17 @@ class ECAMPConfig(ArchitectureConfig):
         default=None, description="CSV of boxes or .npz of maps, for window=file"
     )
     window_warmup: float = Field(
-        default=0.2, ge=0, lt=1, description="share of training with random windows first"
+        default=0.2, ge=0, lt=1, description="initial fraction of training with random windows"
     )
     window_ema: float = Field(
-        default=0.99, ge=0, lt=1, description="decay of the averaged copy that attends"
+        default=0.99,
+        ge=0,
+        lt=1,
+        description="decay of the averaged copy whose attention places the window",
     )
     fusion: Literal["multi-scale", "fine", "global", "none"] = Field(
-        default="multi-scale", description="image tokens and their mean, one of them, or no image"
+        default="multi-scale",
+        description="image context of the text: patch tokens, their mean, both or none",
     )
     packed: bool = Field(
         default=True, description="compute on the tokens of the reports only, not on padding"
@@ -77,7 +81,7 @@ class ECAMPConfig(ArchitectureConfig):
         default="masked", description="text loss over masked tokens, or over all real ones"
     )
     distilled_probability: float = Field(
-        default=0.8, ge=0, le=1, description="how often they are inserted"
+        default=0.8, ge=0, le=1, description="probability that distilled statements are inserted"
     )
     weight_mim: float = Field(default=1.0, ge=0, description="weight of the image loss")
     weight_sr: float = Field(default=1.0, ge=0, description="weight of the super-resolution loss")
@@ -89,7 +93,7 @@ class ECAMPConfig(ArchitectureConfig):
         if not isinstance(value, str):
             return value
         if value not in MASKINGS:
-            raise ValueError(f"no masking '{value}'; known: {', '.join(MASKINGS)}")
+            raise ValueError(f"unknown masking '{value}'; known: {', '.join(MASKINGS)}")
         return MASKINGS[value]
 
     @model_validator(mode="after")
@@ -98,8 +102,8 @@ class ECAMPConfig(ArchitectureConfig):
             return self
         if self.window == "attention" and self.fusion in ("global", "none"):
             raise ValueError(
-                f"window=attention needs cross-attention, which fusion={self.fusion} has not; "
-                "say window=random"
+                f"window=attention needs cross-attention, which fusion={self.fusion} does not have; "
+                "use window=random"
             )
         if (self.window == "file") != (self.window_file is not None):
             raise ValueError("window=file and window_file=PATH go together")

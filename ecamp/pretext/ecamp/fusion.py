@@ -21,7 +21,7 @@ from transformers.models.bert.modeling_bert import (
     BertSelfOutput,
 )
 
-# What of the image reaches the text: both scales, patches only, global token only (as in MRM,
+# Image context that reaches the text: both scales, patches only, global token only (as in MRM,
 # Zhou et al., ICLR 2023), nothing.
 MODES = ("multi-scale", "fine", "global", "none")
 
@@ -34,7 +34,7 @@ def with_sdpa(config: BertConfig) -> BertConfig:
 
 
 def additive_mask(padding: Tensor, like: Tensor) -> Tensor:
-    """Turn padded keys into what is added to attention scores.
+    """Turn padded keys into a mask that is added to attention scores.
 
     The smallest finite number, not minus infinity, as BERT does: a row without any real key gets
     equal attention instead of NaN.
@@ -67,7 +67,7 @@ class CrossAttention(nn.Module):
     def forward(
         self, text: Tensor, patches: Tensor, mask: Tensor | None, need_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend.
+        """Attend from text to patches.
 
         Args:
             text: (batch, S, width). patches: (batch, L, width).
@@ -106,7 +106,7 @@ class ContextFusion(nn.Module):
     def __init__(self, config: BertConfig, mode: str = "multi-scale") -> None:
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"ContextFusion: mode '{mode}' is none of {', '.join(MODES)}")
+            raise ValueError(f"ContextFusion: mode '{mode}' is not one of {', '.join(MODES)}")
         config = with_sdpa(config)
         self.mode = mode
         self.fine = mode in ("multi-scale", "fine")
@@ -130,7 +130,7 @@ class ContextFusion(nn.Module):
         patch_padding: Tensor | None = None,
         need_attention: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Fuse.
+        """Fuse image context into the text.
 
         Args:
             text: (batch, S, width) embeddings.
@@ -144,7 +144,7 @@ class ContextFusion(nn.Module):
             (batch, S, width) [, probabilities (batch, heads, S, L)].
 
         Raises:
-            ValueError: When attention is asked for in a mode that has none.
+            ValueError: When attention is requested in a mode without cross-attention.
         """
         if need_attention and not self.fine:
             raise ValueError(f"ContextFusion: mode '{self.mode}' has no cross-attention")

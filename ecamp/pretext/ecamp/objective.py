@@ -65,7 +65,7 @@ class ECAMPObjective(Objective):
 
     def after_step(self) -> None:
         if self.teacher is not None:
-            self.teacher.follow(self.encoder, self.text, self.config.window_ema)
+            self.teacher.ema_update(self.encoder, self.text, self.config.window_ema)
 
     def forward(self, batch: PretextBatch) -> dict[str, Tensor]:
         config, encoder = self.config, self.encoder
@@ -97,42 +97,44 @@ class ECAMPObjective(Objective):
         return losses
 
     def _pixels(self, predicted: Tensor, plain: Tensor) -> Tensor:
-        """Predicted patches as an image, in the units of the input."""
+        """Assemble predicted patches to an image, in the units of the input."""
         if self.config.norm_pix:
             predicted = restore_patches(predicted, plain)
         return unpatchify(predicted, self.encoder.patch_size, self.encoder.channels)
 
     def _window(self, batch: PretextBatch, report: ReportBatch) -> tuple[Tensor, Tensor, int]:
-        """First row, first column (batch,) and side of the windows, in pixels of the large image."""
+        """Place the windows: first row, first column (batch,) and side, in pixels of the large image."""
         cells = self.encoder.grid[0]
         side = max(1, round(self.config.window_size * cells))
         row, column = random_windows(len(batch.images), cells, side, batch.generator)
         maps = self._maps(batch, report) if side < cells else None
         if maps is not None:
-            says = maps.flatten(1).amax(1) > 0  # a report without entities says nothing
+            # A report without entities keeps its random window, as an image without a map in the file.
+            has_entities = maps.flatten(1).amax(1) > 0
             best_row, best_column = best_windows(maps, side)
-            row, column = torch.where(says, best_row, row), torch.where(says, best_column, column)
+            row = torch.where(has_entities, best_row, row)
+            column = torch.where(has_entities, best_column, column)
         pixels = batch.images_large.shape[-1] // cells
         return row * pixels, column * pixels, side * pixels
 
     def _maps(self, batch: PretextBatch, report: ReportBatch) -> Tensor | None:
-        """Compute the relevance maps that place the window, float (batch, rows, columns); None for random."""
+        """Compute the relevance maps (batch, rows, columns) that place the window; None for random."""
         if self.file is not None:
             return self.file.cells(batch.index, batch.crop, batch.flip, self.encoder.grid[0])
         if self.teacher is None or batch.step < self.config.window_warmup * batch.total:
             return None
-        return entity_maps(self._attention(batch, report), report.spread(report.roles == ENTITY))
+        return entity_maps(self._attention(batch, report), report.pad(report.roles == ENTITY))
 
     def _attention(self, batch: PretextBatch, report: ReportBatch) -> Tensor:
-        """Attention of the teacher's text positions, (batch, S, rows, columns).
+        """Compute the attention of the teacher's text positions, (batch, S, rows, columns).
 
-        The entities and their descriptors are hidden from it: only a query that is asked to say
-        which entity it hides has been trained to attend to the evidence.
+        Entities and their descriptors are masked first: only masked positions have been trained to
+        attend to the evidence for their token.
         """
         assert self.teacher is not None
         context = (report.roles == ENTITY) | (report.roles == DESCRIPTOR)
         ids = torch.where(context, self.reports.tables.mask_id, report.ids)
-        return self.teacher.attention(batch.images, report.spread(ids), report.padding)
+        return self.teacher.attention(batch.images, report.pad(ids), report.padding)
 
     def _text_loss(self, batch: PretextBatch, report: ReportBatch, tokens: Tensor) -> Tensor:
         """Weighted cross-entropy over the batch: sum(w * CE) / sum(w)."""
@@ -141,8 +143,8 @@ class ECAMPObjective(Objective):
             batch.index, packed=self.config.packed,
         )  # fmt: skip
         hidden = self.text.forward_rows(rows, tokens, batch.seed, batch.step)
-        at = rows.predicted
-        return self.text.loss(hidden[at], rows.labels[at], rows.weights[at])
+        predicted = rows.predicted
+        return self.text.loss(hidden[predicted], rows.labels[predicted], rows.weights[predicted])
 
     @torch.no_grad()
     def preview(self, batch: PretextBatch) -> Preview:
@@ -166,8 +168,8 @@ class ECAMPObjective(Objective):
         attention: list[list[tuple[str, Tensor]]] = [[] for _ in batch.index]
         if self.teacher is not None:
             maps = self._attention(batch, report)
-            ids, entities = report.spread(report.ids), report.spread(report.roles == ENTITY)
-            for i, found in enumerate(attention):
-                for word, at in self.reports.entity_words(ids[i], entities[i]):
-                    found.append((word, maps[i, at].mean(0)))
+            ids, entities = report.pad(report.ids), report.pad(report.roles == ENTITY)
+            for i, words in enumerate(attention):
+                for word, positions in self.reports.entity_words(ids[i], entities[i]):
+                    words.append((word, maps[i, positions].mean(0)))
         return Preview(panels, windows, attention)

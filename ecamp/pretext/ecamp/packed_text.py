@@ -26,7 +26,7 @@ from ecamp.ops.dropout_rows import dropout_rows
 from ecamp.ops.residual_norm import residual_norm
 from ecamp.pretext.ecamp.fusion import ContextFusion
 
-_SPREAD = 0x9E3779B97F4A7C15  # an odd constant that spreads small numbers over 64 bits
+_HASH_FACTOR = 0x9E3779B97F4A7C15  # an odd constant that spreads small numbers over 64 bits
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class TextRows:
     """Tokens of a batch of reports as rows.
 
     Attributes:
-        ids: int64 (T,) what the model sees. labels: int64 (T,) the tokens before masking.
+        ids: int64 (T,) input of the model. labels: int64 (T,) the tokens before masking.
         weights: float32 (T,) loss weight. predicted: int64 (M,) rows that count in the loss.
-        positions: int64 (T,) place in the report. owner: int64 (T,) report of the batch.
+        positions: int64 (T,) in the report. report_index: int64 (T,) report of the batch.
         samples: int64 (T,) sample id of the report, for counter-based random numbers.
         sample_ids: int64 (batch,). layout: Segments of the reports among the rows.
     """
@@ -46,7 +46,7 @@ class TextRows:
     weights: Tensor
     predicted: Tensor
     positions: Tensor
-    owner: Tensor
+    report_index: Tensor
     samples: Tensor
     sample_ids: Tensor
     layout: AttentionLayout
@@ -56,7 +56,7 @@ class TextRows:
         cls, masked: Tensor, labels: Tensor, predicted: Tensor, weights: Tensor, lengths: Tensor,
         sample_ids: Tensor, *, packed: bool = True,
     ) -> TextRows:  # fmt: skip
-        """From packed fields (T,), on the host: counts are read here, never on a GPU.
+        """Make rows from packed fields (T,), on the host: counts are read here, never on a GPU.
 
         Args:
             predicted: bool (T,). lengths, sample_ids: int64 (batch,).
@@ -64,27 +64,35 @@ class TextRows:
         """
         batch, longest = len(lengths), int(lengths.max()) if len(lengths) else 0
         start = lengths.cumsum(0) - lengths
-        owner = torch.repeat_interleave(torch.arange(batch), lengths)
-        positions = torch.arange(len(labels)) - start[owner]
-        at = predicted.nonzero().flatten()
+        report_index = torch.repeat_interleave(torch.arange(batch), lengths)
+        positions = torch.arange(len(labels)) - start[report_index]
+        rows = predicted.nonzero().flatten()
         if packed:
             layout = pack_layout(lengths, sample_ids, longest)
         else:
             layout = pad_layout(batch, longest, lengths, sample_ids)
-            place = owner * longest + positions
+            filled_index = report_index * longest + positions
             masked, labels, weights = (
-                value.new_zeros(batch * longest).index_copy_(0, place, value)
+                value.new_zeros(batch * longest).index_copy_(0, filled_index, value)
                 for value in (masked, labels, weights)
             )
-            at = place[at]
-            owner = torch.arange(batch).repeat_interleave(longest)
+            rows = filled_index[rows]
+            report_index = torch.arange(batch).repeat_interleave(longest)
             positions = torch.arange(longest).repeat(batch)
         return cls(
-            masked, labels, weights, at, positions, owner, sample_ids[owner], sample_ids, layout
+            masked,
+            labels,
+            weights,
+            rows,
+            positions,
+            report_index,
+            sample_ids[report_index],
+            sample_ids,
+            layout,
         )
 
     def cross_layout(self, patches: int) -> AttentionLayout:
-        """Every report attends to all `patches` patches of its image."""
+        """Let every report attend to all `patches` patches of its image."""
         batch = len(self.sample_ids)
         device = self.ids.device
         return AttentionLayout(
@@ -99,21 +107,21 @@ class TextRows:
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Dropout of one step; each place that drops takes another `salt`."""
+class DropoutKey:
+    """Dropout of one step; each layer that drops takes another `salt`."""
 
     p: float
     seed: int
     step: int
 
-    def salted(self, salt: int) -> int:
+    def fold_in(self, salt: int) -> int:
         """Derive the key of one layer's dropout, 0 .. 2**63 - 1."""
-        return (self.seed ^ (salt * _SPREAD)) & (2**63 - 1)
+        return (self.seed ^ (salt * _HASH_FACTOR)) & (2**63 - 1)
 
 
 def encode_rows(
     embeddings: Any, fusion: ContextFusion, layers: Iterable[Any], rows: TextRows,
-    patches: Tensor, global_token: Tensor, noise: Noise,
+    patches: Tensor, global_token: Tensor, dropout_key: DropoutKey,
 ) -> Tensor:  # fmt: skip
     """Embed, fuse, encode.
 
@@ -126,24 +134,29 @@ def encode_rows(
     words = embeddings.word_embeddings(rows.ids) + embeddings.position_embeddings(rows.positions)
     hidden = embeddings.LayerNorm(words + embeddings.token_type_embeddings.weight[0])
     hidden = dropout_rows(
-        hidden, noise.p, noise.salted(1), noise.step, rows.samples, rows.positions
+        hidden,
+        dropout_key.p,
+        dropout_key.fold_in(1),
+        dropout_key.step,
+        rows.samples,
+        rows.positions,
     )
-    hidden = fuse_rows(fusion, hidden, rows, patches, global_token, noise)
+    hidden = fuse_rows(fusion, hidden, rows, patches, global_token, dropout_key)
     for i, layer in enumerate(layers):
-        hidden = layer_rows(layer, hidden, rows, noise, 16 * (i + 2))
+        hidden = layer_rows(layer, hidden, rows, dropout_key, 16 * (i + 2))
     return hidden
 
 
 def fuse_rows(
     fusion: ContextFusion, text: Tensor, rows: TextRows, patches: Tensor, global_token: Tensor,
-    noise: Noise,
+    dropout_key: DropoutKey,
 ) -> Tensor:  # fmt: skip
-    """`ContextFusion` over rows.
+    """Apply `ContextFusion` to rows.
 
-    The global token is one vector a report, so its way through the merging layer is one row a
-    report: W (context + global) + b = W context + (W global + b).
+    The global token is one vector per report, and so is its part of the merging layer's output:
+    W (context + global) + b = W context + (W global + b).
     """
-    text = attention_rows(fusion.attention, text, rows, noise, 16)
+    text = attention_rows(fusion.attention, text, rows, dropout_key, 16)
     if fusion.fine or fusion.coarse:
         dense, norm = fusion.merge.dense, fusion.merge.LayerNorm
         shift = None
@@ -156,65 +169,74 @@ def fuse_rows(
                 project(patches).flatten(0, 1).unflatten(-1, (cross.heads, -1))
                 for project in (cross.key, cross.value)
             )
-            context = _attend(query, key, value, rows.cross_layout(patches.shape[1]), noise, 20)
+            context = _attend(
+                query, key, value, rows.cross_layout(patches.shape[1]), dropout_key, 20
+            )
             # The bias is in `shift` already, where there is one.
             merged = F.linear(context, dense.weight, None if shift is not None else dense.bias)
         else:
             assert shift is not None
-            merged, shift = shift[rows.owner], None
-        text = _residual_norm(merged, text, norm, rows, noise, 21, shift)
-    return _feed_forward(fusion.intermediate, fusion.output, text, rows, noise, 22)
+            merged, shift = shift[rows.report_index], None
+        text = _residual_norm(merged, text, norm, rows, dropout_key, 21, shift)
+    return _feed_forward(fusion.intermediate, fusion.output, text, rows, dropout_key, 22)
 
 
-def layer_rows(layer: BertLayer, hidden: Tensor, rows: TextRows, noise: Noise, salt: int) -> Tensor:
-    """One BERT layer over rows."""
-    hidden = attention_rows(layer.attention, hidden, rows, noise, salt)
-    return _feed_forward(layer.intermediate, layer.output, hidden, rows, noise, salt + 4)
+def layer_rows(
+    layer: BertLayer, hidden: Tensor, rows: TextRows, dropout_key: DropoutKey, salt: int
+) -> Tensor:
+    """Apply one BERT layer to rows."""
+    hidden = attention_rows(layer.attention, hidden, rows, dropout_key, salt)
+    return _feed_forward(layer.intermediate, layer.output, hidden, rows, dropout_key, salt + 4)
 
 
 def attention_rows(
-    module: BertAttention, hidden: Tensor, rows: TextRows, noise: Noise, salt: int
+    module: BertAttention, hidden: Tensor, rows: TextRows, dropout_key: DropoutKey, salt: int
 ) -> Tensor:
-    """BERT's self-attention with its residual and norm."""
-    inner, heads = module.self, module.self.num_attention_heads
+    """Apply BERT's self-attention with its residual and norm."""
+    projections, heads = module.self, module.self.num_attention_heads
     query, key, value = (
         project(hidden).unflatten(-1, (heads, -1))
-        for project in (inner.query, inner.key, inner.value)
+        for project in (projections.query, projections.key, projections.value)
     )
-    out = module.output
-    dense = out.dense(_attend(query, key, value, rows.layout, noise, salt))
-    return _residual_norm(dense, hidden, out.LayerNorm, rows, noise, salt + 1)
+    output = module.output
+    dense = output.dense(_attend(query, key, value, rows.layout, dropout_key, salt))
+    return _residual_norm(dense, hidden, output.LayerNorm, rows, dropout_key, salt + 1)
 
 
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, layout: AttentionLayout, noise: Noise, salt: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: AttentionLayout,
+    dropout_key: DropoutKey,
+    salt: int,
 ) -> Tensor:
-    """Attention of (T, heads, width) rows, as (T, heads * width)."""
+    """Attend over (T, heads, width) rows; (T, heads * width)."""
     width = query.shape[-1]
     # The op takes widths in steps of 16; zeros change no product and no sum.
-    filler = (0, -width % 16)
-    query, key, value = (F.pad(x, filler) if filler[1] else x for x in (query, key, value))
+    padding = (0, -width % 16)
+    query, key, value = (F.pad(x, padding) if padding[1] else x for x in (query, key, value))
     context = attention(
         query, key, value, layout,
-        dropout=noise.p, seed=noise.salted(salt), step=noise.step, scale=width**-0.5,
+        dropout=dropout_key.p, seed=dropout_key.fold_in(salt), step=dropout_key.step, scale=width**-0.5,
     )  # fmt: skip
     return context[..., :width].flatten(1)
 
 
 def _feed_forward(
-    intermediate: nn.Module, output: Any, hidden: Tensor, rows: TextRows, noise: Noise,
+    intermediate: nn.Module, output: Any, hidden: Tensor, rows: TextRows, dropout_key: DropoutKey,
     salt: int,
 ) -> Tensor:  # fmt: skip
     dense = output.dense(intermediate(hidden))
-    return _residual_norm(dense, hidden, output.LayerNorm, rows, noise, salt)
+    return _residual_norm(dense, hidden, output.LayerNorm, rows, dropout_key, salt)
 
 
 def _residual_norm(
-    x: Tensor, residual: Tensor, norm: nn.LayerNorm, rows: TextRows, noise: Noise, salt: int,
+    x: Tensor, residual: Tensor, norm: nn.LayerNorm, rows: TextRows, dropout_key: DropoutKey, salt: int,
     shift: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     return residual_norm(
         x, residual, norm.weight, norm.bias, eps=norm.eps, row_bias=shift,
-        row_batch=None if shift is None else rows.owner, dropout=noise.p,
-        seed=noise.salted(salt), step=noise.step, samples=rows.samples, positions=rows.positions,
+        row_batch=None if shift is None else rows.report_index, dropout=dropout_key.p,
+        seed=dropout_key.fold_in(salt), step=dropout_key.step, samples=rows.samples, positions=rows.positions,
     )  # fmt: skip

@@ -16,18 +16,18 @@ from ecamp.pretext.ecamp.config import ECAMPConfig
 
 
 def _defaults(name: str, **changed: Any) -> type[ECAMPConfig]:
-    """ECAMPConfig with other defaults; validated, so that a preset cannot be impossible."""
-    whole = ECAMPConfig(**changed)
+    """Derive ECAMPConfig with other defaults; validated, so that a preset cannot be impossible."""
+    config = ECAMPConfig(**changed)
     fields: dict[str, Any] = {}
     for key in changed:
         info = copy.copy(ECAMPConfig.model_fields[key])
-        info.default, info.default_factory = getattr(whole, key), None
+        info.default, info.default_factory = getattr(config, key), None
         fields[key] = (info.annotation, info)
     return create_model(name, __base__=ECAMPConfig, **fields)
 
 
 class MRMLike(ECAMP):
-    """Text meets the image through the global token only, half of all words are masked."""
+    """MRM's recipe: image context through the global token only, half of all words masked."""
 
     summary = "MRM-like: half of all words masked, global token only, whole image refined"
     citation = "after Zhou et al., Advancing Radiograph Representation Learning (MRM), ICLR 2023"
@@ -38,63 +38,63 @@ class MRMLike(ECAMP):
 
 
 class UniformMasking(ECAMP):
-    """Every word is masked with one probability."""
+    """Ablation: every word is masked with one probability."""
 
     summary = "ablation: every word masked with 0.75, no entities, no descriptors"
     Config = _defaults("UniformMasking", masking="uniform")
 
 
 class NoRebalance(ECAMP):
-    """All masked words weigh the same."""
+    """Ablation: all masked words have the same weight."""
 
-    summary = "ablation: negation templates weigh as much as what they negate"
+    summary = "ablation: negation templates weigh as much as the entities they negate"
     Config = _defaults("NoRebalance", rebalance=False)
 
 
 class GlobalFusion(ECAMP):
-    """Coarse image context only."""
+    """Ablation: coarse image context only."""
 
     summary = "ablation: text meets the image's mean token only"
     Config = _defaults("GlobalFusion", fusion="global", window="random")
 
 
 class FineFusion(ECAMP):
-    """Fine image context only."""
+    """Ablation: fine image context only."""
 
     summary = "ablation: text meets the image's patch tokens only, not their mean"
     Config = _defaults("FineFusion", fusion="fine")
 
 
 class NoText(ECAMP):
-    """Masked images and super-resolution alone."""
+    """Ablation: masked images and super-resolution, no text loss."""
 
     summary = "ablation: no text loss"
     Config = _defaults("NoText", weight_mlm=0.0, window="random")
 
 
 class NoSuperResolution(ECAMP):
-    """Masked images and text alone."""
+    """Ablation: masked images and text, no super-resolution."""
 
     summary = "ablation: no super-resolution"
     Config = _defaults("NoSuperResolution", super_resolution=False)
 
 
 class RandomWindow(ECAMP):
-    """Super-resolution looks anywhere."""
+    """Ablation: super-resolution in a random window."""
 
     summary = "ablation: super-resolution in a random window"
     Config = _defaults("RandomWindow", window="random")
 
 
 class SmallWindow(ECAMP):
-    """Super-resolution looks at a quarter of the image."""
+    """Ablation: super-resolution of a quarter of the image."""
 
-    summary = "ablation: window of half the image side, so that its place matters"
+    summary = "ablation: window of half the image side, so that its position matters"
     Config = _defaults("SmallWindow", window_size=0.5)
 
 
 class LossOnAll(ECAMP):
-    """The text loss counts visible words too."""
+    """Ablation: the text loss counts visible words too."""
 
     summary = "ablation: text loss over all real tokens, not over masked ones"
     Config = _defaults("LossOnAll", loss_on="all")

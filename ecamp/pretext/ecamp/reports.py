@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportBatch:
-    """A batch of reports, packed: tokens of one report after those of another, no padding; (T,).
+    """A batch of reports, packed: the tokens of its reports one after another, without padding; (T,).
 
     Attributes:
-        ids: int64, the tokens. masked: int64, what the model sees.
+        ids: int64, the tokens. masked: int64, input of the model.
         predicted: bool, positions that count in the loss; weights: float32, how much.
         roles: uint8, roles of `ecamp.ops.mask_tokens`.
         lengths: int64 (batch,).
@@ -43,14 +43,14 @@ class ReportBatch:
         """bool (batch, S), True = padding; S is the longest report's length."""
         return torch.arange(int(self.lengths.max())) >= self.lengths.unsqueeze(1)
 
-    def spread(self, values: Tensor) -> Tensor:
+    def pad(self, values: Tensor) -> Tensor:
         """Pad a packed field (T,) to (batch, S), zero where padded."""
         real = ~self.padding
         return values.new_zeros(real.shape).masked_scatter_(real, values)
 
 
 def tokenizer_for(config: ArchitectureConfig, context: PretextContext) -> Tokenizer:
-    """Load the tokenizer that the configuration names, or learn one from the texts."""
+    """Load the tokenizer that the configuration names, or train one on the texts."""
     if config.tokenizer:
         return load_tokenizer(Path(config.tokenizer))
     distilled = context.distilled if config.distilled_text else ()
@@ -58,7 +58,7 @@ def tokenizer_for(config: ArchitectureConfig, context: PretextContext) -> Tokeni
 
 
 class Reports:
-    """All reports of a pre-training, encoded once; batches are put together by (seed, step, sample)."""
+    """All reports of a pre-training, encoded once; batches are a function of (seed, step, sample)."""
 
     def __init__(self, config: ECAMPConfig, context: PretextContext) -> None:
         self.config = config
@@ -89,7 +89,7 @@ class Reports:
         return ReportBatch(ids, masked.ids, predicted, weights, masked.roles, lengths)
 
     def entity_words(self, ids: Tensor, entities: Tensor) -> list[tuple[str, Tensor]]:
-        """Entities of one report as text, each with its positions.
+        """List the entities of one report as text, each with its positions.
 
         Args:
             ids: int64 (S,). entities: bool (S,).

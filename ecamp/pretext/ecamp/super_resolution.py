@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HALO = 2  # pixels that two 3 x 3 convolutions look beyond their output
+HALO = 2  # pixels that two 3 x 3 convolutions read beyond their output
 
 
 class SuperResolutionHead(nn.Module):
     """Bilinear to `scale` times the size, then a residual of two convolutions.
 
     No ReLU at the end: targets are normalised, half of them lie below zero. The border is padded
-    once, not in each convolution, so that a window gets the same numbers as the whole image would
-    give there, and only the window need be computed.
+    once, not in each convolution, so that a window computed alone equals that window of the whole
+    image.
     """
 
     def __init__(self, channels: int, width: int, scale: int) -> None:
@@ -30,18 +30,18 @@ class SuperResolutionHead(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, c, s, s) -> (batch, c, scale*s, scale*s)."""
+        """Refine whole images: (batch, c, s, s) -> (batch, c, scale*s, scale*s)."""
         return self._residual(self._padded(images))
 
     def window(self, images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
-        """Only a window of the result: (batch, c, s, s) -> (batch, c, side, side).
+        """Refine a window only: (batch, c, s, s) -> (batch, c, side, side).
 
         Args:
             row, column: First pixel of each window in the large image, int64 (batch,).
             side: Pixels of the window in the large image.
         """
         # An output pixel starts HALO pixels earlier in the padded image: the same index there.
-        return self._residual(cut(self._padded(images), row, column, side + 2 * HALO))
+        return self._residual(crop_windows(self._padded(images), row, column, side + 2 * HALO))
 
     def _padded(self, images: Tensor) -> Tensor:
         large = F.interpolate(images, scale_factor=self.scale, mode="bilinear", align_corners=False)
@@ -52,11 +52,11 @@ class SuperResolutionHead(nn.Module):
         return padded[:, :, HALO:-HALO, HALO:-HALO] + refined
 
 
-def cut(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
-    """One square of each image: (batch, c, h, w) -> (batch, c, side, side)."""
+def crop_windows(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:
+    """Crop one square from each image: (batch, c, h, w) -> (batch, c, side, side)."""
     batch, channels, _, width = images.shape
-    steps = torch.arange(side)
-    y, x = row[:, None, None] + steps[:, None], column[:, None, None] + steps
-    place = (y * width + x).view(batch, 1, -1).expand(-1, channels, -1)
+    offsets = torch.arange(side)
+    y, x = row[:, None, None] + offsets[:, None], column[:, None, None] + offsets
+    pixel_index = (y * width + x).view(batch, 1, -1).expand(-1, channels, -1)
     # A gather: the gradient of per-image slices would fill a whole image of zeros for each.
-    return images.flatten(2).gather(2, place).view(batch, channels, side, side)
+    return images.flatten(2).gather(2, pixel_index).view(batch, channels, side, side)

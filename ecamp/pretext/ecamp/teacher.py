@@ -18,8 +18,8 @@ from ecamp.pretext.ecamp.text_tower import TextTower
 class WindowTeacher(nn.Module):
     """Exponential moving average of encoder, text embeddings and fusion layer; gets no gradient.
 
-    An average, because the attention of a model that is still moving would send the window
-    somewhere else at each step.
+    An average, because the attention of the model itself changes from step to step, and the window
+    would jump with it.
     """
 
     def __init__(self, encoder: PatchEncoder, text: TextTower) -> None:
@@ -30,16 +30,16 @@ class WindowTeacher(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def follow(self, encoder: PatchEncoder, text: TextTower, decay: float) -> None:
+    def ema_update(self, encoder: PatchEncoder, text: TextTower, decay: float) -> None:
         """Update the average: a <- decay * a + (1 - decay) * model, for all parameters."""
         for name, part in _parts(encoder, text).items():
             pairs = zip(self.parts[name].parameters(), part.parameters(), strict=True)
-            for mine, theirs in pairs:
-                mine.lerp_(theirs, 1 - decay)
+            for average, value in pairs:
+                average.lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def attention(self, images: Tensor, ids: Tensor, padding: Tensor) -> Tensor:
-        """Cross-attention of every text position over the whole, unmasked image.
+        """Compute the cross-attention of every text position over the whole, unmasked image.
 
         Args:
             images: (batch, channels, size, size).
@@ -54,11 +54,11 @@ class WindowTeacher(nn.Module):
         assert isinstance(fusion, ContextFusion)
         self.eval()
         rows, columns = encoder.grid
-        every = torch.arange(rows * columns, device=images.device).expand(len(images), -1)
-        patches = project(encoder.encode_visible(images, every)[:, 1:])
+        all_patches = torch.arange(rows * columns, device=images.device).expand(len(images), -1)
+        patches = project(encoder.encode_visible(images, all_patches)[:, 1:])
         coarse = patches.mean(1, keepdim=True)
-        out = fusion(embeddings(ids), patches, coarse, padding, need_attention=True)
-        result: Tensor = out[1].float().mean(1).unflatten(2, (rows, columns))
+        output = fusion(embeddings(ids), patches, coarse, padding, need_attention=True)
+        result: Tensor = output[1].float().mean(1).unflatten(2, (rows, columns))
         return result
 
 
@@ -73,7 +73,7 @@ def _parts(encoder: PatchEncoder, text: TextTower) -> dict[str, nn.Module]:
 
 
 def entity_maps(attention: Tensor, entities: Tensor) -> Tensor:
-    """Mean attention of the entity tokens; all zero where a report has none.
+    """Average the attention of the entity tokens; all zero where a report has none.
 
     Args:
         attention: (batch, S, rows, columns). entities: bool (batch, S).
@@ -82,5 +82,5 @@ def entity_maps(attention: Tensor, entities: Tensor) -> Tensor:
         (batch, rows, columns).
     """
     weight = entities.to(attention.dtype)
-    share = weight / weight.sum(1, keepdim=True).clamp(min=1)
-    return torch.einsum("bs,bsrc->brc", share, attention)
+    fractions = weight / weight.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("bs,bsrc->brc", fractions, attention)

@@ -19,7 +19,7 @@ from transformers.models.bert.modeling_bert import (
 from ecamp.ops.linear_weighted_ce import linear_weighted_ce
 from ecamp.pretext.ecamp.config import ArchitectureConfig
 from ecamp.pretext.ecamp.fusion import ContextFusion, additive_mask, with_sdpa
-from ecamp.pretext.ecamp.packed_text import Noise, TextRows, encode_rows
+from ecamp.pretext.ecamp.packed_text import DropoutKey, TextRows, encode_rows
 
 
 class TextTower(nn.Module):
@@ -29,7 +29,7 @@ class TextTower(nn.Module):
         config: Sizes of the text stack; `pad_token_id` names the embedding row that stays zero.
         image_width: Length of a patch token.
         tied: Whether the output matrix is the word embeddings (docs/published-flaws.md#f32).
-        fusion: What of the image reaches the text, one of `fusion.MODES`.
+        fusion: Image context that reaches the text, one of `fusion.MODES`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TextTower(nn.Module):
 
     @staticmethod
     def _initialise(module: nn.Module) -> None:
-        """BERT's: normal weights of spread 0.02, zero biases, a zero row for padding."""
+        """Initialise like BERT: normal weights with std 0.02, zero biases, a zero row for padding."""
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -66,7 +66,7 @@ class TextTower(nn.Module):
     def forward(
         self, ids: Tensor, padding: Tensor, patches: Tensor, need_attention: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Encode.
+        """Encode padded reports.
 
         The global token is the mean of the projected patch tokens that were given.
 
@@ -104,9 +104,9 @@ class TextTower(nn.Module):
         return hidden if attention is None else (hidden, attention)
 
     def logits(self, rows: Tensor) -> Tensor:
-        """Scores over the vocabulary, (..., width) -> (..., vocabulary)."""
-        words = self.embeddings.word_embeddings if self.output is None else self.output
-        return F.linear(self.transform(rows), words.weight, self.bias)
+        """Compute scores over the vocabulary, (..., width) -> (..., vocabulary)."""
+        output = self.embeddings.word_embeddings if self.output is None else self.output
+        return F.linear(self.transform(rows), output.weight, self.bias)
 
     def forward_rows(self, rows: TextRows, patches: Tensor, seed: int, step: int) -> Tensor:
         """Encode tokens without padding between them; dropout is drawn by (seed, step, sample).
@@ -118,27 +118,33 @@ class TextTower(nn.Module):
             Hidden states (T, width).
         """
         fine = patches if self.project is None else self.project(patches)
-        noise = Noise(self.dropout if self.training else 0.0, seed, step)
+        dropout_key = DropoutKey(self.dropout if self.training else 0.0, seed, step)
         return encode_rows(
-            self.embeddings, self.fusion, self.layers, rows, fine, fine.mean(1, keepdim=True), noise
+            self.embeddings,
+            self.fusion,
+            self.layers,
+            rows,
+            fine,
+            fine.mean(1, keepdim=True),
+            dropout_key,
         )
 
     def loss(self, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """Weighted cross-entropy, sum(w * CE) / sum(w), of predicted rows only.
+        """Compute the weighted cross-entropy, sum(w * CE) / sum(w), of predicted rows only.
 
         Args:
             hidden: (M, width). labels: int64 (M,), the tokens before masking. weights: (M,).
         """
-        words = self.embeddings.word_embeddings if self.output is None else self.output
+        output = self.embeddings.word_embeddings if self.output is None else self.output
         weights = weights.to(torch.promote_types(hidden.dtype, torch.float32))
-        entropy = linear_weighted_ce(
-            self.transform(hidden), words.weight, self.bias, labels, weights
+        total = linear_weighted_ce(
+            self.transform(hidden), output.weight, self.bias, labels, weights
         )
-        return entropy / weights.sum().clamp(min=1e-6)
+        return total / weights.sum().clamp(min=1e-6)
 
 
 def text_config(config: ArchitectureConfig, vocabulary: int) -> BertConfig:
-    """Sizes of the text tower as transformers' BERT configuration."""
+    """Return the sizes of the text tower as transformers' BERT configuration."""
     return BertConfig(
         vocab_size=vocabulary,
         hidden_size=config.text_width,

@@ -1,8 +1,8 @@
-"""Where super-resolution looks: the context-guided window (section 3.4 of the paper).
+"""The context-guided window of super-resolution (section 3.4 of the paper).
 
 The image is seen as a grid of patches; a window is a square of `side` x `side` of them and is named
-by its first row and first column. All coordinates are those of the crop that the encoder sees: what
-comes from the whole film (a file of boxes or maps) is moved through the crop and the flip first.
+by its first row and first column. All coordinates are those of the crop that the encoder sees:
+boxes and maps of the whole film (from a file) are moved through the crop and the flip first.
 The published code computed windows on the whole film and applied them to a random, maybe mirrored
 crop; its own windows were never published.
 """
@@ -59,7 +59,7 @@ def best_windows(maps: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def move_boxes(boxes: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
-    """Boxes of the whole film as boxes of its crop.
+    """Turn boxes of the whole film into boxes of its crop.
 
     Args:
         boxes: float (batch, 4) x0, y0, x1, y1 in 0..1 of the film.
@@ -67,7 +67,7 @@ def move_boxes(boxes: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
         flip: bool (batch,) whether the crop was mirrored.
 
     Returns:
-        float (batch, 4) in 0..1 of the crop, cut at its edges; empty (x0 == x1) where outside.
+        float (batch, 4) in 0..1 of the crop, clipped at its edges; empty (x0 == x1) where outside.
     """
     low, size = crop[:, :2].repeat(1, 2), (crop[:, 2:] - crop[:, :2]).repeat(1, 2)
     moved = ((boxes - low) / size).clamp(0, 1)
@@ -76,7 +76,7 @@ def move_boxes(boxes: Tensor, crop: Tensor, flip: Tensor) -> Tensor:
 
 
 def box_maps(boxes: Tensor, rows: int, columns: int) -> Tensor:
-    """How much of each grid cell a box covers: (batch, 4) in 0..1 -> (batch, rows, columns)."""
+    """Compute how much of each grid cell a box covers: (batch, 4) in 0..1 -> (batch, rows, columns)."""
 
     def cover(low: Tensor, high: Tensor, cells: int) -> Tensor:
         edges = torch.arange(cells + 1, dtype=boxes.dtype) / cells
@@ -89,10 +89,10 @@ def box_maps(boxes: Tensor, rows: int, columns: int) -> Tensor:
 
 
 class WindowFile:
-    """Windows from a user's file, one box or one map an image of the whole film.
+    """Windows from a user's file, one box or one map of the whole film per image.
 
     Two forms: a CSV with the columns `id,x0,y0,x1,y1` (0..1 of the film), or an .npz with one
-    non-negative map (rows, columns) an image, named by its id.
+    non-negative map (rows, columns) per image, named by its id.
 
     Args:
         path: The file.
@@ -107,18 +107,18 @@ class WindowFile:
             raise MissingError(f"{path}: no such window file.", "Check window_file.")
         self.boxes: dict[int, Tensor] = {}
         self.maps: dict[int, Tensor] = {}
-        place = {name: i for i, name in enumerate(ids)}
+        index_by_id = {name: i for i, name in enumerate(ids)}
         if path.suffix == ".npz":
-            self._read_maps(path, place)
+            self._read_maps(path, index_by_id)
         else:
-            self._read_boxes(path, place)
+            self._read_boxes(path, index_by_id)
         if not self.boxes and not self.maps:
             raise DataError(
                 f"{path}: names none of the {len(ids)} pre-training images.",
                 f"Its ids must be those of the data set, such as '{ids[0] if ids else ''}'.",
             )
 
-    def _read_boxes(self, path: Path, place: dict[str, int]) -> None:
+    def _read_boxes(self, path: Path, index_by_id: dict[str, int]) -> None:
         for row in read_table(path, ("id", *CORNERS)):
             location = f"{path} line {row.line}"
             try:
@@ -132,22 +132,22 @@ class WindowFile:
                     f"{location}: box {values} is empty or leaves 0..1.",
                     "x0 < x1 and y0 < y1 are fractions of the film.",
                 )
-            if row.values["id"] in place:
-                self.boxes[place[row.values["id"]]] = torch.tensor(values)
+            if row.values["id"] in index_by_id:
+                self.boxes[index_by_id[row.values["id"]]] = torch.tensor(values)
 
-    def _read_maps(self, path: Path, place: dict[str, int]) -> None:
+    def _read_maps(self, path: Path, index_by_id: dict[str, int]) -> None:
         try:
             with np.load(path, allow_pickle=False) as file:
-                for name in set(file.files) & set(place):
+                for name in set(file.files) & set(index_by_id):
                     value = file[name]
                     if value.ndim != 2 or not np.isfinite(value).all() or (value < 0).any():
                         raise DataError(f"{path}: map '{name}' is not a non-negative matrix.")
-                    self.maps[place[name]] = torch.from_numpy(value.astype(np.float32))
+                    self.maps[index_by_id[name]] = torch.from_numpy(value.astype(np.float32))
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error}.") from error
 
     def cells(self, index: Tensor, crop: Tensor, flip: Tensor, cells: int) -> Tensor:
-        """Crop the maps to the grid of each crop; all zero where the file has none or it lies outside.
+        """Compute the map of each crop; zero where the file has none or it lies outside.
 
         Args:
             index: int64 (batch,). crop: (batch, 4). flip: bool (batch,).
@@ -161,6 +161,6 @@ class WindowFile:
                 box = move_boxes(self.boxes[sample][None], crop[i : i + 1], flip[i : i + 1])
                 out[i] = box_maps(box, cells, cells)[0]
             elif sample in self.maps:
-                whole = self.maps[sample][None, None]
-                out[i] = crop_and_flip(whole, crop[i : i + 1], flip[i : i + 1], cells)[0, 0]
+                film_map = self.maps[sample][None, None]
+                out[i] = crop_and_flip(film_map, crop[i : i + 1], flip[i : i + 1], cells)[0, 0]
         return out

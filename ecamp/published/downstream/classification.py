@@ -1,7 +1,7 @@
 """The published classification: mean-pooled ViT, and the numbers its `valid()` reports.
 
 Kept here (docs/published-flaws.md#f24): the loss is a plain mean over batches, whatever their size,
-and AUROC is taken of float32 sigmoids, where large logits tie.
+and AUROC is computed from float32 sigmoids, where large logits tie.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ecamp.published.downstream.vit import Start, ViTShape, load_named
 
 
 def classifier(classes: int, shape: ViTShape | None = None) -> VisionTransformer:
-    """ViT, mean over patch tokens, a new layer norm, a linear head; drop-path 0.1.
+    """Build a ViT, mean over patch tokens, a new layer norm, a linear head; drop-path 0.1.
 
-    timm's own module with global average pooling is exactly that, under the published names.
+    timm's own module with global average pooling computes exactly that, under the published names.
     """
     shape = shape or ViTShape()
     return VisionTransformer(
@@ -40,7 +40,7 @@ def classifier(classes: int, shape: ViTShape | None = None) -> VisionTransformer
 def start_classifier(
     model: nn.Module, checkpoint: Mapping[str, Tensor], *, linear_probe: bool = False
 ) -> Start:
-    """Begin from a checkpoint's `model`: everything whose name fits, and a head near zero.
+    """Start from a checkpoint's `model`: every tensor with a matching name, and a head near zero.
 
     The checkpoint's final norm is not used: the new `fc_norm` starts at identity. The published
     linear probe freezes all but the head, that untrained norm included.
@@ -48,11 +48,11 @@ def start_classifier(
     Raises:
         DataError: When a tensor has another shape.
     """
-    fits = dict(checkpoint)
+    usable = dict(checkpoint)
     for name in ("head.weight", "head.bias"):
-        if name in fits and fits[name].shape != model.state_dict()[name].shape:
-            del fits[name]
-    result = load_named(model, fits)
+        if name in usable and usable[name].shape != model.state_dict()[name].shape:
+            del usable[name]
+    result = load_named(model, usable)
     nn.init.trunc_normal_(model.get_parameter("head.weight"), std=2e-5)
     if linear_probe:
         model.requires_grad_(False)
@@ -62,13 +62,13 @@ def start_classifier(
 
 @dataclass(frozen=True)
 class Validation:
-    """What the published `valid()` reports.
+    """Numbers that the published `valid()` reports.
 
     Attributes:
         result: Macro AUROC (multi-label) or accuracy (exclusive classes).
         loss: Mean over batches of the batch means.
         auroc: Per class; empty for exclusive classes.
-        accuracy: Share of right labels; multi-label: element by element at probability 0.5.
+        accuracy: Fraction of correct labels; multi-label: element by element at probability 0.5.
     """
 
     result: float

@@ -36,7 +36,7 @@ class Bottleneck(nn.Module):
 
 
 class FeatureMaps(nn.Module):
-    """Three maps of the one that a ViT has: as it is, enlarged, and every second cell."""
+    """Three maps from the single map of a ViT: unchanged, enlarged, and every second cell."""
 
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
@@ -46,12 +46,12 @@ class FeatureMaps(nn.Module):
         self.fine_in = nn.Conv2d(width, fine, 1)
         self.enlarge = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
         self.fine = Bottleneck(fine, expansion)
-        # Stride 2 with a 1x1 kernel: three of four cells are not looked at.
+        # Stride 2 with a 1x1 kernel: three of four cells are ignored.
         self.coarse_in = nn.Conv2d(width, coarse, 1, stride=2, bias=False)
         self.coarse = Bottleneck(coarse, expansion)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, width, r, c) -> maps of 2r, r and r/2 rows, fine to coarse."""
+        """Make the maps: (batch, width, r, c) -> maps of 2r, r and r/2 rows, fine to coarse."""
         return (
             self.fine(self.enlarge(self.fine_in(features))),
             self.middle(self.middle_in(features)),
@@ -60,7 +60,7 @@ class FeatureMaps(nn.Module):
 
 
 def conv_block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    """Convolution, batch norm, leaky ReLU."""
+    """Build a block of convolution, batch norm and leaky ReLU."""
     block = nn.Sequential()
     block.add_module("conv", nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False))
     block.add_module("bn", nn.BatchNorm2d(outputs))
@@ -83,7 +83,7 @@ class Branch(nn.Module):
         self.out = nn.Conv2d(wide, outputs, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of this scale, and the features for the next finer one."""
+        """Return the logits of this scale, and the features for the next finer one."""
         for block in self.blocks[:-1]:
             features = block(features)
         return self.out(self.blocks[-1](features)), features
@@ -117,7 +117,7 @@ class Detector(nn.Module):
     """ViT without its final norm, a linear layer on patch tokens, three maps, YOLOv3 head.
 
     Args:
-        expansion: Of the bottlenecks; the published ones are in `EXPANSION`.
+        expansion: Expansion of the bottlenecks; the published values are in `EXPANSION`.
     """
 
     PUBLISHED = (
@@ -151,13 +151,13 @@ class Detector(nn.Module):
         self.head = YOLOHead(anchors, classes)
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, 3, size, size) -> what the head sees, fine to coarse."""
+        """Compute the head's input of images (batch, 3, size, size), fine to coarse."""
         maps: tuple[Tensor, Tensor, Tensor] = self.maps(
             patch_map(self.encoder, self.project, images)
         )
         return maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the three scales, coarse to fine."""
+        """Return the logits of the three scales, coarse to fine."""
         logits: tuple[Tensor, Tensor, Tensor] = self.head(self.feature_maps(images))
         return logits

@@ -1,8 +1,8 @@
-"""The field's detection mAP, which leaves out images; shown with COCO's, never instead of it.
+"""The field's detection mAP, which leaves out images; shown next to COCO's, never instead of it.
 
 docs/published-flaws.md#f1: the public scripts score only images with at least one prediction and at
-least one true box, so that what a detector misses entirely, and what it finds in healthy images,
-costs nothing: a detector that finds 10 % of the boxes scores 0.320 by it and 0.042 over all images.
+least one true box, so that images which a detector misses entirely, and false alarms in healthy
+images, cost nothing: a detector that finds 10 % of the boxes scores 0.320 by it and 0.042 over all images.
 The IoU range is 0.40:0.05:0.75, after suppression at 0.5 (docs/published-flaws.md#f3).
 `ecamp.metrics.detection` is the honest score.
 
@@ -32,22 +32,22 @@ MAX_DETECTIONS = (1, 10, 100)
 
 
 def _float32_grid() -> np.ndarray:
-    """0, 0.01 ... 1 as torch computes it in float32: from both ends, product and sum in one step."""
+    """Return 0, 0.01 ... 1 as torch computes it in float32: from both ends, product and sum in one step."""
     step, i = float(np.float32(0.01)), np.arange(101)
     return np.where(i < 50, i * step, 1 - step * (100 - i)).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What the implementations disagree about.
+    """Conventions that differ between the implementations.
 
     Attributes:
         grid: (101,) recall points.
         recall: Type in which recall is compared with them.
         drops_images: Whether images without predictions or without true boxes are left out
             whatever the caller passes.
-        outsiders_match: Whether a prediction may match a true box outside the area range, and is
-            then not counted, or counts as false.
+        outsiders_match: Whether a prediction may match a true box outside the area range (and is
+            then not counted); otherwise it counts as false.
     """
 
     grid: np.ndarray
@@ -62,11 +62,11 @@ RULES = {
     "torchmetrics-0.7": Rule(_float32_grid(), np.float32, drops_images=True, outsiders_match=False),
 }
 PUBLISHED_RULE = "torchmetrics-0.7"
-PUBLISHED_SCORE = 0.5  # the published scripts keep predictions from here on
+PUBLISHED_SCORE = 0.5  # lowest score of a prediction that the published scripts keep
 
 
 def published_map(predicted: Boxes, truth: Boxes, *, rule: str = PUBLISHED_RULE) -> float:
-    """Mean AP over IoU 0.40:0.05:0.75 and classes, on the images that the published code keeps.
+    """Compute the mean AP over IoU 0.40:0.05:0.75 and classes, on the images that the published code keeps.
 
     Args:
         predicted: After suppression, with scores.
@@ -106,16 +106,16 @@ def keep_both(predicted: Boxes, truth: Boxes) -> tuple[Boxes, Boxes]:
 
 
 def summarise(predicted: Boxes, truth: Boxes, *, rule: str) -> dict[str, float]:
-    """COCO's summary under one rule; images that neither argument names do not change it.
+    """Compute COCO's summary under one rule; images without any box do not change it.
 
     Returns:
         `map`, `map_50`, `map_75`, `map_{small,medium,large}`, `mar_{1,10,100}`,
-        `mar_{small,medium,large}`, and `map@<IoU>` for each threshold; -1 where no true box is.
+        `mar_{small,medium,large}`, and `map@<IoU>` for each threshold; -1 without true boxes.
     """
-    chosen, best = RULES[rule], MAX_DETECTIONS[-1]
-    if chosen.drops_images:
+    conventions, max_detections = RULES[rule], MAX_DETECTIONS[-1]
+    if conventions.drops_images:
         predicted, truth = keep_both(predicted, truth)
-    curves = {area: _curves(predicted, truth, area, chosen, best) for area in AREAS}
+    curves = {area: _curves(predicted, truth, area, conventions, max_detections) for area in AREAS}
     precision, recall = curves["all"]
     result = {"map": _mean(precision)}
     result |= {f"map@{t:.2f}": _mean(precision[:, i]) for i, t in enumerate(IOU)}
@@ -123,8 +123,8 @@ def summarise(predicted: Boxes, truth: Boxes, *, rule: str) -> dict[str, float]:
     for area in ("small", "medium", "large"):
         result[f"map_{area}"], result[f"mar_{area}"] = map(_mean, curves[area])
     for limit in MAX_DETECTIONS[:-1]:
-        result[f"mar_{limit}"] = _mean(_curves(predicted, truth, "all", chosen, limit)[1])
-    result[f"mar_{best}"] = _mean(recall)
+        result[f"mar_{limit}"] = _mean(_curves(predicted, truth, "all", conventions, limit)[1])
+    result[f"mar_{max_detections}"] = _mean(recall)
     return result
 
 
@@ -132,20 +132,20 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else -1.0
 
 
-def _rows(boxes: Boxes, chosen: np.ndarray) -> Boxes:
-    scores = None if boxes.scores is None else boxes.scores[chosen]
-    return Boxes(boxes.xyxy[chosen], boxes.labels[chosen], boxes.image[chosen], scores)
+def _rows(boxes: Boxes, selected: np.ndarray) -> Boxes:
+    scores = None if boxes.scores is None else boxes.scores[selected]
+    return Boxes(boxes.xyxy[selected], boxes.labels[selected], boxes.image[selected], scores)
 
 
 def _curves(
     predicted: Boxes, truth: Boxes, area: str, rule: Rule, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and last recall, each (classes with a true box in range, IoU)."""
+    """Compute average precision and last recall, each (classes with a true box in range, IoU)."""
     precision, recall = [], []
     for k in np.unique(truth.labels):
-        found = _rows(predicted, predicted.labels == k)
-        true = _rows(truth, truth.labels == k)
-        hit, ignored, count = _match_class(found, true, AREAS[area], rule, limit)
+        class_predictions = _rows(predicted, predicted.labels == k)
+        class_truth = _rows(truth, truth.labels == k)
+        hit, ignored, count = _match_class(class_predictions, class_truth, AREAS[area], rule, limit)
         if count:
             values = [
                 _average_precision(h[~i], count, rule) for h, i in zip(hit, ignored, strict=True)
@@ -157,46 +157,46 @@ def _curves(
 
 
 def _match_class(
-    found: Boxes, true: Boxes, area: tuple[float, float], rule: Rule, limit: int
+    predicted: Boxes, truth: Boxes, area: tuple[float, float], rule: Rule, limit: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Hits and ignored predictions of one class, (IoU, predictions) best first; true boxes in range."""
-    assert found.scores is not None
-    parts, scores, count = [], [], 0
-    for image in np.unique(np.concatenate([found.image, true.image])):
-        mine = np.flatnonzero(found.image == image)
-        mine = mine[np.argsort(-found.scores[mine], kind="stable")][:limit]
-        target = true.xyxy[true.image == image]
-        parts.append(_match_image(found.xyxy[mine], target, area, rule))
-        scores.append(found.scores[mine])
+    """Return hits and ignored predictions, (IoU, predictions) best first, and true boxes in range."""
+    assert predicted.scores is not None
+    matches, scores, count = [], [], 0
+    for image in np.unique(np.concatenate([predicted.image, truth.image])):
+        rows = np.flatnonzero(predicted.image == image)
+        rows = rows[np.argsort(-predicted.scores[rows], kind="stable")][:limit]
+        target = truth.xyxy[truth.image == image]
+        matches.append(_match_image(predicted.xyxy[rows], target, area, rule))
+        scores.append(predicted.scores[rows])
         count += int((~_outside(target, area)).sum())
     order = np.argsort(-np.concatenate([np.zeros(0), *scores]), kind="stable")
     empty = np.zeros((len(IOU), 0), bool)
-    hit = np.concatenate([empty, *[part[0] for part in parts]], 1)[:, order]
-    return hit, np.concatenate([empty, *[part[1] for part in parts]], 1)[:, order], count
+    hit = np.concatenate([empty, *[match[0] for match in matches]], 1)[:, order]
+    return hit, np.concatenate([empty, *[match[1] for match in matches]], 1)[:, order], count
 
 
 def _match_image(
-    found: np.ndarray, true: np.ndarray, area: tuple[float, float], rule: Rule
+    predicted: np.ndarray, truth: np.ndarray, area: tuple[float, float], rule: Rule
 ) -> tuple[np.ndarray, np.ndarray]:
-    """COCO's greedy matching: best prediction first, each takes the free true box it fits best.
+    """Match greedily like COCO: best prediction first, each takes the free true box it fits best.
 
     Args:
-        found: (d, 4), best first.
-        true: (g, 4).
+        predicted: (d, 4), best first.
+        truth: (g, 4).
 
     Returns:
         bool (IoU, d) hit, and bool (IoU, d) not counted.
     """
-    hit = np.zeros((len(IOU), len(found)), bool)
-    ignored = np.repeat(_outside(found, area)[None], len(IOU), 0)
-    if not len(found) or not len(true):
+    hit = np.zeros((len(IOU), len(predicted)), bool)
+    ignored = np.repeat(_outside(predicted, area)[None], len(IOU), 0)
+    if not len(predicted) or not len(truth):
         return hit, ignored
-    overlap = np.asarray(mask.iou(_xywh(found), _xywh(true), [0] * len(true)))
-    outside = _outside(true, area)
+    overlap = np.asarray(mask.iou(_xywh(predicted), _xywh(truth), [0] * len(truth)))
+    outside = _outside(truth, area)
     for t, threshold in enumerate(IOU):
-        free = np.ones(len(true), bool)
-        for d in range(len(found)):
-            # A true box in range is preferred, however well one outside fits.
+        free = np.ones(len(truth), bool)
+        for d in range(len(predicted)):
+            # A true box in range is preferred, even if one outside fits better.
             for group, is_outside in ((~outside, False), (outside, True)):
                 if is_outside and not rule.outsiders_match:
                     continue
@@ -209,7 +209,7 @@ def _match_image(
 
 
 def _average_precision(hit: np.ndarray, count: int, rule: Rule) -> tuple[float, float]:
-    """Interpolated AP at the rule's recall points, and the last recall.
+    """Compute the interpolated AP at the rule's recall points, and the last recall.
 
     Args:
         hit: bool (predictions,), best first.
@@ -217,13 +217,13 @@ def _average_precision(hit: np.ndarray, count: int, rule: Rule) -> tuple[float, 
     """
     if not len(hit):
         return 0.0, 0.0
-    right = np.cumsum(hit)
-    precision = right / np.arange(1, len(hit) + 1)
+    hits = np.cumsum(hit)
+    precision = hits / np.arange(1, len(hit) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    recall = right.astype(rule.recall) / rule.recall(count)
-    at = np.searchsorted(recall, rule.grid, side="left")
-    reached = at < len(hit)
-    return float(precision[at[reached]].sum() / len(rule.grid)), float(recall[-1])
+    recall = hits.astype(rule.recall) / rule.recall(count)
+    index = np.searchsorted(recall, rule.grid, side="left")
+    reached = index < len(hit)
+    return float(precision[index[reached]].sum() / len(rule.grid)), float(recall[-1])
 
 
 def _outside(xyxy: np.ndarray, area: tuple[float, float]) -> np.ndarray:

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 
 def warmup_linear(step: int, *, warmup: int, total: int) -> float:
-    """Factor of the base rate after `step` scheduler steps: linear rise, linear fall to 0, then 0."""
+    """Compute the factor of the base rate after `step` steps: linear rise, linear fall to 0, then 0."""
     if step < warmup:
         return step / max(1, warmup)
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
 def warmup_cosine(step: int, *, warmup: int, total: int, cycles: float = 0.5) -> float:
-    """Factor of the base rate after `step` scheduler steps: linear rise, then a cosine.
+    """Compute the factor of the base rate after `step` scheduler steps: linear rise, then a cosine.
 
     Args:
         cycles: Waves between `warmup` and `total`; past `total` the wave continues (with 0.5 the
@@ -30,43 +30,43 @@ def warmup_cosine(step: int, *, warmup: int, total: int, cycles: float = 0.5) ->
     return max(0.0, 0.5 * (1 + math.cos(math.pi * float(cycles) * 2 * progress)))
 
 
-def pretraining_rate(
-    epoch: float, *, rate: float, floor: float, warmup_epochs: float, last_epoch: float
+def pretraining_lr(
+    epoch: float, *, lr: float, floor: float, warmup_epochs: float, last_epoch: float
 ) -> float:
-    """Rate at a fractional epoch: linear rise from 0, then half a cosine aimed at `last_epoch`.
+    """Compute the rate at a fractional epoch: linear rise, then half a cosine aimed at `last_epoch`.
 
     The published run aims at 200 epochs and stops at 120, so its rate never gets low
     (docs/published-flaws.md#f38); past `last_epoch` it rises again. A parameter group with an
     `lr_scale` multiplies this.
     """
     if epoch < warmup_epochs:
-        return rate * epoch / warmup_epochs
+        return lr * epoch / warmup_epochs
     progress = (epoch - warmup_epochs) / (last_epoch - warmup_epochs)
-    return floor + (rate - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    return floor + (lr - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def pretraining_rates(
+def pretraining_lrs(
     *,
     batches: int,
     accumulate: int,
     epochs: int,
-    rate: float,
+    lr: float,
     floor: float,
     warmup_epochs: float,
     last_epoch: float,
 ) -> Iterator[float]:
-    """Rate of every batch of a pre-training, epoch by epoch.
+    """Yield the learning rate of every batch of a pre-training, epoch by epoch.
 
     The rate changes only at the first batch of an accumulation group, counted within the epoch; the
-    gradients of a group that the end of the epoch cuts short are thrown away.
+    gradients of a group that the end of the epoch truncates are discarded.
     """
-    current = rate
+    current = lr
     for epoch in range(epochs):
         for batch in range(batches):
             if batch % accumulate == 0:
-                current = pretraining_rate(
+                current = pretraining_lr(
                     batch / batches + epoch,
-                    rate=rate,
+                    lr=lr,
                     floor=floor,
                     warmup_epochs=warmup_epochs,
                     last_epoch=last_epoch,

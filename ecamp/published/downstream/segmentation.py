@@ -14,7 +14,7 @@ from ecamp.published.downstream.vit import ViTShape, build_vit, patch_map
 
 
 def dice_coefficient(logits: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice over the whole batch, smoothed by 1 (the published `dice_loss` returns this).
+    """Compute soft Dice over the whole batch, smoothed by 1 (the published `dice_loss` returns this).
 
     One coefficient for all images together: an image with a large finding outweighs the others.
 
@@ -28,7 +28,7 @@ def dice_coefficient(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0, power: int = 2) -> Tensor:
-    """Image-wise Dice loss with squared sizes in the denominator (the published `DiceLoss`).
+    """Compute the image-wise Dice loss with squared sizes in the denominator (the published `DiceLoss`).
 
     The overlap is not doubled, so that a perfect prediction does not reach 0 but about 0.5
     (docs/published-flaws.md#f26).
@@ -43,7 +43,7 @@ def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0, power: i
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al., ICCV 2017) without class weights, mean over all pixels.
+    """Compute the focal loss (Lin et al., ICCV 2017) without class weights, mean over all pixels.
 
     Written so that soft targets (masks shrunk with area interpolation) follow the published form:
     the modulating factor uses the logit times (2*target - 1), which is exact at 0 and 1 only.
@@ -63,7 +63,7 @@ def get_dice(probability: Tensor, truth: Tensor, threshold: float = 0.5) -> Tens
 
     Returns:
         (batch, 1): images that hold the finding first, then the others, which score 1 when
-        nothing is predicted and 0 otherwise. An all-empty prediction scores the share of negatives.
+        nothing is predicted and 0 otherwise. An all-empty prediction scores the fraction of negatives.
     """
     predicted = (probability.flatten(1) > threshold).to(probability.dtype)
     true = (truth.flatten(1) > 0.5).to(probability.dtype)
@@ -91,7 +91,7 @@ class Decoder(nn.Module):
         self.out = nn.Conv2d(channels[-1], outputs, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(batch, width, rows, columns) -> logits (batch, outputs, 16*rows, 16*columns)."""
+        """Decode (batch, width, rows, columns) to logits (batch, outputs, 16*rows, 16*columns)."""
         for stage in self.stages:
             features = stage(features)
         result: Tensor = self.out(features)
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
 
 
 class SegViT(nn.Module):
-    """ViT without its final norm, a linear layer on patch tokens, and one decoder an output.
+    """ViT without its final norm, a linear layer on patch tokens, and one decoder per output.
 
     Args:
         shape: Geometry of the encoder; ViT-B/16 at 224 is the published one.
@@ -132,11 +132,11 @@ class SegViT(nn.Module):
         )
 
     def encode(self, images: Tensor) -> Tensor:
-        """(batch, 3, size, size) -> what the decoders see, (batch, width, rows, columns)."""
+        """Encode images (batch, 3, size, size) to the decoders' input, (batch, width, rows, columns)."""
         return patch_map(self.encoder, self.project, images)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Logits (batch, outputs, size, size) of each decoder, in their order."""
+        """Return the logits (batch, outputs, size, size) of each decoder, in their order."""
         features = self.encode(images)
         return tuple(decoder(features) for decoder in self.decoders.values())
 

@@ -1,4 +1,4 @@
-"""What the published downstream models share: their ViT, and how they start from a checkpoint."""
+"""Common parts of the published downstream models: their ViT, and its start from a checkpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_vit(shape: ViTShape) -> VisionTransformer:
 
 
 def patch_map(vit: VisionTransformer, project: nn.Linear, images: Tensor) -> Tensor:
-    """Projected patch tokens as a map (batch, width, rows, columns); the class token is left out."""
+    """Return projected patch tokens as a map (batch, width, rows, columns); the class token is left out."""
     rows, columns = vit.patch_embed.grid_size
     tokens = project(vit.forward_features(images)[:, 1:])
     result: Tensor = tokens.transpose(1, 2).unflatten(2, (rows, columns))
@@ -47,24 +47,24 @@ def patch_map(vit: VisionTransformer, project: nn.Linear, images: Tensor) -> Ten
 
 
 def published_names(model: nn.Module) -> dict[str, str]:
-    """Our name of each tensor -> the published one, by the model's `PUBLISHED` substitutions."""
+    """Map our name of each tensor to the published one, by the model's `PUBLISHED` substitutions."""
     names = {}
-    for ours in model.state_dict():
-        theirs = ours
+    for name in model.state_dict():
+        published = name
         for pattern, replacement in getattr(model, "PUBLISHED", ()):
-            theirs = re.sub(pattern, replacement, theirs)
-        names[ours] = theirs
+            published = re.sub(pattern, replacement, published)
+        names[name] = published
     return names
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a model took from a pre-training checkpoint; published names.
+    """Result of loading a pre-training checkpoint; published names.
 
     Attributes:
-        loaded: Tensors taken.
+        loaded: Tensors loaded.
         missing: Tensors of the model that keep their random start.
-        unexpected: Tensors of the checkpoint that were offered and not used.
+        unexpected: Given tensors that the model does not have.
     """
 
     loaded: list[str]
@@ -82,26 +82,26 @@ def start_dense(model: nn.Module, checkpoint: Mapping[str, Tensor]) -> Start:
         DataError: When a tensor has another shape; names both.
     """
     encoder = model.get_submodule("encoder")
-    taken = {
+    tensors = {
         f"encoder.{name}": checkpoint[name] for name in encoder.state_dict() if name in checkpoint
     }
-    result = load_named(model, taken)
+    result = load_named(model, tensors)
     encoder.requires_grad_(False)
     return result
 
 
 def load_named(model: nn.Module, tensors: Mapping[str, Tensor]) -> Start:
-    """Load tensors by our names; say in published names what was taken, missing, unexpected."""
-    own, names = model.state_dict(), published_names(model)
+    """Load tensors by our names; report loaded, missing and unexpected ones by published names."""
+    state, names = model.state_dict(), published_names(model)
     for name, tensor in tensors.items():
-        if name in own and own[name].shape != tensor.shape:
+        if name in state and state[name].shape != tensor.shape:
             raise DataError(
-                f"{name}: checkpoint {tuple(tensor.shape)}, model {tuple(own[name].shape)}.",
+                f"{name}: checkpoint {tuple(tensor.shape)}, model {tuple(state[name].shape)}.",
                 "Build the model with the geometry of the checkpoint.",
             )
     result = model.load_state_dict(dict(tensors), strict=False)
     return Start(
-        [names[name] for name in own if name in tensors],
+        [names[name] for name in state if name in tensors],
         [names[name] for name in result.missing_keys],
         list(result.unexpected_keys),
     )

@@ -2,7 +2,7 @@
 
 Flaws kept here: every box is assigned at all three scales, whatever its size; a cell that holds an
 object and overlaps its anchor by 0.5 or less is trained towards "no object" too; IoU counts one
-more cell (or pixel) a side; losses are means over all cells, so that the few with an object count
+more cell (or pixel) per side; losses are means over all cells, so that the few with an object count
 little; the class loss is computed in float32 always.
 """
 
@@ -27,12 +27,12 @@ WEIGHTS = {"x": 2.5, "y": 2.5, "w": 2.5, "h": 2.5, "conf": 1.0, "cls": 1.0}
 
 
 def published_anchors() -> Tensor:
-    """float32 (3 scales, 3 anchors, 2) in pixels of a 224 image."""
+    """Return float32 (3 scales, 3 anchors, 2) in pixels of a 224 image."""
     return torch.tensor(COCO_ANCHORS) * 224 / 416
 
 
 def overlap(box: Tensor, others: Tensor) -> Tensor:
-    """IoU in the "+1" form: each side one unit longer, whatever the unit is.
+    """Compute IoU in the "+1" form: each side one unit longer, whatever the unit is.
 
     In pixels that is the old Pascal VOC convention; between a box and an anchor in units of grid
     cells it makes small boxes look alike.
@@ -74,12 +74,12 @@ class Assignment:
 def assign(
     targets: Tensor, anchors: Tensor, rows: int, columns: int, class_count: int
 ) -> Assignment:
-    """Give each box to the anchor of the most like shape in the cell of its centre.
+    """Assign each box to the anchor of the most similar shape in the cell of its centre.
 
     A later box overwrites an earlier one in the same cell and anchor, except for its class.
 
     Args:
-        targets: (batch, boxes, 5): class, centre x, centre y, width, height as shares of the image;
+        targets: (batch, boxes, 5): class, centre x, centre y, width, height as fractions of the image;
             rows of zeros are padding.
         anchors: float32 (anchors, 2) in cells.
     """
@@ -87,16 +87,16 @@ def assign(
     holds, empty = torch.zeros(shape), torch.ones(shape)
     offset, size = torch.zeros(*shape, 2), torch.zeros(*shape, 2)
     classes = torch.zeros(*shape, class_count)
-    shapes = torch.cat([torch.zeros_like(anchors), anchors], 1)
+    anchor_boxes = torch.cat([torch.zeros_like(anchors), anchors], 1)
     for b, boxes in enumerate(targets):
-        for row in boxes:
-            if row.sum() == 0:
+        for target in boxes:
+            if target.sum() == 0:
                 continue
-            kind, *share = row.tolist()
-            centre_x, centre_y = share[0] * columns, share[1] * rows
-            extent = (share[2] * columns, share[3] * rows)
+            class_id, *fractions = target.tolist()
+            centre_x, centre_y = fractions[0] * columns, fractions[1] * rows
+            extent = (fractions[2] * columns, fractions[3] * rows)
             i, j = int(centre_x), int(centre_y)
-            similarity = overlap(torch.tensor([0.0, 0.0, *extent]), shapes)
+            similarity = overlap(torch.tensor([0.0, 0.0, *extent]), anchor_boxes)
             best = int(similarity.argmax())
             empty[b, similarity > IGNORE_ABOVE, j, i] = 0
             holds[b, best, j, i] = 1
@@ -104,12 +104,12 @@ def assign(
             size[b, best, j, i] = torch.tensor(
                 [math.log(e / a + 1e-16) for e, a in zip(extent, anchors[best], strict=True)]
             )
-            classes[b, best, j, i, int(kind)] = 1
+            classes[b, best, j, i, int(class_id)] = 1
     return Assignment(holds, empty, offset, size, classes)
 
 
 def _split(logits: Tensor, anchors: int) -> Tensor:
-    """(batch, anchors * (5 + classes), rows, columns) -> (batch, anchors, rows, columns, 5 + c)."""
+    """Split (batch, anchors * (5 + c), rows, columns) to (batch, anchors, rows, columns, 5 + c)."""
     result: Tensor = logits.unflatten(1, (anchors, -1)).permute(0, 1, 3, 4, 2)
     return result
 
@@ -117,7 +117,7 @@ def _split(logits: Tensor, anchors: int) -> Tensor:
 def yolo_loss(
     logits: Tensor, targets: Tensor, anchors: Tensor, image_size: int
 ) -> dict[str, Tensor]:
-    """Loss of one scale.
+    """Compute the loss of one scale.
 
     Args:
         logits: (batch, anchors * (5 + classes), rows, columns).
@@ -130,9 +130,11 @@ def yolo_loss(
     values = _split(logits, len(anchors))
     rows, columns = logits.shape[2:]
     strides = torch.tensor([image_size / columns, image_size / rows])
-    made = assign(targets.cpu(), anchors.cpu() / strides, rows, columns, values.shape[-1] - 5)
-    holds, empty = made.holds.to(targets), made.empty.to(targets)
-    offset, size, kinds = (x.to(targets) for x in (made.offset, made.size, made.classes))
+    assignment = assign(targets.cpu(), anchors.cpu() / strides, rows, columns, values.shape[-1] - 5)
+    holds, empty = assignment.holds.to(targets), assignment.empty.to(targets)
+    offset, size, classes = (
+        x.to(targets) for x in (assignment.offset, assignment.size, assignment.classes)
+    )
     # Cells without an object are set to 0, not left out: 0 against 0 costs nothing, but counts.
     mask = holds.unsqueeze(-1)
     centre, extent = values[..., :2].sigmoid() * mask, values[..., 2:4] * mask
@@ -145,7 +147,7 @@ def yolo_loss(
         "h": mse(extent[..., 1], size[..., 1]),
         "conf": bce(objectness * holds, holds)
         + 0.5 * bce(objectness * empty, torch.zeros_like(empty)),
-        "cls": bce(probability.float(), kinds.float()),
+        "cls": bce(probability.float(), classes.float()),
     }
     return {"total": _sum(WEIGHTS[name] * part for name, part in parts.items()), **parts}
 
@@ -178,7 +180,7 @@ def suppress(
 ) -> list[Tensor | None]:
     """Drop boxes of low objectness, then suppress class by class (docs/published-flaws.md#f3).
 
-    Sorted and cut by objectness alone; the class probability only picks the class.
+    Sorted and filtered by objectness alone; the class probability only selects the class.
 
     Args:
         decoded: (batch, boxes, 5 + classes) as from `decode`, scales joined. Not changed (the
@@ -186,25 +188,25 @@ def suppress(
 
     Returns:
         Per image (kept, 7): x1, y1, x2, y2, objectness, class probability, class; None where no
-        box passes (what the published evaluation then drops: docs/published-flaws.md#f1).
+        box passes (the published evaluation drops such images: docs/published-flaws.md#f1).
     """
     half = decoded[..., 2:4] / 2
     corners = torch.cat([decoded[..., :2] - half, decoded[..., :2] + half], -1)
     results: list[Tensor | None] = []
-    for box, rest in zip(corners, decoded[..., 4:], strict=True):
-        passes = rest[:, 0] >= confidence
+    for box, scores in zip(corners, decoded[..., 4:], strict=True):
+        passes = scores[:, 0] >= confidence
         if not passes.any():
             results.append(None)
             continue
-        probability, kind = rest[passes, 1 : 1 + class_count].max(1, keepdim=True)
-        rows = torch.cat([box[passes], rest[passes, :1], probability, kind.to(box)], 1)
+        probability, class_id = scores[passes, 1 : 1 + class_count].max(1, keepdim=True)
+        rows = torch.cat([box[passes], scores[passes, :1], probability, class_id.to(box)], 1)
         kept = [_suppress(rows[rows[:, 6] == k], overlap_below) for k in rows[:, 6].unique()]
         results.append(torch.cat(kept))
     return results
 
 
 def _suppress(rows: Tensor, overlap_below: float) -> Tensor:
-    """Best first; each survivor removes the boxes behind it that overlap it too much."""
+    """Suppress, best first: each kept box removes the later boxes that overlap it too much."""
     rows = rows[rows[:, 4].sort(descending=True).indices]
     kept = []
     while len(rows):
@@ -216,9 +218,9 @@ def _suppress(rows: Tensor, overlap_below: float) -> Tensor:
 def total_loss(
     logits: Sequence[Tensor], targets: Tensor, anchors: Tensor, image_size: int
 ) -> dict[str, Tensor]:
-    """Sum of the loss and its parts over the scales; `anchors` (scales, anchors, 2)."""
-    every = [yolo_loss(x, targets, a, image_size) for x, a in zip(logits, anchors, strict=True)]
-    return {name: _sum(scale[name] for scale in every) for name in every[0]}
+    """Sum the loss and its parts over the scales; `anchors` (scales, anchors, 2)."""
+    scales = [yolo_loss(x, targets, a, image_size) for x, a in zip(logits, anchors, strict=True)]
+    return {name: _sum(scale[name] for scale in scales) for name in scales[0]}
 
 
 def detect(

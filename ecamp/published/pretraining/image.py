@@ -25,7 +25,7 @@ NORM_EPS = 1e-6
 def published_table(
     width: int, rows: int, columns: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Position table with a zero row for the class token, (1 + rows*columns, width).
+    """Compute the position table with a zero row for the class token, (1 + rows*columns, width).
 
     Its frequencies fall far too slowly: the index is divided by four times what MAE divides by,
     so they end at 10000 ** -0.25 and not near 1 / 10000 (docs/published-flaws.md#f37).
@@ -58,7 +58,7 @@ class Decoder(nn.Module):
         self.out = nn.Linear(width, encoder.patch_size**2 * encoder.channels)
 
     def forward(self, tokens: Tensor, keep: Tensor) -> Tensor:
-        """Decode.
+        """Decode visible tokens.
 
         Args:
             tokens: (batch, 1 + kept, encoder width), class token first. keep: int64 (batch, kept).
@@ -90,32 +90,32 @@ class SuperResolution(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, c, s, s) -> (batch, c, scale*s, scale*s)."""
+        """Refine (batch, c, s, s) to (batch, c, scale*s, scale*s)."""
         large = F.interpolate(images, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return F.relu(self.second(F.relu(self.first(large))) + large)
 
 
 def window_cells(grid: int) -> int:
-    """Side of a window in cells.
+    """Compute the side of a window in cells.
 
     Raises:
-        UsageError: When the grid has no room for a window.
+        UsageError: When the grid is too small for a window.
     """
     if grid <= WINDOW_MARGIN:
         raise UsageError(
-            f"ecamp-published: a grid of {grid} patches a side has no room for its windows.",
-            "Take smaller patches or larger images: three patches a side at least.",
+            f"ecamp-published: a grid of {grid} patches per side is too small for its windows.",
+            "Take smaller patches or larger images: at least three patches per side.",
         )
     return grid - WINDOW_MARGIN
 
 
 def window_mask(row: Tensor, column: Tensor, grid: int) -> Tensor:
-    """Cells inside each window (docs/published-flaws.md#f33).
+    """Find the cells inside each window (docs/published-flaws.md#f33).
 
     Args:
         row: int64 (batch,) in 0 .. 2; moves the window along the WIDTH, as published.
         column: int64 (batch,) in 0 .. 2; moves it along the height.
-        grid: Cells a side.
+        grid: Cells per side.
 
     Returns:
         bool (batch, grid, grid).
@@ -127,7 +127,7 @@ def window_mask(row: Tensor, column: Tensor, grid: int) -> Tensor:
 
 
 def enlarge(cells: Tensor, pixels: int) -> Tensor:
-    """Each cell as a square of pixels: (batch, g, g) -> (batch, 1, g*pixels, g*pixels)."""
+    """Enlarge each cell to a square of pixels: (batch, g, g) -> (batch, 1, g*pixels, g*pixels)."""
     return cells.repeat_interleave(pixels, 1).repeat_interleave(pixels, 2).unsqueeze(1)
 
 

@@ -13,7 +13,7 @@ _BERT = "bert_encoder.model.bert."
 _FUSION = _BERT + "context_fusion_layer."
 _HEAD = "bert_encoder.model.cls.predictions."
 
-# (published, ours): a whole name, or a prefix that ends in a dot; the longest match holds.
+# (published, ours): a whole name, or a prefix that ends in a dot; the longest match applies.
 RULES = (
     ("cls_token", "encoder.vit.cls_token"),
     ("pos_embed", "encoder.vit.pos_embed"),
@@ -46,19 +46,19 @@ BIAS, BIAS_TWIN = _HEAD + "bias", _HEAD + "decoder.bias"
 
 
 def _renamed(name: str, rules: list[tuple[str, str]]) -> str | None:
-    fits = [
+    matches = [
         (old, new)
         for old, new in rules
         if name == old or (old.endswith(".") and name.startswith(old))
     ]
-    if not fits:
+    if not matches:
         return None
-    old, new = max(fits, key=lambda rule: len(rule[0]))
+    old, new = max(matches, key=lambda rule: len(rule[0]))
     return new + name[len(old) :]
 
 
 def our_name(published: str) -> str | None:
-    """Our name of a published parameter; None where we have none."""
+    """Return our name of a published parameter; None where we have none."""
     return _renamed(published, list(RULES))
 
 
@@ -70,14 +70,14 @@ def published_name(ours: str) -> str | None:
 def to_ours(
     published: Mapping[str, Tensor],
     like: Mapping[str, Tensor] | None = None,
-    where: str = "published checkpoint",
+    source: str = "published checkpoint",
 ) -> dict[str, Tensor]:
     """Rename a published state for `PublishedObjective.load_state_dict`.
 
     Args:
         published: Parameters by their published names.
         like: Our state of the same model; names and shapes are checked against it.
-        where: What is being read, for messages.
+        source: Name of the file that was read, for messages.
 
     Returns:
         Parameters by our names; the unused ones and the twin of the bias are left out.
@@ -107,14 +107,14 @@ def to_ours(
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise DataError(
-            f"{where}: {'; '.join(problems[:8])}{more}.",
+            f"{source}: {'; '.join(problems[:8])}{more}.",
             "It must be the `model` of a published ECAMP checkpoint of these sizes.",
         )
     return state
 
 
 def to_published(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename our state for the published code; its unused pooler is not made up.
+    """Rename our state for the published code; its unused pooler is not invented.
 
     Raises:
         DataError: A parameter has no published name.
@@ -123,7 +123,7 @@ def to_published(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in ours.items():
         published = published_name(name)
         if published is None:
-            raise DataError(f"{name}: the published model has no such parameter.")
+            raise DataError(f"{name}: not a parameter of the published model.")
         state[published] = value
         if published == BIAS:
             state[BIAS_TWIN] = value

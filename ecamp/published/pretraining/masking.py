@@ -37,7 +37,7 @@ P_INSERT, P_ENTITY, P_OTHER, P_PLAIN = 0.8, 0.75, 0.70, 0.75
 
 
 class Source(Protocol):
-    """What draws: a `random.Random`, or a list of recorded draws."""
+    """Source of random draws: a `random.Random`, or a list of recorded draws."""
 
     def random(self) -> float:
         """Draw a number in [0, 1)."""
@@ -48,11 +48,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The token ids that masking looks at.
+    """The token ids that masking uses.
 
     Attributes:
         entities: Tokens that are an entity word.
-        pieces: Tokens that go on with a word (`##...`).
+        pieces: Tokens that continue a word (`##...`).
         templates: Negations as token sequences, the longer one first.
         mask: Id of [MASK]. pad: Id of [PAD]. stop: Id of the full stop, -1 without one.
     """
@@ -67,11 +67,11 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
         """Look the published words up; words and templates that are not whole tokens cannot match."""
-        words = tokenizer.get_vocab()
-        templates = [[words.get(word) for word in text.split()] for text in TEMPLATES]
+        id_of = tokenizer.get_vocab()
+        templates = [[id_of.get(word) for word in text.split()] for text in TEMPLATES]
         return cls(
-            entities=frozenset(words[word] for word in ENTITIES if word in words),
-            pieces=frozenset(index for word, index in words.items() if word.startswith("##")),
+            entities=frozenset(id_of[word] for word in ENTITIES if word in id_of),
+            pieces=frozenset(index for word, index in id_of.items() if word.startswith("##")),
             templates=tuple(
                 tuple(index for index in template if index is not None)
                 for template in templates
@@ -79,18 +79,18 @@ class Vocabulary:
             ),
             mask=token_id(tokenizer, "[MASK]"),
             pad=token_id(tokenizer, "[PAD]"),
-            stop=words.get(".", -1),
+            stop=id_of.get(".", -1),
         )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a report's masking is settled before anything is drawn.
+    """The part of a report's masking that is fixed before anything is drawn.
 
     Attributes:
-        end: Where masking stops: the first padding, or the last position.
+        end: First position that is not masked: the first padding, or the last position.
         heads: Positions before it that draw: first pieces of words, ascending.
-        entities: Those of them that are entities; they draw again, and only that counts.
+        entities: Heads that are entities; they draw again, and only that draw counts.
         context: Descriptors, in the order found. They act on the weights only.
         p_other: Probability of a word that is not an entity.
     """
@@ -111,8 +111,10 @@ def insert_distilled(report: str, distilled: str, source: Source) -> str:
     if source.random() >= P_INSERT:
         return report.replace("..", ".")
     parts = report.split(".")
-    at = source.randint(0, len(parts))
-    before, after = ("".join(f"{part}." for part in some) for some in (parts[:at], parts[at:]))
+    boundary = source.randint(0, len(parts))
+    before, after = (
+        "".join(f"{part}." for part in group) for group in (parts[:boundary], parts[boundary:])
+    )
     return f"{before}{distilled}{after}".replace("..", ".")
 
 
@@ -120,25 +122,27 @@ def plan(ids: Sequence[int], vocabulary: Vocabulary) -> Plan:
     """Find heads, entities and descriptors.
 
     Args:
-        ids: One report, [CLS] first, padded. The last position is never looked at.
+        ids: One report, [CLS] first, padded. The last position is never read.
     """
     last = len(ids) - 1
-    end = next((at for at in range(1, last) if ids[at] == vocabulary.pad), last)
-    heads = [at for at in range(1, end) if ids[at] not in vocabulary.pieces]
-    entities = [at for at in heads if ids[at] in vocabulary.entities]
+    end = next((i for i in range(1, last) if ids[i] == vocabulary.pad), last)
+    heads = [i for i in range(1, end) if ids[i] not in vocabulary.pieces]
+    entities = [i for i in heads if ids[i] in vocabulary.entities]
     context: dict[int, None] = {}  # a set that keeps the order
-    for at in entities:
-        # Leaves a full stop out, but continues to the word before it.
-        for left in range(at - 1, max(at - 1 - DESCRIPTORS, 0), -1):
-            if ids[left] != vocabulary.stop:
-                context[left] = None
-    # Entities behind a literal "[PAD]" are not masked, yet count as "the report has some".
-    some = bool(entities) or not vocabulary.entities.isdisjoint(ids[1:last])
-    return Plan(end, tuple(heads), tuple(entities), tuple(context), P_OTHER if some else P_PLAIN)
+    for i in entities:
+        # Skips a full stop, but continues to the word before it.
+        for j in range(i - 1, max(i - 1 - DESCRIPTORS, 0), -1):
+            if ids[j] != vocabulary.stop:
+                context[j] = None
+    # Entities after a literal "[PAD]" are not masked, but the report counts as having entities.
+    has_entities = bool(entities) or not vocabulary.entities.isdisjoint(ids[1:last])
+    return Plan(
+        end, tuple(heads), tuple(entities), tuple(context), P_OTHER if has_entities else P_PLAIN
+    )
 
 
 def mask(ids: Sequence[int], plan: Plan, vocabulary: Vocabulary, source: Source) -> list[int]:
-    """Draw for one report.
+    """Draw the masked positions of one report.
 
     Draws: one per head from left to right (an entity's has no effect), then one per entity. A piece
     follows the token before it, so pieces of an entity word, which is decided last, never do.
@@ -148,13 +152,13 @@ def mask(ids: Sequence[int], plan: Plan, vocabulary: Vocabulary, source: Source)
     """
     masked, draw = list(ids), source.random
     heads, entities = set(plan.heads), set(plan.entities)
-    for at in range(1, plan.end):
-        if at not in heads:
-            hidden = masked[at - 1] == vocabulary.mask
+    for i in range(1, plan.end):
+        if i not in heads:
+            hidden = masked[i - 1] == vocabulary.mask
         else:
-            hidden = draw() < plan.p_other and at not in entities
+            hidden = draw() < plan.p_other and i not in entities
         if hidden:
-            masked[at] = vocabulary.mask
+            masked[i] = vocabulary.mask
     for entity in plan.entities:
         if draw() < P_ENTITY:
             masked[entity] = vocabulary.mask
@@ -162,7 +166,7 @@ def mask(ids: Sequence[int], plan: Plan, vocabulary: Vocabulary, source: Source)
 
 
 def weigh(ids: Sequence[int], plan: Plan, vocabulary: Vocabulary) -> np.ndarray:
-    """Loss weight of each position of one report.
+    """Compute the loss weight of each position of one report.
 
     Returns:
         float32 (S,); padding keeps 1, and the sum is S.
@@ -170,23 +174,23 @@ def weigh(ids: Sequence[int], plan: Plan, vocabulary: Vocabulary) -> np.ndarray:
     size = len(ids)
     weights = np.ones(size, np.float32)
     template: set[int] = set()
-    at = 0
-    while at < size - NOT_SEARCHED:
-        found = next((t for t in vocabulary.templates if tuple(ids[at : at + len(t)]) == t), ())
-        template.update(range(at, at + len(found)))
-        at += len(found) or 1
+    i = 0
+    while i < size - NOT_SEARCHED:
+        match = next((t for t in vocabulary.templates if tuple(ids[i : i + len(t)]) == t), ())
+        template.update(range(i, i + len(match)))
+        i += len(match) or 1
     if not template:
         return weights
     weights[list(template)] = TEMPLATE_WEIGHT
     # D, M, L of docs/published-flaws.md#f28: template tokens, descriptors, and those that are both.
-    freed, described = len(template), len(plan.context)
+    freed, descriptors = len(template), len(plan.context)
     both = len(template.intersection(plan.context))
-    lost = 1 - TEMPLATE_WEIGHT
-    if described:
-        factor = (lost * (freed - both) + described) / (described - lost * both)
+    reduction = 1 - TEMPLATE_WEIGHT
+    if descriptors:
+        factor = (reduction * (freed - both) + descriptors) / (descriptors - reduction * both)
         weights[list(plan.context)] *= np.float32(factor)
     else:
-        weights *= np.float32(size / (size - lost * freed))
+        weights *= np.float32(size / (size - reduction * freed))
     return weights
 
 
@@ -196,15 +200,15 @@ def mask_batch(
     """Mask and weigh a batch.
 
     Args:
-        ids: int64 (batch, S), padded. sources: One a report.
+        ids: int64 (batch, S), padded. sources: One per report.
 
     Returns:
         Masked ids int64 (batch, S); weights float32 (batch, S).
     """
     masked, weights = [], []
     for row, source in zip(ids.tolist(), sources, strict=True):
-        found = plan(row, vocabulary)
-        masked.append(mask(row, found, vocabulary, source))
-        weights.append(weigh(row, found, vocabulary))
+        report_plan = plan(row, vocabulary)
+        masked.append(mask(row, report_plan, vocabulary, source))
+        weights.append(weigh(row, report_plan, vocabulary))
     device = ids.device
     return torch.tensor(masked, device=device), torch.from_numpy(np.stack(weights)).to(device)

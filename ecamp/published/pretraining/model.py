@@ -52,7 +52,7 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """Sum of the three, 1:1:1."""
+        """Return the sum of the three, 1:1:1."""
         return self.mim + self.sr + self.mlm
 
 
@@ -60,12 +60,12 @@ class PublishedModel(Objective):
     """Encoder, image decoder, super-resolution, text tower with an output matrix of its own.
 
     Args:
-        encoder: Its weights are drawn again as published unless they come from somewhere
-            (`encoder.pretrained`); then its position table stays too.
+        encoder: Its weights are drawn again as published unless they are pre-trained
+            (`encoder.pretrained`); then its position table is kept too.
         decoder: Width, depth and heads of the image decoder.
         text: Sizes of the text tower.
         scale: Side of the large images over the encoder's input side.
-        mask_ratio: Share of patches removed.
+        mask_ratio: Fraction of patches removed.
         decoder_mlp_ratio: Hidden width of the image decoder's perceptrons over its width.
     """
 
@@ -90,11 +90,11 @@ class PublishedModel(Objective):
 
     @property
     def patches(self) -> int:
-        """Patches of an image."""
+        """Number of patches per image."""
         return self.encoder.grid[0] * self.encoder.grid[1]
 
     def _initialise(self) -> None:
-        """Xavier for every dense layer, the text tower's included; its embeddings stay normal."""
+        """Initialise every dense layer by Xavier, the text tower's too; its embeddings stay normal."""
         parts: list[nn.Module] = [self.decoder, self.text]
         vit = getattr(self.encoder, "vit", None)
         if not self.encoder.pretrained:
@@ -126,7 +126,7 @@ class PublishedModel(Objective):
         *,
         antialias: bool = False,
     ) -> Losses:
-        """Compute everything from what is given; nothing is drawn, dropout aside.
+        """Compute everything from the arguments; nothing is drawn, except dropout.
 
         Args:
             images_large: (batch, c, scale*size, scale*size), normalised.
@@ -134,7 +134,7 @@ class PublishedModel(Objective):
             row, column: int64 (batch,), the window of each image (`image.window_mask`).
             ids: int64 (batch, S), masked. labels: int64 (batch, S), before masking.
             attention_mask: int64 (batch, S), 0 = padding. weights: (batch, S).
-            antialias: What newer torchvision does when images are made small.
+            antialias: Antialias when images are shrunk, as newer torchvision does.
         """
         encoder = self.encoder
         small = shrink(images_large, encoder.image_size, antialias)
@@ -145,16 +145,18 @@ class PublishedModel(Objective):
         image = unpatchify(predicted, encoder.patch_size, encoder.channels)
         refined = self.super_resolution(image)
         window = window_mask(row, column, encoder.grid[0])
-        inside = enlarge(window, images_large.shape[-1] // encoder.grid[0])
-        pixels = enlarge(removed.unflatten(1, encoder.grid), encoder.patch_size)
+        window_pixels = enlarge(window, images_large.shape[-1] // encoder.grid[0])
+        removed_pixels = enlarge(removed.unflatten(1, encoder.grid), encoder.patch_size)
         # Means over all pixels: those outside count as zeros, and make the losses smaller
         # (docs/published-flaws.md#f35).
-        mim = F.mse_loss(image * pixels, small * pixels)
-        sr = F.mse_loss(refined * inside, images_large * inside)
+        mim = F.mse_loss(image * removed_pixels, small * removed_pixels)
+        sr = F.mse_loss(refined * window_pixels, images_large * window_pixels)
         hidden = self.text(ids, attention_mask == 0, tokens[:, 1:])
         logits = self.text.logits(hidden)
-        entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-        mlm = (entropy * weights.flatten()).mean()  # padding included: docs/published-flaws.md#f29
+        cross_entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        mlm = (
+            cross_entropy * weights.flatten()
+        ).mean()  # padding included: docs/published-flaws.md#f29
         return Losses(
             mim, sr, mlm, small, keep, removed, window, tokens, predicted, refined, logits
         )

@@ -40,7 +40,7 @@ class PublishedObjective(PublishedModel):
         self.tokenizer = tokenizer
         self.vocabulary = Vocabulary.of(tokenizer)
         self.texts = context.reports
-        # The published code stops at an empty distilled text; here such a report stays as it is.
+        # The published code fails on an empty distilled text; here such a report is left unchanged.
         self.distilled = context.distilled if config.distilled_text else ()
         self.length = config.text_length
         self.ids, self.lengths = self._encode(self.texts)
@@ -65,7 +65,7 @@ class PublishedObjective(PublishedModel):
         return Preview(panels, windows)
 
     def _step(self, batch: PretextBatch) -> tuple[Losses, Tensor, Tensor]:
-        """Losses of a batch, and the numbers that named its windows."""
+        """Compute the losses of a batch; return them with the row and column of its windows."""
         device, count = batch.images_large.device, len(batch.images_large)
         noise = torch.rand(count, self.patches, generator=batch.generator)
         # A published list named one of nine windows per image; it was never published.
@@ -75,18 +75,18 @@ class PublishedObjective(PublishedModel):
         labels, lengths = self._read(index, sources)
         ids, weights = mask_batch(labels, self.vocabulary, sources)
         real = (torch.arange(labels.shape[1]) < lengths.unsqueeze(1)).long()
-        drawn = (noise, row, column, ids, labels, real, weights)
-        losses = self.losses(batch.images_large, *(value.to(device) for value in drawn))
+        inputs = (noise, row, column, ids, labels, real, weights)
+        losses = self.losses(batch.images_large, *(value.to(device) for value in inputs))
         return losses, row, column
 
     def _encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Tokens (n, S) and their numbers (n,); doubled full stops are made single, as published."""
-        single = [text.replace("..", ".") for text in texts]
-        ids, lengths = encode_reports(self.tokenizer, single, self.length)
+        """Return tokens (n, S) and lengths (n,); doubled full stops become single, as published."""
+        cleaned = [text.replace("..", ".") for text in texts]
+        ids, lengths = encode_reports(self.tokenizer, cleaned, self.length)
         return torch.from_numpy(ids), torch.from_numpy(lengths)
 
     def _read(self, index: Tensor, sources: list[random.Random]) -> tuple[Tensor, Tensor]:
-        """Encode the reports of a batch, with distilled text where there is some: two draws per report."""
+        """Encode the reports of a batch, with distilled text where available: two draws per report."""
         if not any(self.distilled):
             return self.ids[index], self.lengths[index]
         return self._encode(
@@ -100,5 +100,5 @@ class PublishedObjective(PublishedModel):
 
 
 def _source(seed: int, step: int, sample: int) -> random.Random:
-    """Random numbers of one sample in one step, whatever else was drawn."""
+    """Seed the random numbers of one sample in one step, independent of other draws."""
     return random.Random((seed << 80) | (step << 40) | sample)

@@ -1,8 +1,8 @@
 """Protocol `finetune` of classification: encoder and a linear layer on its pooled feature.
 
 The layer starts as the linear probe. AdamW with layer-wise decay, warm-up, a cosine that ends where
-training ends, light augmentation, and the weights that validation likes best (`ecamp.train.heads`),
-the start included: fine-tuning that does not help gives the linear probe back.
+training ends, light augmentation, and the weights with the best validation score
+(`ecamp.train.heads`), the start included: where fine-tuning does not help, the linear probe remains.
 
 Why: docs/decisions.md#fine-tuning-starts-from-the-linear-probe.
 """
@@ -38,8 +38,8 @@ LR = 1e-3
 class PooledHead(nn.Module):
     """Linear layer on the standardised pooled feature, started from a linear probe.
 
-    So that training starts where frozen features end (LP-FT, Kumar et al., ICLR 2022): a head from
-    chance first pulls the encoder after its own mistakes, which costs a small set most.
+    So that training starts where frozen features end (LP-FT, Kumar et al., ICLR 2022): a randomly
+    initialised head distorts the encoder early on, which hurts small data sets most.
     """
 
     def __init__(self, probe: LinearPredictor) -> None:
@@ -80,7 +80,7 @@ class TunedPredictor(ScorePredictor):
 def fit_finetuned(
     encoder: Encoder, train: TaskSplit, val: TaskSplit, recipe: HeadRecipe, seed: int
 ) -> TunedPredictor:
-    """Train all weights; keep those of the best look at validation."""
+    """Train all weights; keep those of the best validation."""
     probe = fit_linear(_frozen(encoder, train), _frozen(encoder, val))
     model = Model(PooledHead(probe), encoder)
     return fit_scores(
@@ -93,10 +93,10 @@ def fit_scores(
     *, augment: Augmentation | None, lr: float, keep_start: bool = False,
     optimizer: Optimizer | None = None,
 ) -> TunedPredictor:  # fmt: skip
-    """Train a model of class scores through its encoder, and keep the best look at validation.
+    """Train a model of class scores through its encoder, and keep the best validation's weights.
 
     Args:
-        model: Head and encoder. augment: Of the training images.
+        model: Head and encoder. augment: Augmentation of the training images.
         lr, keep_start, optimizer: As in `train_head`.
     """
     labels = torch.from_numpy(train.targets["targets"])
@@ -121,8 +121,8 @@ def fit_scores(
         optimizer=optimizer,
     )
     predictor.thresholds = best_thresholds(predictor.scores(val.inputs), val.targets["targets"])
-    known = round(fit.best_score, 6) if np.isfinite(fit.best_score) else None
-    predictor.selected |= {"step": fit.best_step, "val_auroc": known}
+    val_auroc = round(fit.best_score, 6) if np.isfinite(fit.best_score) else None
+    predictor.selected |= {"step": fit.best_step, "val_auroc": val_auroc}
     return predictor
 
 

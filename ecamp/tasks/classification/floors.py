@@ -20,7 +20,7 @@ def constant(train: TaskSplit, val: TaskSplit, test: Inputs) -> dict[str, np.nda
 
 
 def grey_value_features(images: np.ndarray) -> np.ndarray:
-    """Compute features that know nothing of anatomy: a histogram, mean, deviation, a thumbnail.
+    """Compute features without any anatomy: a histogram, mean, standard deviation, a thumbnail.
 
     Args:
         images: uint8 (n, size, size, channels).
@@ -43,20 +43,22 @@ def pixel_statistics(train: TaskSplit, val: TaskSplit, test: Inputs) -> dict[str
     """Fit one logistic regression per class on `grey_value_features`."""
     labels = train.targets["targets"]
     scaler = StandardScaler().fit(grey_value_features(train.inputs.images))
-    x = {
+    features = {
         name: scaler.transform(grey_value_features(inputs.images))
         for name, inputs in (("train", train.inputs), ("val", val.inputs), ("test", test))
     }
     classes = labels.shape[1]
-    scores = {name: np.zeros((len(rows), classes), np.float32) for name, rows in x.items()}
+    scores = {name: np.zeros((len(rows), classes), np.float32) for name, rows in features.items()}
     for k in range(classes):
         truth = labels[:, k]
         known = np.isfinite(truth)
         if len(np.unique(truth[known])) < 2:
             continue
-        model = LogisticRegression(C=1.0, max_iter=500).fit(x["train"][known], truth[known] > 0.5)
+        model = LogisticRegression(C=1.0, max_iter=500).fit(
+            features["train"][known], truth[known] > 0.5
+        )
         for name in scores:
-            scores[name][:, k] = model.predict_proba(x[name])[:, 1]
+            scores[name][:, k] = model.predict_proba(features[name])[:, 1]
     return {
         "scores": scores["test"],
         "thresholds": best_thresholds(scores["val"], val.targets["targets"]),

@@ -16,10 +16,11 @@ class Prompts(PluginConfig):
     )  # fmt: skip
     negative: tuple[str, ...] = Field(
         default=("no {}", "There is no {}.", "No evidence of {}.", "Image without {}."),
-        min_length=1, description="sentences that deny it; for labels that do not exclude each other",
+        min_length=1, description="sentences that deny it; for labels that are not mutually exclusive",
     )  # fmt: skip
     names: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="class -> names to use; by default its own, in words"
+        default_factory=dict,
+        description="class -> names to use; by default the class name as words",
     )
 
     @field_validator("positive", "negative")
@@ -32,5 +33,5 @@ class Prompts(PluginConfig):
 
     def of(self, name: str, templates: tuple[str, ...]) -> list[str]:
         """Write all sentences of a class."""
-        own = " ".join(name.replace("_", " ").split()).lower()
-        return [t.replace("{}", n) for n in self.names.get(name, (own,)) for t in templates]
+        class_name = " ".join(name.replace("_", " ").split()).lower()
+        return [t.replace("{}", n) for n in self.names.get(name, (class_name,)) for t in templates]

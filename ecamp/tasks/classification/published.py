@@ -3,8 +3,8 @@
 Kept (`Classification/train.py` of ToniChopp/ECAMP): a new layer norm and a linear layer from near
 zero on the pooled feature, SGD with momentum 0.9 at one rate for all weights, no weight decay, clip
 at norm 1, drop-path rising to 0.1, crops down to 8 % of the area, mirroring. Mended: the cosine
-ends where training ends (docs/published-flaws.md#f17), and the best look at validation is kept.
-Crops keep their proportions, where the published ones stretch.
+ends where training ends (docs/published-flaws.md#f17), and the weights of the best validation are
+kept. Crops keep their proportions, where the published ones stretch.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ class FreshHead(nn.Module):
         return result
 
 
-def drop_paths(encoder: Encoder, rate: float = DROP_PATH) -> int:
-    """Let timm's transformer blocks drop their branches while training, the last at `rate`.
+def drop_paths(encoder: Encoder, last: float = DROP_PATH) -> int:
+    """Let timm's transformer blocks drop their branches while training, the last with probability `last`.
 
     Returns:
-        How many blocks do; 0 for encoders without such blocks.
+        The number of blocks that do; 0 for encoders without such blocks.
     """
     blocks = [module for module in encoder.modules() if hasattr(module, "drop_path1")]
-    for block, drop in zip(blocks, np.linspace(0, rate, len(blocks)), strict=True):
+    for block, probability in zip(blocks, np.linspace(0, last, len(blocks)), strict=True):
         for name in ("drop_path1", "drop_path2"):
-            setattr(block, name, DropPath(float(drop)) if drop else nn.Identity())
+            setattr(block, name, DropPath(float(probability)) if probability else nn.Identity())
     return len(blocks)
 
 
 def fit_published(
     encoder: Encoder, train: TaskSplit, val: TaskSplit, recipe: HeadRecipe, seed: int
 ) -> TunedPredictor:
-    """Train all weights; keep those of the best look at validation."""
+    """Train all weights; keep those of the best validation."""
     drop_paths(encoder)
     model = Model(FreshHead(encoder.width, train.targets["targets"].shape[1]), encoder)
-    rate = recipe.lr or LR
+    lr = recipe.lr or LR
     optimizer = torch.optim.SGD(
-        [{"params": list(model.parameters()), "lr_scale": 1.0}], lr=rate, momentum=0.9
+        [{"params": list(model.parameters()), "lr_scale": 1.0}], lr=lr, momentum=0.9
     )
     return fit_scores(
-        model, encoder, train, val, recipe, seed, augment=AUGMENT, lr=rate, optimizer=optimizer
+        model, encoder, train, val, recipe, seed, augment=AUGMENT, lr=lr, optimizer=optimizer
     )

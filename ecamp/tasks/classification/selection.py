@@ -1,4 +1,4 @@
-"""What the classification protocols share: class scores, their loss, and choosing on validation."""
+"""Common parts of the classification protocols: class scores, their loss, selection on validation."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ecamp.metrics.ranking import auroc_replicates
 
 @dataclass
 class ScorePredictor:
-    """One score a class and image.
+    """Predictor with one score per class and image.
 
     Attributes:
         thresholds: (classes,) decision thresholds, chosen on validation.
-        selected: What validation chose, as results name it.
+        selected: Settings selected on validation, as results name them.
     """
 
     thresholds: np.ndarray
     selected: dict[str, object]
 
     def scores(self, inputs: Inputs) -> np.ndarray:
-        """Probabilities float32 (n, classes)."""
+        """Compute probabilities, float32 (n, classes)."""
         raise NotImplementedError
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """Scores and thresholds."""
+        """Return scores and thresholds."""
         return {"scores": self.scores(inputs), "thresholds": self.thresholds}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Weights of the head; empty as here when there are none."""
+        """Return the weights of the head; empty, as here, without any."""
         return {}
 
 
@@ -48,38 +48,40 @@ def pooled(inputs: Inputs) -> np.ndarray:
 
 
 def is_softmax(split: TaskSplit) -> bool:
-    """Whether exactly one class is right."""
+    """Whether exactly one class applies to an image."""
     return str(split.targets["kind"]) == "multiclass"
 
 
 def macro_auroc(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean AUROC over classes with both kinds of target; NaN if there is none."""
+    """Average the AUROC over classes with both kinds of target; NaN if there is none."""
     values = []
     for k in range(scores.shape[1]):
         known = np.isfinite(targets[:, k])
         truth = targets[known, k] > 0.5
         if truth.any() and not truth.all():
-            one = np.ones((1, len(truth)))
-            values.append(auroc_replicates(scores[known, k], truth, one)[0])
+            all_images = np.ones((1, len(truth)))
+            values.append(auroc_replicates(scores[known, k], truth, all_images)[0])
     return float(np.mean(values)) if values else float("nan")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of a grid.
+    """The best candidate of a grid.
 
     Attributes:
-        at: Which candidate.
+        index: Index of the candidate.
         thresholds: Its decision thresholds.
         selected: Its settings and its validation AUROC (None: undefined there).
     """
 
-    at: int
+    index: int
     thresholds: np.ndarray
     selected: dict[str, object]
 
 
-def choose(grid: Iterable[tuple[dict[str, object], np.ndarray]], targets: np.ndarray) -> Choice:
+def select_best(
+    grid: Iterable[tuple[dict[str, object], np.ndarray]], targets: np.ndarray
+) -> Choice:
     """Keep the candidate with the best macro AUROC on validation; the first of equals.
 
     Args:
@@ -88,27 +90,29 @@ def choose(grid: Iterable[tuple[dict[str, object], np.ndarray]], targets: np.nda
     """
     best: Choice | None = None
     best_score = -np.inf
-    for at, (settings, scores) in enumerate(grid):
+    for index, (settings, scores) in enumerate(grid):
         score = macro_auroc(scores, targets)
-        # NaN (undefined on this validation set) never wins, but the first candidate stands.
+        # NaN (undefined on this validation set) never wins, but the first candidate is kept.
         if best is None or score > best_score:
             best_score = score if np.isfinite(score) else -np.inf
-            known = round(score, 6) if np.isfinite(score) else None
-            best = Choice(at, best_thresholds(scores, targets), {**settings, "val_auroc": known})
-    assert best is not None, "choose: an empty grid"
+            val_auroc = round(score, 6) if np.isfinite(score) else None
+            best = Choice(
+                index, best_thresholds(scores, targets), {**settings, "val_auroc": val_auroc}
+            )
+    assert best is not None, "select_best: an empty grid"
     return best
 
 
 def probabilities(logits: Tensor, softmax: bool) -> Tensor:
-    """Logits (n, classes) -> probabilities."""
+    """Turn logits (n, classes) into probabilities."""
     return logits.softmax(1) if softmax else logits.sigmoid()
 
 
 def label_loss(logits: Tensor, truth: Tensor, softmax: bool) -> Tensor:
-    """Cross-entropy over what is known.
+    """Compute the cross-entropy over known labels.
 
     Args:
-        logits, truth: (batch, classes); NaN = unknown. A multiclass row counts when it is whole.
+        logits, truth: (batch, classes); NaN = unknown. A multiclass row counts when all of it is known.
     """
     known = torch.isfinite(truth)
     if softmax:

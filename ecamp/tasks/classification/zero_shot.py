@@ -2,7 +2,7 @@
 
 Each class is the mean direction of several sentences (prompt ensemble, Radford et al., CLIP, 2021).
 Labels that exclude each other compete in a softmax; an independent label competes with its own
-denial (Tiu et al., CheXzero, 2022). No label decides a score; F1 and accuracy use thresholds from
+denial (Tiu et al., CheXzero, 2022). Scores use no label; F1 and accuracy use thresholds from
 validation, as for every protocol.
 """
 
@@ -19,7 +19,7 @@ from ecamp.api.encoder import DualEncoder
 from ecamp.api.task import Inputs, TaskSplit
 from ecamp.errors import UsageError, did_you_mean
 from ecamp.tasks.classification.prompts import Prompts
-from ecamp.tasks.classification.selection import ScorePredictor, choose, is_softmax
+from ecamp.tasks.classification.selection import ScorePredictor, is_softmax, select_best
 
 
 @dataclass
@@ -54,13 +54,14 @@ def fit_zero_shot(encoder: DualEncoder, val: TaskSplit, prompts: Prompts) -> Zer
     """Embed the sentences of all classes; nothing is trained.
 
     Raises:
-        UsageError: `names` holds a class that the data set has not.
+        UsageError: `names` contains a class that the data set does not have.
     """
     classes = [str(name) for name in val.targets["classes"]]
     for name in prompts.names:
         if name not in classes:
             raise UsageError(
-                f"task_options.cls.prompts.names: no class '{name}'.", did_you_mean(name, classes)
+                f"task_options.cls.prompts.names: unknown class '{name}'.",
+                did_you_mean(name, classes),
             )
 
     def directions(templates: tuple[str, ...]) -> Tensor:
@@ -74,6 +75,6 @@ def fit_zero_shot(encoder: DualEncoder, val: TaskSplit, prompts: Prompts) -> Zer
         positive = directions(prompts.positive)
         negative = None if is_softmax(val) else directions(prompts.negative)
     predictor = ZeroShotPredictor(np.zeros(0), {}, encoder, positive, negative)
-    choice = choose([({}, predictor.scores(val.inputs))], val.targets["targets"])
+    choice = select_best([({}, predictor.scores(val.inputs))], val.targets["targets"])
     predictor.thresholds, predictor.selected = choice.thresholds, choice.selected
     return predictor

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ecamp.data.arrays import Arrays
     from ecamp.tasks.detection.training import DetectionPredictor
 
-SHOWN_SCORE = 0.4  # predicted boxes below it are not drawn
+MIN_DRAWN_SCORE = 0.4  # predicted boxes below it are not drawn
 
 
 class Detection(TaskPlugin[DetectionConfig]):
@@ -49,8 +49,10 @@ class Detection(TaskPlugin[DetectionConfig]):
         from ecamp.tasks.detection.training import fit_detection
 
         def validate(predictor: DetectionPredictor) -> float:
-            one = np.ones((1, len(val.inputs)), np.float32)
-            metric = self.score(predictor.predict(val.inputs), val.targets, one)[self.primary]
+            all_images = np.ones((1, len(val.inputs)), np.float32)
+            metric = self.score(predictor.predict(val.inputs), val.targets, all_images)[
+                self.primary
+            ]
             return float("nan") if metric.value is None else metric.value
 
         return fit_detection(encoder, train, self.config, protocol, seed, validate)
@@ -66,7 +68,7 @@ class Detection(TaskPlugin[DetectionConfig]):
         truth = Boxes(targets["gt_boxes"], targets["gt_labels"], targets["gt_image_index"])
         classes = [str(name) for name in targets["classes"]]
         metrics = score_detection(predicted, truth, replicates, classes=classes)
-        # Shown with COCO's, never instead of it: docs/published-flaws.md#f1
+        # Shown next to COCO's, never instead of it: docs/published-flaws.md#f1
         metrics["published_map"] = published_map_metric(predicted, truth)
         return metrics
 
@@ -77,11 +79,11 @@ class Detection(TaskPlugin[DetectionConfig]):
         self, predictions: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray], index: int
     ) -> tuple[Overlay, Overlay]:
         t, p = targets, predictions
-        true = t["gt_image_index"] == index
-        shown = (p["image_index"] == index) & (p["scores"] >= SHOWN_SCORE)
+        of_image = t["gt_image_index"] == index
+        drawn = (p["image_index"] == index) & (p["scores"] >= MIN_DRAWN_SCORE)
         return (
-            Overlay(boxes=_pairs(t["gt_labels"][true], t["gt_boxes"][true])),
-            Overlay(boxes=_pairs(p["labels"][shown], p["boxes"][shown])),
+            Overlay(boxes=_pairs(t["gt_labels"][of_image], t["gt_boxes"][of_image])),
+            Overlay(boxes=_pairs(p["labels"][drawn], p["boxes"][drawn])),
         )
 
 

@@ -19,4 +19,6 @@ class DetectionConfig(HeadRecipe):
     batch_size: int = Field(default=12, ge=1, description="images per step")
     width: int = Field(default=48, ge=8, multiple_of=8, description="channels of `dense`")
     keep: int = Field(default=20, ge=1, le=100, description="boxes kept per image")
-    nms_iou: float = Field(default=0.5, gt=0, lt=1, description="IoU that suppresses")
+    nms_iou: float = Field(
+        default=0.5, gt=0, lt=1, description="IoU above which the weaker box is suppressed"
+    )

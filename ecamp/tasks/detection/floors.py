@@ -9,16 +9,18 @@ from ecamp.api.task import Inputs, TaskSplit
 
 def prior_box(train: TaskSplit, val: TaskSplit, test: Inputs) -> dict[str, np.ndarray]:
     """Predict per class the median training box of each half of the image, scored by its frequency."""
-    true, kinds = train.targets["gt_boxes"], train.targets["gt_labels"]
+    true_boxes, class_ids = train.targets["gt_boxes"], train.targets["gt_labels"]
     middle = test.images.shape[1] / 2
     boxes, labels, scores = [], [], []
     for k in range(len(train.targets["classes"])):
-        for half in (0, 1):
-            chosen = (kinds == k) & (((true[:, 0] + true[:, 2]) / 2 > middle) == bool(half))
-            if chosen.any():
-                boxes.append(np.median(true[chosen], axis=0))
+        for right_half in (0, 1):
+            selected = (class_ids == k) & (
+                ((true_boxes[:, 0] + true_boxes[:, 2]) / 2 > middle) == bool(right_half)
+            )
+            if selected.any():
+                boxes.append(np.median(true_boxes[selected], axis=0))
                 labels.append(k)
-                scores.append(chosen.sum() / max(1, len(train.inputs)))
+                scores.append(selected.sum() / max(1, len(train.inputs)))
     count = len(boxes)
     return {
         "boxes": np.tile(np.array(boxes, np.float32).reshape(-1, 4), (len(test), 1)),

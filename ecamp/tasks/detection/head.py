@@ -1,4 +1,4 @@
-"""What detection asks of a head, so that heads are options of one recipe."""
+"""Interface of detection heads, which are options of one recipe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Truth = tuple[Tensor, Tensor]
 
 
 class BoxHead(nn.Module):
-    """Features -> outputs; outputs and truth -> loss; outputs -> boxes with scores.
+    """Head of detection: features to outputs, outputs and truth to loss, outputs to scored boxes.
 
     Attributes:
         image_size: Side of the encoder's input in pixels.
         classes: Number of classes.
-        lr: Peak learning rate that suits it.
+        lr: Default peak learning rate.
     """
 
     image_size: int
@@ -26,15 +26,15 @@ class BoxHead(nn.Module):
     lr: float
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
-        """Raw outputs of a batch."""
+        """Compute the raw outputs of a batch."""
         raise NotImplementedError
 
     def loss(self, outputs: tuple[Tensor, ...], truth: Sequence[Truth]) -> Tensor:
-        """Scalar loss; images without boxes count."""
+        """Compute the scalar loss; images without boxes count."""
         raise NotImplementedError
 
     def boxes(self, outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """All candidates, before suppression.
+        """Return all candidates, before suppression.
 
         Returns:
             (batch, candidates, 4) corners in pixels, (batch, candidates, classes) scores in 0..1.

@@ -38,10 +38,10 @@ def fit_detection(
     """
     size, classes = train.inputs.images.shape[1], len(train.targets["classes"])
     batch = TrainingBatches(encoder, train.inputs, config.augment, seed)
-    kind = "yolov3" if protocol == "published" else config.head
+    head_name = "yolov3" if protocol == "published" else config.head
     head: BoxHead = (
         YOLOv3(batch.example(), size, classes)
-        if kind == "yolov3"
+        if head_name == "yolov3"
         else DenseHead(batch.example(), size, classes, config.width)
     )
     model = Model(head, encoder)
@@ -52,7 +52,7 @@ def fit_detection(
         features, warp = batch(index, step)
         outputs = model(features)
         assert isinstance(outputs, tuple)
-        return head.loss(outputs, _moved([truth[i] for i in index], warp, size))
+        return head.loss(outputs, _move_truth([truth[i] for i in index], warp, size))
 
     fit = train_head(
         model,
@@ -76,20 +76,20 @@ def _per_image(targets: dict[str, np.ndarray], count: int) -> list[Truth]:
     return list(zip(boxes.split(sizes), labels.split(sizes), strict=True))
 
 
-def _moved(truth: list[Truth], warp: Warp | None, side: int) -> list[Truth]:
+def _move_truth(truth: list[Truth], warp: Warp | None, side: int) -> list[Truth]:
     """Move the truth of a batch as its images were moved."""
     if warp is None:
         return truth
     out = []
-    for at, (boxes, labels) in enumerate(truth):
-        moved, kept = warp.boxes(at, boxes, side)
+    for i, (boxes, labels) in enumerate(truth):
+        moved, kept = warp.boxes(i, boxes, side)
         out.append((moved, labels[kept]))
     return out
 
 
 @dataclass
 class DetectionPredictor:
-    """A box head with suppression."""
+    """Predictor of boxes: a head with suppression."""
 
     model: Model
     head: BoxHead
@@ -103,14 +103,21 @@ class DetectionPredictor:
             assert isinstance(outputs, tuple)
             xyxy, score = self.head.boxes(outputs)
             xyxy = xyxy.clamp(0, self.head.image_size)
-            for i, where in enumerate(index):
-                best, flat = score[i].flatten().topk(min(CANDIDATES, score[i].numel()))
-                box, kind = xyxy[i, flat // self.head.classes], flat % self.head.classes
-                kept = batched_nms(box, best, kind, self.config.nms_iou)[: self.config.keep]
+            for i, image_index in enumerate(index):
+                candidate_score, candidate = (
+                    score[i].flatten().topk(min(CANDIDATES, score[i].numel()))
+                )
+                box, class_id = (
+                    xyxy[i, candidate // self.head.classes],
+                    candidate % self.head.classes,
+                )
+                kept = batched_nms(box, candidate_score, class_id, self.config.nms_iou)[
+                    : self.config.keep
+                ]
                 boxes.append(box[kept])
-                scores.append(best[kept])
-                labels.append(kind[kept])
-                image.append(np.full(len(kept), where, np.int64))
+                scores.append(candidate_score[kept])
+                labels.append(class_id[kept])
+                image.append(np.full(len(kept), image_index, np.int64))
         return {
             "boxes": torch.cat(boxes).numpy(),
             "scores": torch.cat(scores).numpy(),

@@ -1,8 +1,8 @@
 """The published YOLOv3 head as an option of our recipe: its layers and loss, any encoder below it.
 
 Maps, branches, assignment and loss are the published ones (`published/`), defects of the loss
-included. Ours are the way in (one standardised map at 1/16 of the image) and the way out: every
-candidate is scored and suppressed as other heads' are, where the published code drops boxes of
+included. Ours are the input (one standardised map at 1/16 of the image) and the output: every
+candidate is scored and suppressed as for other heads, where the published code drops boxes of
 objectness below 0.5 (docs/published-flaws.md#f1, #f3).
 """
 
@@ -17,9 +17,9 @@ from ecamp.api.encoder import Features
 from ecamp.published.downstream.detection import FeatureMaps, YOLOHead
 from ecamp.published.downstream.yolo import decode, published_anchors, total_loss
 from ecamp.tasks.detection.head import BoxHead, Truth
-from ecamp.tasks.neck import Standardise, nearest_level, resized
+from ecamp.tasks.neck import Standardise, nearest_level, resize
 
-EXPANSION = 4  # of the bottlenecks, as published for 100 % of the labels, here for any share
+EXPANSION = 4  # of the bottlenecks, as published for 100 % of the labels, here for any fraction
 STRIDE = 16  # image side over rows of the map that the published ViT-B/16 gives
 
 
@@ -27,7 +27,7 @@ class YOLOv3(BoxHead):
     """Linear layer on one map of the encoder, three maps of it, YOLOv3's three branches.
 
     Args:
-        example: Features of some training images: shapes and statistics come from them.
+        example: Features of some training images: for shapes and statistics.
     """
 
     lr = 1e-3
@@ -38,7 +38,7 @@ class YOLOv3(BoxHead):
         self.level = nearest_level(example.pyramid, image_size / STRIDE)
         level = example.pyramid[self.level]
         rows, columns = level.shape[2:]
-        # The coarse map takes every second cell, and is doubled again next to the middle one.
+        # The coarse map takes every second cell and is doubled again to join the middle one: even sides.
         self.grid = (rows + rows % 2, columns + columns % 2)
         self.standardise = Standardise([level])
         self.project = nn.Conv2d(level.shape[1], level.shape[1], 1)
@@ -49,9 +49,9 @@ class YOLOv3(BoxHead):
         self.head = YOLOHead(anchors.shape[1], classes)
 
     def forward(self, features: Features) -> tuple[Tensor, ...]:
-        """Logits of three scales, coarse to fine, as the published detector gives them."""
+        """Compute the logits of three scales, coarse to fine, as the published detector."""
         (level,) = self.standardise([features.pyramid[self.level]])
-        outputs: tuple[Tensor, ...] = self.head(self.maps(resized(self.project(level), self.grid)))
+        outputs: tuple[Tensor, ...] = self.head(self.maps(resize(self.project(level), self.grid)))
         return outputs
 
     def loss(self, outputs: tuple[Tensor, ...], truth: Sequence[Truth]) -> Tensor:
@@ -63,14 +63,14 @@ class YOLOv3(BoxHead):
             decode(logits, anchors, self.image_size)
             for logits, anchors in zip(outputs, self.anchors, strict=True)
         ]
-        found = torch.cat(scales, 1)
-        half = (found[..., 2:4] / 2).clamp(max=self.image_size)
-        corners = torch.cat([found[..., :2] - half, found[..., :2] + half], -1)
-        return corners, found[..., 4:5] * found[..., 5:]
+        candidates = torch.cat(scales, 1)
+        half = (candidates[..., 2:4] / 2).clamp(max=self.image_size)
+        corners = torch.cat([candidates[..., :2] - half, candidates[..., :2] + half], -1)
+        return corners, candidates[..., 4:5] * candidates[..., 5:]
 
 
 def _as_rows(truth: Sequence[Truth], side: int) -> Tensor:
-    """Boxes as the published loss reads them: class, centre and size in shares of the image.
+    """Convert boxes for the published loss: class, centre and size as fractions of the image.
 
     Returns:
         float32 (batch, max boxes, 5); rows of zeros are padding.

@@ -16,13 +16,13 @@ def prior_mask(train: TaskSplit, val: TaskSplit, test: Inputs) -> dict[str, np.n
     """Threshold the mean training mask of each class by pooled Dice on validation, as heads are."""
     masks = train.targets["target"]
     mean = np.stack([masks[:, k].mean(0) for k in range(masks.shape[1])])
-    best = np.zeros_like(mean, dtype=bool)
+    prior = np.zeros_like(mean, dtype=bool)
     for k, layer in enumerate(mean):
-        top, target = -1.0, val.targets["target"][:, k]
+        best_dice, target = -1.0, val.targets["target"][:, k]
         for threshold in np.linspace(0.05, 0.95, 10) * max(layer.max(), 1e-9):
-            guess = layer >= threshold
-            size = int(guess.sum()) * len(target) + int(target.sum())
-            value = 2 * int((target & guess).sum()) / size if size else top
-            if value > top:
-                top, best[k] = value, guess
-    return {"mask": np.broadcast_to(best, (len(test), *best.shape))}
+            predicted = layer >= threshold
+            size = int(predicted.sum()) * len(target) + int(target.sum())
+            dice = 2 * int((target & predicted).sum()) / size if size else best_dice
+            if dice > best_dice:
+                best_dice, prior[k] = dice, predicted
+    return {"mask": np.broadcast_to(prior, (len(test), *prior.shape))}

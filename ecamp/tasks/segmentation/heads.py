@@ -1,9 +1,9 @@
 """Segmentation heads: features of any encoder -> logits (batch, classes, side, side).
 
-| head | what it is | use it |
+| head | form | use |
 | --- | --- | --- |
-| subpixel | one convolution on a coarse grid, each cell tells its own pixels | default: fast, good |
-| linear | a linear layer a level, nothing else | what do the features alone hold? |
+| subpixel | one convolution on a coarse grid, each cell predicts its own pixels | default: fast, good |
+| linear | one linear layer per level, nothing else | to measure the features alone |
 | conv | the published decoder of four convolution stages | to compare with published frozen decoders |
 | pyramid | pooling pyramid and top-down merge, after UPerNet | CNNs and hierarchical encoders |
 """
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from ecamp.api.encoder import Features
 from ecamp.published.downstream.segmentation import Decoder as PublishedDecoder
-from ecamp.tasks.neck import Neck, Standardise, conv_block, nearest_level, output_conv, resized
+from ecamp.tasks.neck import Neck, Standardise, conv_block, nearest_level, output_conv, resize
 
-# Findings are rare: logits start at about 2 % so that the first steps are not spent on that.
+# Findings are rare: logits start at about 2 %, so that no step is spent on learning that.
 PRIOR = -4.0
 PUBLISHED_CHANNELS = (512, 256, 128, 64)
-POOLS = (1, 2, 3, 6)  # cells a side of the pooling pyramid (Zhao et al., PSPNet, CVPR 2017)
+POOLS = (1, 2, 3, 6)  # cells per side of the pooling pyramid (Zhao et al., PSPNet, CVPR 2017)
 
 
 class MaskHead(nn.Module):
-    """Common form: built from an example, so that shapes and statistics fit the encoder.
+    """Base of mask heads: built from an example, so that shapes and statistics fit the encoder.
 
     Args:
         example: Features of some training images.
@@ -34,7 +34,7 @@ class MaskHead(nn.Module):
         width: Channels of the head, a multiple of 8 (`linear` and `conv` have their own).
 
     Attributes:
-        lr: Peak learning rate that suits it.
+        lr: Default peak learning rate.
     """
 
     lr = 8e-3
@@ -44,15 +44,15 @@ class MaskHead(nn.Module):
         self.size = (image_size, image_size)
 
     def forward(self, features: Features) -> Tensor:
-        """Features -> logits (batch, classes, size, size)."""
+        """Compute logits (batch, classes, size, size)."""
         raise NotImplementedError
 
 
 class Subpixel(MaskHead):
-    """Neck, one convolution, then every cell tells its own pixels (Shi et al., CVPR 2016, eq. 4).
+    """Neck, one convolution, then every cell predicts its own pixels (Shi et al., CVPR 2016, eq. 4).
 
     All work is done on the coarse grid: a tenth of the time of stages that upsample, and patch
-    tokens hold the inside of their patch linearly after masked image modelling.
+    tokens encode their patch's pixels linearly after masked image modelling.
     """
 
     def __init__(self, example: Features, image_size: int, classes: int, width: int) -> None:
@@ -65,13 +65,13 @@ class Subpixel(MaskHead):
     def forward(self, features: Features) -> Tensor:
         x = self.neck(features.pyramid)
         logits = F.pixel_shuffle(self.out(x + self.block(x)), self.factor)
-        return resized(logits, self.size)
+        return resize(logits, self.size)
 
 
 class Linear(MaskHead):
     """A 1x1 convolution on every standardised level, bilinear to the image, added up.
 
-    Linear in the features: with more it would measure the head. A ViT's levels are its tokens at
+    Linear in the features: anything more would measure the head. A ViT's levels are its tokens at
     two depths; a CNN's coarsest map alone would be 7 x 7 cells.
     """
 
@@ -85,7 +85,7 @@ class Linear(MaskHead):
 
     def forward(self, features: Features) -> Tensor:
         levels = zip(self.standardise(features.pyramid), self.outs, strict=True)
-        return torch.stack([resized(out(level), self.size) for level, out in levels]).sum(0)
+        return torch.stack([resize(out(level), self.size) for level, out in levels]).sum(0)
 
 
 class Published(MaskHead):
@@ -107,7 +107,7 @@ class Published(MaskHead):
 
     def forward(self, features: Features) -> Tensor:
         (level,) = self.standardise([features.pyramid[self.level]])
-        return resized(self.decoder(self.project(level)), self.size)
+        return resize(self.decoder(self.project(level)), self.size)
 
 
 class Pyramid(MaskHead):
@@ -134,16 +134,16 @@ class Pyramid(MaskHead):
         *rest, top = (project(x) for x, project in zip(levels, self.lateral, strict=True))
         grid = (top.shape[2], top.shape[3])
         pools = [
-            resized(project(F.adaptive_avg_pool2d(top, cells)), grid)
+            resize(project(F.adaptive_avg_pool2d(top, cells)), grid)
             for cells, project in zip(POOLS, self.pooled, strict=True)
         ]
         merged = [self.context(torch.cat([top, *pools], 1))]
         for level, smooth in zip(reversed(rest), reversed(self.smooth), strict=True):
             finer = (level.shape[2], level.shape[3])
-            merged.append(smooth(level + resized(merged[-1], finer)))
+            merged.append(smooth(level + resize(merged[-1], finer)))
         finest = (merged[-1].shape[2], merged[-1].shape[3])
-        fused = self.fuse(torch.cat([resized(level, finest) for level in merged], 1))
-        return resized(F.pixel_shuffle(self.out(fused), self.factor), self.size)
+        fused = self.fuse(torch.cat([resize(level, finest) for level in merged], 1))
+        return resize(F.pixel_shuffle(self.out(fused), self.factor), self.size)
 
 
 HEADS: dict[str, type[MaskHead]] = {

@@ -31,10 +31,10 @@ def fit_segmentation(
 ) -> SegmentationPredictor:
     """Train a decoder on frozen features, or with the encoder where one is given."""
     published = protocol == "published"
-    kind, loss = ("conv", "published") if published else (config.head, config.loss)
+    head_name, loss_name = ("conv", "published") if published else (config.head, config.loss)
     masks, size = train.targets["target"], train.inputs.images.shape[1]
     batch = TrainingBatches(encoder, train.inputs, config.augment, seed)
-    head = HEADS[kind](batch.example(), size, masks.shape[1], config.width)
+    head = HEADS[head_name](batch.example(), size, masks.shape[1], config.width)
     model = Model(head, encoder)
     predictor = SegmentationPredictor(model, np.full(masks.shape[1], 0.5), {})
 
@@ -43,7 +43,7 @@ def fit_segmentation(
         truth = torch.from_numpy(masks[index]) if warp is None else warp.masks(masks[index])
         logits = model(features)
         assert isinstance(logits, Tensor)
-        return LOSSES[loss](logits, truth.float())
+        return LOSSES[loss_name](logits, truth.float())
 
     fit = train_head(
         model,
@@ -60,7 +60,7 @@ def fit_segmentation(
 
 
 def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy plus soft Dice per class over the batch.
+    """Add binary cross-entropy and soft Dice per class over the batch.
 
     Dice is taken over the whole batch, so that images without the class still push the
     prediction down and a batch without any positive is not a special case.
@@ -85,14 +85,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass
 class SegmentationPredictor:
-    """Decoder with one threshold a class, chosen on validation."""
+    """Decoder with one threshold per class, chosen on validation."""
 
     model: Model
-    cuts: np.ndarray
+    thresholds: np.ndarray
     selected: dict[str, object]
 
     def probabilities(self, inputs: Inputs) -> np.ndarray:
-        """float32 (n, classes, size, size)."""
+        """Compute probabilities, float32 (n, classes, size, size)."""
         parts = []
         for _, features in in_batches(self.model.encoder, inputs):
             logits = self.model(features)
@@ -105,21 +105,21 @@ class SegmentationPredictor:
         probability = torch.from_numpy(self.probabilities(val.inputs))
         target = torch.from_numpy(val.targets["target"]).float()
         size_t = target.sum((0, 2, 3))
-        # Pooled over all images: a cut that floods the negatives must not win.
+        # Pooled over all images: a threshold with many false positives must not win.
         pooled = []
-        for cut in THRESHOLDS:
-            guess = (probability >= float(cut)).float()
-            both, size_p = (guess * target).sum((0, 2, 3)), guess.sum((0, 2, 3))
-            pooled.append((2 * both / (size_p + size_t).clamp(min=1)).numpy())
-        table = np.stack(pooled)  # (cuts, classes)
-        self.cuts = THRESHOLDS[table.argmax(0)]
+        for threshold in THRESHOLDS:
+            predicted = (probability >= float(threshold)).float()
+            overlap, size_p = (predicted * target).sum((0, 2, 3)), predicted.sum((0, 2, 3))
+            pooled.append((2 * overlap / (size_p + size_t).clamp(min=1)).numpy())
+        table = np.stack(pooled)  # (thresholds, classes)
+        self.thresholds = THRESHOLDS[table.argmax(0)]
         known = size_t.numpy() > 0
         best = table.max(0)[known]
-        self.selected["thresholds"] = [float(cut) for cut in self.cuts]
+        self.selected["thresholds"] = [float(threshold) for threshold in self.thresholds]
         return float(best.mean()) if len(best) else float("nan")
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        return {"mask": self.probabilities(inputs) >= self.cuts[:, None, None]}
+        return {"mask": self.probabilities(inputs) >= self.thresholds[:, None, None]}
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.model.state_dict()

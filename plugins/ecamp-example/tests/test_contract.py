@@ -1,4 +1,4 @@
-"""The whole test of a plugin package: does each plugin keep its promises?"""
+"""The only test that a plugin package needs: each plugin keeps the contract."""
 
 from __future__ import annotations
 

@@ -59,20 +59,20 @@ def lines(path: Path, rows: Sequence[str]) -> None:
 
 
 def one_hot(k: int, of: int) -> list[int]:
-    """`[0, 1, 0]`."""
+    """Return `k` as a list such as `[0, 1, 0]`."""
     return [int(j == k) for j in range(of)]
 
 
 @pytest.fixture
 def odir(tmp_path: Path) -> Path:
-    """Kaggle's layout; patient p has class p % 8 on the left eye and (p + 1) % 8 on the right."""
+    """Build Kaggle's layout; patient p has class p % 8 on the left eye and (p + 1) % 8 on the right."""
     rows = []
     for p in range(30):
         both = [int(k in (p % 8, (p + 1) % 8)) for k in range(8)]
         for side, k in (("left", p % 8), ("right", (p + 1) % 8)):
             name = f"{p}_{side}.jpg"
             photograph(tmp_path / "preprocessed_images" / name, p)
-            # As taken: another picture of the same name, which must not be read.
+            # The original: another picture of the same name, which must not be read.
             photograph(tmp_path / "ODIR-5K" / "ODIR-5K" / "Training Images" / name, p, (80, 60))
             rows.append([
                 p, 50, "Female", f"{p}_left.jpg", f"{p}_right.jpg", "a, b", "normal fundus", *both,
@@ -85,7 +85,7 @@ def odir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def odir_lists(odir: Path) -> Path:
-    """ECAMP's lists in a clone beside: left eyes of the first 24 are trained on, right eyes tested."""
+    """Add a clone with ECAMP's lists: left eyes of the first 24 are trained on, right eyes tested."""
     folder = odir / "ECAMP" / "Fine-tuning" / "Classification" / "datasets" / "ODIR5K"
 
     def row(p: int, side: str) -> str:
@@ -103,7 +103,7 @@ def odir_lists(odir: Path) -> Path:
 
 @pytest.fixture
 def aptos(tmp_path: Path) -> Path:
-    """Kaggle's train.csv with the lists of ECAMP in the same folder."""
+    """Build Kaggle's train.csv, and the lists of ECAMP in the same folder."""
     ids = [f"{7919 * k:012x}" for k in range(40)]
     for k, name in enumerate(ids):
         photograph(tmp_path / "train_images" / f"{name}.png", k)
@@ -134,8 +134,8 @@ def mured(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def drawn(k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Disc and cup of image k: rectangles, bool (30, 40)."""
+def disc_and_cup(k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return disc and cup of image k: rectangles, bool (30, 40)."""
     disc, cup = np.zeros((30, 40), bool), np.zeros((30, 40), bool)
     disc[5 : 20 + k % 5, 8 : 25 + k % 7] = True
     cup[9 : 15 + k % 3, 12 : 20 + k % 2] = True
@@ -144,21 +144,21 @@ def drawn(k: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def riga(tmp_path: Path) -> Path:
-    """RIGA+; the same file name stands in several folders."""
+    """Build RIGA+; the same file name appears in several folders."""
     sites = [f"BinRushed/BinRushed{k}" for k in (1, 2, 3, 4)]
     sites += ["MESSIDOR", "Magrabia/MagrabiaMale", "Magrabia/MagrabiFemale"]
     rows: dict[str, list[list[str]]] = {"train": [], "val": [], "test": []}
     k = 0
     for site in sites:
         for number in range(1, 7):
-            at = f"{site}/image{number}.tif"
-            photograph(tmp_path / "Image" / at, k)
-            disc, cup = drawn(k)
+            name = f"{site}/image{number}.tif"
+            photograph(tmp_path / "Image" / name, k)
+            disc, cup = disc_and_cup(k)
             levels = np.where(cup, 255, np.where(disc, 128, 0)).astype(np.uint8)
-            (tmp_path / "FinalLabel" / at).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(levels).save(tmp_path / "FinalLabel" / at)
+            (tmp_path / "FinalLabel" / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(levels).save(tmp_path / "FinalLabel" / name)
             split = "test" if "Magrabia" in site else "val" if number == 6 else "train"
-            rows[split].append([f"Image/{at}", f"FinalLabel/{at}"])
+            rows[split].append([f"Image/{name}", f"FinalLabel/{name}"])
             k += 1
     for split, part in rows.items():
         table(

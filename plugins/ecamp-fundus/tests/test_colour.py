@@ -1,4 +1,4 @@
-"""Mean and spread of retinal photographs, measured again."""
+"""Mean and standard deviation of retinal photographs, measured again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ecamp_fundus.base import MEAN, STD
 from ecamp.api import Sample, letterbox, read_image
 
 
-def test_mean_and_spread_are_those_of_photographs() -> None:
+def test_mean_and_std_are_those_of_photographs() -> None:
     root = Path(os.environ.get("ECAMP_SHARED", Path(__file__).parents[4] / "shared"))
     files = sorted((root / "data" / "fundus" / "images").glob("*.jpg"))
     if not files:

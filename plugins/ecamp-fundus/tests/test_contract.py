@@ -29,11 +29,11 @@ CASES = [
     ("mured", "splits=few-shot&shots=2"),
     ("riga", "on_bad_row=skip"), ("riga", "lists={root}/clone"),
 ]  # fmt: skip
-EVERY = pytest.mark.parametrize(("fixture", "options"), CASES)
+EVERY_CASE = pytest.mark.parametrize(("fixture", "options"), CASES)
 
 
-def named(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
-    """Return the data set of a fixture by its one-line name."""
+def dataset_ref(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
+    """Return the reference of a fixture's data set."""
     root = request.getfixturevalue(fixture)
     name = {"ffa_ir": "ffa-ir", "odir_lists": "odir"}.get(fixture, fixture)
     return f"{name}?root={root}&{options.format(root=root)}"
@@ -41,17 +41,17 @@ def named(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def ref(fixture: str, options: str, request: pytest.FixtureRequest) -> str:
-    return named(fixture, options, request)
+    return dataset_ref(fixture, options, request)
 
 
-@EVERY
+@EVERY_CASE
 def test_contract(ref: str, tmp_path: Path) -> None:
     check_plugin("ecamp.datasets", ref, tmp_path / "cache")
 
 
-@EVERY
+@EVERY_CASE
 def test_bad_input(ref: str, tmp_path: Path) -> None:
-    """Spelling of tables, ways out of root, an archive that is still packed."""
+    """Spelling of tables, paths outside the root, an archive that is not unpacked."""
     tables = [p for s in ("*.csv", "*.txt", "*.json") for p in sorted(tmp_path.rglob(s))]
     check_folder(ref, tables)
 
@@ -68,7 +68,7 @@ def test_bad_input(ref: str, tmp_path: Path) -> None:
         ("riga", "lists={root}/clone", "clone/datasets/RIGA/test_list.csv"),
     ],
 )  # fmt: skip
-def test_a_row_that_stands_twice_is_named(ref: str, table: str, tmp_path: Path) -> None:
+def test_a_row_that_appears_twice_is_named(ref: str, table: str, tmp_path: Path) -> None:
     check_twice(ref, tmp_path / table)
 
 
@@ -77,7 +77,9 @@ def test_every_set_and_protocol_is_among_them(request: pytest.FixtureRequest) ->
     covered: dict[str, set[str]] = {name: set() for name in NAMES}
     known: dict[str, set[str]] = {}
     for fixture, options in CASES:
-        dataset = make_plugin("ecamp.datasets", PluginRef.parse(named(fixture, options, request)))
+        dataset = make_plugin(
+            "ecamp.datasets", PluginRef.parse(dataset_ref(fixture, options, request))
+        )
         covered[dataset.name].add(dataset.splits_name)
         known[dataset.name] = set(dataset.named_splits)
     assert covered == known

@@ -28,7 +28,7 @@ def make(name: str, root: Path, **options: object) -> Dataset:
 
 
 def splits(records: list[Record]) -> dict[str, set[str]]:
-    """Patients of each split."""
+    """Return the patients of each split."""
     return {s: {r.patient for r in records if r.split == s} for s in {r.split for r in records}}
 
 
@@ -67,14 +67,16 @@ def test_odir_by_patient(odir: Path) -> None:
 
 
 def test_odir_annotation_of_patients(odir: Path) -> None:
-    whole = {r.id: r.labels for r in make("odir", odir, labels="patient").records()}
-    text = (odir / "full_df.csv").read_text().splitlines()
-    # One row a patient, as the challenge gives it, without the columns that Kaggle added.
-    kept = [text[0], *text[1::2]]
-    cut = [row.split(",filepath")[0].split(",../input")[0] for row in kept]
-    (odir / "ODIR-5K_Training_Annotations.csv").write_text("\ufeff" + "\r\n".join(cut) + "\r\n")
+    labels = {r.id: r.labels for r in make("odir", odir, labels="patient").records()}
+    lines = (odir / "full_df.csv").read_text().splitlines()
+    # One row per patient, as the challenge gives it, without the columns that Kaggle added.
+    rows = [lines[0], *lines[1::2]]
+    shortened = [row.split(",filepath")[0].split(",../input")[0] for row in rows]
+    (odir / "ODIR-5K_Training_Annotations.csv").write_text(
+        "\ufeff" + "\r\n".join(shortened) + "\r\n"
+    )
     (odir / "full_df.csv").unlink()
-    assert {r.id: r.labels for r in make("odir", odir, labels="patient").records()} == whole
+    assert {r.id: r.labels for r in make("odir", odir, labels="patient").records()} == labels
     with pytest.raises(MissingError, match=r"found no full_df\.csv"):
         make("odir", odir).records()
 
@@ -134,7 +136,7 @@ def test_aptos(aptos: Path) -> None:
     assert {r.id: r.labels for r in published.records()} == grades
     counts = {s: len(p) for s, p in splits(list(published.records())).items()}
     assert counts == {"train": 24, "val": 6, "test": 10}
-    # These lists are small ones: whoever evaluates on them is told.
+    # These lists are shorter than the published ones, and a flaw reports that.
     assert any("these splits have 2,563 / 366 / 733" in flaw for flaw in published.info.flaws)
     image = published.load(published.records()[3], 64).image
     assert image[15, 20].tolist() == [183, 73, 13]
@@ -169,26 +171,26 @@ def test_mured(mured: Path) -> None:
 
 
 def test_mured_by_few_shots(mured: Path) -> None:
-    """The same validation and test; of each class as many as asked for, or all there are."""
-    whole = make("mured", mured).records()
+    """The same validation and test; of each class as many images as requested, or all."""
+    all_records = make("mured", mured).records()
     few = make("mured", mured, splits="few-shot", shots=1)
     assert few.info.split_id == "mured/few-shot+1-shot"
-    held = {r.id: r.split for r in whole if r.split != "train"}
-    assert {r.id: r.split for r in few.records() if r.split != "train"} == held
+    evaluation_splits = {r.id: r.split for r in all_records if r.split != "train"}
+    assert {r.id: r.split for r in few.records() if r.split != "train"} == evaluation_splits
     train = [r for r in few.records() if r.split == "train"]
-    assert {r.id for r in train} < {r.id for r in whole if r.split == "train"}
+    assert {r.id for r in train} < {r.id for r in all_records if r.split == "train"}
     for k in range(20):
-        there = sum(r.labels[k] or 0 for r in whole if r.split == "train" and r.labels)
-        assert sum(r.labels[k] or 0 for r in train if r.labels) >= min(1, there)
+        available = sum(r.labels[k] or 0 for r in all_records if r.split == "train" and r.labels)
+        assert sum(r.labels[k] or 0 for r in train if r.labels) >= min(1, available)
     assert len(train) <= 20
 
 
-def test_our_splits_keep_the_shares_of_each_class(aptos: Path) -> None:
+def test_our_splits_are_stratified_by_class(aptos: Path) -> None:
     """Eight images of each grade: 70 / 10 / 20 % of them, to within one."""
     for grade in range(5):
-        found = [r.split for r in make("aptos", aptos).records() if r.labels and r.labels[grade]]
-        assert len(found) == 8
-        assert [found.count(s) for s in ("train", "val", "test")] == [6, 0, 2]
+        assigned = [r.split for r in make("aptos", aptos).records() if r.labels and r.labels[grade]]
+        assert len(assigned) == 8
+        assert [assigned.count(s) for s in ("train", "val", "test")] == [6, 0, 2]
 
 
 def test_one_bad_row_of_forty_thousand(odir_lists: Path) -> None:
@@ -222,7 +224,7 @@ def test_riga_masks_are_where_they_were_drawn(riga: Path) -> None:
         for record in dataset.records():
             assert (record.split == "test") == ("/Magrab" in record.id)
             sample = dataset.load(record, 64)
-            # The photograph tells its number by its colour, the mask must be that number's.
+            # The photograph's colour encodes its number; the mask must be of the same number.
             red, green, _ = (int(v) for v in sample.image[15, 20])
             k = next(k for k in range(60) if (180 + k % 60, 70 + k % 40) == (red, green))
             disc, cup = np.zeros((30, 40), bool), np.zeros((30, 40), bool)
@@ -296,17 +298,17 @@ def test_ffa_ir_bad_annotations(ffa_ir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "looked_for"),
+    ("name", "expected"),
     [("odir", "full_df.csv"), ("aptos", "train.csv"), ("mured", "train_data.csv"),
      ("riga", "Image/"), ("ffa-ir", "ffair_annotation.json")],
 )  # fmt: skip
-def test_a_wrong_folder_says_what_is_missing_and_what_is_there(
-    name: str, looked_for: str, tmp_path: Path
+def test_a_wrong_folder_names_missing_and_present_files(
+    name: str, expected: str, tmp_path: Path
 ) -> None:
     (tmp_path / "archive.zip").write_bytes(b"PK")
     with pytest.raises(MissingError) as caught:
         make(name, tmp_path).records()
-    assert looked_for in str(caught.value)
+    assert expected in str(caught.value)
     assert "archive.zip" in caught.value.message
     with pytest.raises(MissingError, match="no such folder"):
         make(name, tmp_path / "none").records()
@@ -321,7 +323,7 @@ def test_tables_without_images_are_a_wrong_folder(aptos: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ffa-ir", "odir", "aptos", "mured", "riga"])
-def test_each_says_how_to_get_it(name: str) -> None:
+def test_help_explains_how_to_get_each_set(name: str) -> None:
     cls = type(make(name, Path("nowhere")))
     assert "get: https://" in cls.help_text()
     assert "root contains" in cls.help_text()

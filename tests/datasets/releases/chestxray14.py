@@ -93,7 +93,7 @@ def nih_mrm(tmp: Path) -> Release:
 
 
 def nih_benchx(tmp: Path) -> Release:
-    """Ids alone beside the images; the labels come from the table."""
+    """Write lists of ids next to the images; the labels come from the table."""
     root = tmp / "NIH_Chest_Xray"
     nih_films(root, lambda _: "images")
     table = nih_table(root, "2020")

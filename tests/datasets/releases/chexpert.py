@@ -44,7 +44,7 @@ def chexpert_films(root: Path) -> None:
 
 
 def chexpert_original(tmp: Path) -> Release:
-    """root is the folder around CheXpert-v1.0-small, whose name stands in Path too."""
+    """root is the folder around CheXpert-v1.0-small, whose name appears in Path too."""
     root = tmp / "data"
     home = root / "CheXpert-v1.0-small"
     chexpert_films(home)

@@ -50,7 +50,7 @@ def draw_mask(path: Path, areas: tuple[Box, ...], size: tuple[int, int], scale: 
 
 
 def _nlm(root: Path, prefix: str, labels: Mapping[int, int]) -> dict[str, tuple[Box, Box]]:
-    """Films with both lungs bright, notes beside them; name -> right lung, left lung."""
+    """Write films with both lungs bright, and notes next to them; name -> right lung, left lung."""
     shown = {}
     for k, (number, label) in enumerate(labels.items()):
         name = f"{prefix}_{number:04}_{label}"

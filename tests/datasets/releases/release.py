@@ -1,4 +1,4 @@
-"""What a fixture of a release is, and how its films and tables are written."""
+"""Fixture of a release, and functions that write its films and tables."""
 
 from __future__ import annotations
 

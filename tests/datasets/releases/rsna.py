@@ -117,7 +117,7 @@ def rsna_gloria(tmp: Path) -> Release:
 
 
 def rsna_mgca_cls(tmp: Path) -> Release:
-    """MGCA's own files beside the csv: corners as a list, nothing where there is none."""
+    """Write MGCA's own files next to the csv: corners as a list, empty without a box."""
     release = rsna_original(tmp)
     for split in ("train", "val", "test"):
         rows = [f'{n},"{[list(b) for b in RSNA_FILMS[n]]}",1' if RSNA_FILMS[n] else f"{n},,0"
@@ -130,7 +130,7 @@ def rsna_mgca_cls(tmp: Path) -> Release:
 
 
 def rsna_lovt(tmp: Path) -> Release:
-    """x;y;width;height, boxes joined by bars, in a clone beside the images."""
+    """x;y;width;height, boxes joined by bars, in a clone next to the images."""
     root = tmp / "rsna"
     rsna_films(root, lambda name: f"stage_2_train_images/{name}.dcm")
     folder = tmp / "lovt/datasets/RSNA-Pneunomia-Detection"

@@ -140,7 +140,7 @@ def siim_rows_drawn(tmp: Path) -> Release:
 
 
 def siim_benchx(tmp: Path) -> Release:
-    """Names tell number, part and label; masks are images."""
+    """Write files whose names contain number, part and label; masks are images."""
     root = tmp / "SIIM"
     areas: list[list[Box]] = [[(5, 10, 40, 20)], [], [(30, 2, 60, 9)], [], [(0, 40, 33, 48)], []]
     splits = {}

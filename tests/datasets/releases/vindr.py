@@ -22,7 +22,7 @@ VINDR_KAGGLE = [
 WIDTH, HEIGHT = 96, 80  # of the films, wider than high: swapped axes show
 Drawn = dict[str, list[tuple[str, Box]]]  # radiologist -> class and box
 
-# What each of three radiologists drew; by hand below, what two of them agree upon.
+# Boxes of each of three radiologists; below, by hand, those on which two of them agree.
 VINDR_DRAWN: dict[str, Drawn] = {
     # one heart by all three, moved by two pixels; a nodule by one alone
     "0a01": {"R8": [("Cardiomegaly", (20, 40, 70, 60)), ("Nodule/Mass", (4, 4, 10, 12))],

@@ -1,4 +1,4 @@
-"""The torch module; imported only when the encoder is built."""
+"""The torch module of the encoder; imported only when it is built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ecamp.api import Encoder, Features
 
 
 class ConvEncoder(Encoder):
-    """Images (batch, channels, size, size) -> maps at 1/2, 1/4 and 1/8 of the side."""
+    """Encoder of images (batch, channels, size, size) to maps at 1/2, 1/4 and 1/8 of the side."""
 
     def __init__(self, channels: int, image_size: int, width: int) -> None:
         super().__init__()

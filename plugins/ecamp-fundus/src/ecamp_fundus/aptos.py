@@ -18,11 +18,11 @@ from ecamp.api import (
 )
 from ecamp_fundus.base import NO_PATIENTS, FundusDataset
 
-GRADES = ("none", "mild", "moderate", "severe", "proliferative")  # 0..4: the order counts for kappa
+GRADES = ("none", "mild", "moderate", "severe", "proliferative")  # 0..4: kappa depends on the order
 
 
 class APTOS(FundusDataset):
-    """One grade per image; the classes are ordered."""
+    """APTOS 2019: one grade per image; the classes are ordered."""
 
     summary = "APTOS 2019: 3,662 photographs, 5 ordered grades of diabetic retinopathy"
     licence = "competition rules: non-commercial research"

@@ -42,7 +42,7 @@ class FFAIRConfig(PublicConfig):
 
 
 class FFAIR(FundusDataset[FFAIRConfig]):
-    """Images of examinations, each with the report of its examination."""
+    """FFA-IR: images of examinations, each with the report of its examination."""
 
     summary = "FFA-IR: 10,790 angiographies and their reports, for pre-training (credentialed)"
     licence = "PhysioNet Credentialed Health Data License 1.5.0"
@@ -72,21 +72,24 @@ pre-training uses the cases of `train`; language=zh selects the Chinese reports
         if self.config.distilled is not None:
             self.sources.append(file := Path(self.config.distilled).expanduser())
             distilled = read_distilled(file)
-        base = "FFAIR/" if (self.root / "FFAIR").is_dir() else ""
+        prefix = "FFAIR/" if (self.root / "FFAIR").is_dir() else ""
         for split, cases in _splits(path).items():
             for case, fields in cases.items():
                 location = f"{path.name} {split} {case}"
                 with self.bad:
                     report = _report(fields, self.config.language, location)
                     for image in _select(_images(fields, location), self.config.per_case):
-                        film = ImagePayload(resolve_below_root(self.root, base + image, location))
+                        payload = ImagePayload(
+                            resolve_below_root(self.root, prefix + image, location)
+                        )
                         yield Record(
                             image, case, SPLITS[split], location, report=report,
-                            distilled=distilled.get(case) or None, payload=film,
+                            distilled=distilled.get(case) or None, payload=payload,
                         )  # fmt: skip
 
 
 def _splits(path: Path) -> dict[str, Mapping[str, Any]]:
+    """Read the annotation: split -> case -> fields of the case."""
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -125,6 +128,7 @@ def _images(fields: Mapping[str, Any], location: str) -> list[str]:
 
 
 def _select(paths: list[str], count: int | None) -> list[str]:
+    """Select `count` of an examination's images, evenly spaced; None: all."""
     if count is None or len(paths) <= count:
         return paths
     return [paths[(2 * k + 1) * len(paths) // (2 * count)] for k in range(count)]

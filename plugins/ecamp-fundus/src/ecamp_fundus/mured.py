@@ -36,7 +36,7 @@ class MuReDConfig(PublicConfig):
 
 
 class MuReD(FundusDataset[MuReDConfig]):
-    """Diseases of an eye, several per image."""
+    """MuReD: diseases of an eye, several per image."""
 
     summary = "MuReD: 2,208 photographs, 20 diseases"
     licence = "CC BY 4.0"
@@ -89,8 +89,8 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
         if self.splits_name == "few-shot":
             train = [r for r in records if r.split == "train"]
             labels = [r.labels or () for r in train]
-            kept = few_shot([r.id for r in train], labels, self.config.shots, "mured/few-shot")
-            records = [r for r in records if r.split != "train" or r.id in kept]
+            chosen = few_shot([r.id for r in train], labels, self.config.shots, "mured/few-shot")
+            records = [r for r in records if r.split != "train" or r.id in chosen]
         yield from records
         yield from self._table("val_data.csv", "test")
 

@@ -40,7 +40,7 @@ class ODIRConfig(PublicConfig):
 
 
 class ODIR(FundusDataset[ODIRConfig]):
-    """Diseases per eye or per patient."""
+    """ODIR-5K: diseases per eye or per patient."""
 
     summary = "ODIR-5K: both eyes of 5,000 patients, 8 classes"
     licence = "as the challenge's: research use"

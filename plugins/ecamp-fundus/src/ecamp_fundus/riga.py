@@ -26,7 +26,7 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
 
 class RIGA(FundusDataset):
-    """Masks of the disc and, within it, of the cup."""
+    """RIGA+: masks of the disc and, within it, of the cup."""
 
     summary = "RIGA+: optic disc and cup of 750 photographs, tested on another site"
     licence = "as its sources: research use"
@@ -74,8 +74,8 @@ The raw release, with the marks of six graders drawn into copies of each image, 
             raise missing_file_error(
                 self.root, (IMAGES + "**/*.tif",), "See ecamp data info riga for its layout."
             )
-        unsplit = (r for r in records if not r.split)
-        yield from self.split_by_hash(unsplit, {"train": 0.875, "val": 0.125})
+        without_split = (r for r in records if not r.split)
+        yield from self.split_by_hash(without_split, {"train": 0.875, "val": 0.125})
         yield from (r for r in records if r.split)
 
     def _images_in_root(self) -> Iterator[Record]:
