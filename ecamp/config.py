@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -54,8 +55,9 @@ def identity(value: Any) -> str:
 
 
 def _as_refs(value: Any) -> Any:
-    items = value.split(",") if isinstance(value, str) else value
-    return [PluginRef.parse(item) if isinstance(item, str) else item for item in items]
+    if isinstance(value, str):
+        return PluginRef.parse_list(value)
+    return [PluginRef.parse(item) if isinstance(item, str) else item for item in value]
 
 
 class BenchSpec(BaseModel):
@@ -63,7 +65,7 @@ class BenchSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tasks: list[str] = ["cls", "seg", "det"]
+    tasks: list[PluginRef] = [PluginRef(name="cls"), PluginRef(name="seg"), PluginRef(name="det")]
     datasets: list[PluginRef] = [PluginRef(name="phantom")]
     encoders: list[PluginRef] = [PluginRef(name="vit-micro")]
     pretext: list[PluginRef] = [
@@ -82,10 +84,32 @@ class BenchSpec(BaseModel):
     on_bad_image: str = Field(default="fail", pattern="^(fail|skip)$")
     task_options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
-    @field_validator("datasets", "encoders", "pretext", "pretrain_data", mode="before")
+    @field_validator("tasks", "datasets", "encoders", "pretext", "pretrain_data", mode="before")
     @classmethod
     def _refs(cls, value: Any) -> Any:
         return _as_refs(value)
+
+    def task_refs(self) -> dict[str, PluginRef]:
+        """Return the tasks by name, with the options of `task_options`; the reference's own win.
+
+        Raises:
+            UsageError: A task named twice, or options for one that does not run.
+        """
+        refs: dict[str, PluginRef] = {}
+        for ref in self.tasks:
+            if ref.name in refs:
+                raise UsageError(
+                    f"tasks: '{ref.name}' is named twice.",
+                    "Results name a task without its options; run the other ones in a second run.",
+                )
+            options = {**self.task_options.get(ref.name, {}), **ref.options}
+            refs[ref.name] = ref.model_copy(update={"options": options})
+        for name in self.task_options:
+            if name not in refs:
+                raise UsageError(
+                    f"task_options names '{name}', which does not run.", did_you_mean(name, refs)
+                )
+        return refs
 
     @field_validator("fractions")
     @classmethod
@@ -99,6 +123,43 @@ class BenchSpec(BaseModel):
     @classmethod
     def _seeds(cls, value: list[int]) -> list[int]:
         return sorted(set(value))
+
+
+def typed_options(model: type[BaseModel], options: dict[str, Any]) -> dict[str, Any]:
+    """Read options that were written as text by the types of the fields that take them.
+
+    A field of text takes its value to the letter (`root=2024` is a path); `null` is None where the
+    field may be None. Any other field takes JSON where the value is JSON (`6`, `true`, `[16, 32]`),
+    else the text, which pydantic then converts or refuses.
+    """
+    return {
+        key: _typed(model.model_fields[key].annotation, value)
+        if isinstance(value, str) and key in model.model_fields
+        else value
+        for key, value in options.items()
+    }
+
+
+def _typed(annotation: Any, text: str) -> Any:
+    members = _members(annotation)
+    if text == "null" and type(None) in members:
+        return None
+    if all(member in (str, Path, type(None)) or isinstance(member, str) for member in members):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _members(annotation: Any) -> list[Any]:
+    """List the types of a union and the values of a literal; an annotation is looked through."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _members(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return list(get_args(annotation)) if origin is Literal else [annotation]
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
@@ -141,5 +202,6 @@ def validate(model: type[Model], values: dict[str, Any], source: str) -> Model:
             if problem["type"] == "extra_forbidden":
                 lines.append(f"unknown key '{key}'. {did_you_mean(key, model.model_fields)}")
             else:
-                lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+                hint = "; put it in quotes" if problem["type"] == "string_type" else ""
+                lines.append(f"{key}: {problem['msg']} (got {problem['input']!r}){hint}")
         raise UsageError(f"{source}: " + "; ".join(lines)) from None

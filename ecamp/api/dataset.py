@@ -153,3 +153,8 @@ class Dataset(Plugin[ConfigT]):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hash everything that determines records and pixels: equal content, equal hash."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """The code that reads, and the hash of what is read."""
+        return [self.origin.as_identity(), self.fingerprint()]

@@ -15,13 +15,16 @@ built-in plugins use the same entry points as a third party's package.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Generic, get_args
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
+from ecamp.api.origin import Origin, code_version
 from ecamp.api.plugin_ref import PluginRef
 
 GROUPS = (
@@ -52,14 +55,20 @@ class Plugin(ABC, Generic[ConfigT]):
 
     Attributes:
         ref: How the user named the plugin; set by the host that makes it.
+        origin: Distribution and code that it comes from; set by the host.
+        results_version: Version of the class's results, by its author's word. Results of another
+            version are computed again; without one, results are tied to the distribution's version
+            and a hash of the package's files. Not inherited.
     """
 
     summary: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     citation: ClassVar[str] = ""
     family: ClassVar[bool] = False  # True: the name needs a variant after a slash
+    results_version: ClassVar[int | str | None] = None
     Config: ClassVar[type[PluginConfig]] = PluginConfig
     ref: PluginRef
+    origin: Origin
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,7 +82,9 @@ class Plugin(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT, variant: str | None = None) -> None:
         self.config = config
         self.variant = variant
-        self.ref = PluginRef(name=type(self).__name__, variant=variant)
+        name = type(self).__name__
+        self.ref = PluginRef(name=name, variant=variant)
+        self.origin = Origin("", name, "", "", code_version(type(self)))
 
     @classmethod
     def variants(cls) -> Sequence[str]:
@@ -81,9 +92,25 @@ class Plugin(ABC, Generic[ConfigT]):
         return ()
 
     def identity_fields(self) -> dict[str, Any]:
-        """Return everything that determines this plugin's results.
+        """Return the options that determine this plugin's results.
 
-        As here, its options; a plugin whose options name files adds the content of those files.
-        Identities of cells and pre-trainings are hashed from it.
+        As here, all of them; a field of type `Path` that names a file counts by the file's content.
+        A plugin whose options name files as text, or folders, adds their content.
         """
-        return dict(self.config.model_dump())
+        return {name: _content(value) for name, value in self.config.model_dump().items()}
+
+    @property
+    def identity(self) -> list[Any]:
+        """Everything that determines this plugin's results: its code, variant and options.
+
+        Identities of cells, pre-trainings, features and decoded images are hashed from it.
+        """
+        return [self.origin.as_identity(), self.variant, self.identity_fields()]
+
+
+def _content(value: Any) -> Any:
+    """Replace the path of a file by a hash of its content."""
+    if not isinstance(value, Path) or not value.is_file():
+        return value
+    with value.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -12,6 +12,7 @@ from ecamp.api.dataset import Dataset, Record, Sample
 from ecamp.audit.fingerprints import Fingerprint, FingerprintStore, fingerprint
 from ecamp.audit.images import audit_images
 from ecamp.audit.splits import AuditContext, AuditItem, Finding, SplitList, audit_lists, by_severity
+from ecamp.config import identity
 from ecamp.data.decoding import check_sample
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import cache_root
@@ -50,7 +51,7 @@ def audit_dataset(
     findings = audit_lists(group_by_split(records), context)
     if not images:
         return findings
-    key = dataset.fingerprint()
+    key = identity(dataset.identity)
     store = FingerprintStore(cache_root(cache) / "audit" / f"{key}-{PRINTS}.jsonl")
     prints = store.compute(
         [record.id for record in records],

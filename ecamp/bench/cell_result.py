@@ -9,7 +9,7 @@ from typing import Any
 from ecamp.errors import CorruptFileError
 from ecamp.metrics.stats import Metric
 
-SCHEMA = 2  # bump when keys of result.json change
+SCHEMA = 3  # bump when keys of result.json change
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,20 @@ class Score:
         value: None when undefined.
         low, high: 95 % interval over resampled patients; None without one.
         reason: Why the value is undefined, or what biases it.
+        higher_is_better: False for an error, a distance or a rank.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     reason: str | None = None
+    higher_is_better: bool = True
 
     @classmethod
     def of(cls, metric: Metric) -> Score:
         """Convert a metric: null and a reason, never NaN."""
         low, high = metric.interval()
-        return cls(metric.value, low, high, metric.reason or None)
+        return cls(metric.value, low, high, metric.reason or None, metric.higher_is_better)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class CellResult:
         metrics: Scores by name.
         selected: Settings chosen on validation.
         warnings: Caveats for a reader of the number.
+        plugins: Origin (distribution, version, code) of data set, task, encoder and pretext.
     """
 
     id: str
@@ -86,6 +89,7 @@ class CellResult:
     metrics: dict[str, Score]
     selected: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    plugins: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def is_floor(self) -> bool:

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import ecamp
 from ecamp.api.encoder import Encoder, EncoderPlugin, Features
 from ecamp.bench.features import Reads, assemble_features, feature_specs, fill_features
-from ecamp.bench.plan import RESULTS_VERSION
 from ecamp.config import identity
 from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
@@ -73,10 +73,10 @@ def feature_key(encoder: Encoder, plugin: EncoderPlugin, arrays: Arrays) -> str:
     return identity(
         {
             "features": FORMAT,
-            "results": RESULTS_VERSION,
+            "results": ecamp.__results_version__,
             "versions": [torch.__version__, timm.__version__],
             "weights": weights_digest(encoder),
-            "encoder": [plugin.ref.name, plugin.variant, plugin.identity_fields()],
+            "encoder": plugin.identity,
             "preprocessing": [info.mean, info.std, info.colour, encoder.image_size],
             "data": arrays.key,
         }

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import ecamp
 from ecamp.api.dataset import Dataset
 from ecamp.api.encoder import EncoderPlugin
+from ecamp.api.origin import Origin
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import FEATURES, TaskPlugin
 from ecamp.bench.pretraining import Pretraining, plan_pretraining, request_pretext
 from ecamp.config import BenchSpec, identity
 from ecamp.errors import UsageError, did_you_mean
 from ecamp.plugin.host import make_plugin, skip_bad_rows
-
-# Bump when a change of code changes results for the same recipe: old cells are then not reused.
-RESULTS_VERSION = 3
 
 EVAL_SPLITS = ("train", "val", "test")
 
@@ -84,6 +83,16 @@ class Cell:
         return f"features {self.dataset.ref} {self.encoder_name}"
 
     @property
+    def origins(self) -> dict[str, Origin]:
+        """Where its plugins come from, by role."""
+        origins = {"dataset": self.dataset.origin, "task": self.task.origin}
+        if self.encoder is not None:
+            origins["encoder"] = self.encoder.origin
+        if self.pretraining is not None:
+            origins["pretext"] = self.pretraining.pretext.origin
+        return origins
+
+    @property
     def uses_frozen_features(self) -> bool:
         """Whether its head reads cached features, so that other cells can share them."""
         return self.encoder is not None and self.protocol not in self.task.tunes
@@ -124,7 +133,11 @@ class FeatureGroup:
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a recipe, in the order of the recipe, and notes on what was left out."""
+    """All cells of a recipe, in the order of the recipe, and notes on what was left out.
+
+    Attributes:
+        spec: The recipe, options of plugins as their fields read them.
+    """
 
     spec: BenchSpec
     cells: tuple[Cell, ...]
@@ -166,26 +179,25 @@ class Plan:
                 }
                 for p in self.pretrainings
             ],
+            "plugins": [origin.as_json() for origin in self.origins()],
             "notes": list(self.notes),
         }
 
+    def origins(self) -> list[Origin]:
+        """List where all plugins of the cells and of their pre-training data come from, each once."""
+        found = {origin for cell in self.cells for origin in cell.origins.values()}
+        found |= {dataset.origin for item in self.pretrainings for dataset in item.data}
+        return sorted(found, key=lambda origin: (origin.group, origin.name, origin.dist))
 
-def resolve_tasks(names: list[str], options: dict[str, dict[str, Any]]) -> list[TaskPlugin]:
-    """Make the tasks by name.
+
+def resolve_tasks(spec: BenchSpec) -> list[TaskPlugin]:
+    """Make the tasks of a recipe.
 
     Raises:
         MissingError, UsageError: Unknown task, options for a task that does not run, or a task that
             reads features which do not exist.
     """
-    for name in options:
-        if name not in names:
-            raise UsageError(
-                f"task_options names '{name}', which does not run.", did_you_mean(name, names)
-            )
-    tasks: list[TaskPlugin] = [
-        make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
-        for name in names
-    ]
+    tasks: list[TaskPlugin] = [make_plugin("ecamp.tasks", ref) for ref in spec.task_refs().values()]
     for task in tasks:
         if unknown := sorted(task.reads - FEATURES):
             raise UsageError(
@@ -214,7 +226,7 @@ class _Planner:
 
     def __init__(self, spec: BenchSpec) -> None:
         self.spec = spec
-        self.tasks = resolve_tasks(spec.tasks, spec.task_options)
+        self.tasks = resolve_tasks(spec)
         make_dataset = _once(lambda ref: make_plugin("ecamp.datasets", ref))
         self.datasets: list[Dataset] = [make_dataset(ref) for ref in spec.datasets]
         self.encoders: list[EncoderPlugin] = [
@@ -222,6 +234,17 @@ class _Planner:
         ]
         self.pretexts = [request_pretext(ref) for ref in spec.pretext]
         self.pretrain_data: tuple[Dataset, ...] = tuple(map(make_dataset, spec.pretrain_data))
+        # Options as their fields read them: a recipe file and a command line that mean the same agree.
+        self.spec = spec.model_copy(
+            update={
+                "tasks": [task.ref for task in self.tasks],
+                "datasets": [dataset.ref for dataset in self.datasets],
+                "encoders": [encoder.ref for encoder in self.encoders],
+                "pretext": [request.ref for request in self.pretexts],
+                "pretrain_data": [dataset.ref for dataset in self.pretrain_data],
+                "task_options": {},
+            }
+        )
         self.notes: dict[str, None] = {}  # in order, each once
 
     def plan(self) -> Plan:
@@ -311,10 +334,10 @@ class _Planner:
     ) -> Cell:
         size = int((encoder or self.encoders[0]).image_size)
         fields = {
-            "version": RESULTS_VERSION,
-            "dataset": dataset.fingerprint(),
-            "task": [task.ref.name, task.identity_fields()],
-            "encoder": [str(encoder.ref), encoder.identity_fields()] if encoder else None,
+            "version": ecamp.__results_version__,
+            "dataset": dataset.identity,
+            "task": task.identity,
+            "encoder": encoder.identity if encoder else None,
             "weights": pretraining.key if pretraining else "random",
             "protocol": protocol,
             "fraction": fraction,

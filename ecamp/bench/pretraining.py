@@ -15,11 +15,11 @@ from ecamp.api.dataset import Dataset, Record
 from ecamp.api.encoder import EncoderPlugin
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.pretext import Objective, PretextPlugin
-from ecamp.config import BenchSpec, identity, validate
+from ecamp.config import BenchSpec, identity, typed_options, validate
 from ecamp.data.arrays import materialise
 from ecamp.encoders.checkpoints import load_encoder
 from ecamp.errors import DataError, UsageError
-from ecamp.plugin.host import make_plugin
+from ecamp.plugin.host import find_plugin
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease, write_meta
 from ecamp.storage.files import atomic_path, cache_root, content_hash, locked
@@ -75,12 +75,23 @@ class PretextRequest:
 def request_pretext(ref: PluginRef) -> PretextRequest:
     """Make a pretext plugin, its options separated from those of the optimisation.
 
+    An option of the plugin's own goes to the plugin, also where the optimisation has one of that
+    name; the latter is then set by the recipe's `pretrain`.
+
     Raises:
         UsageError, MissingError: Unknown pretext or a wrong option.
     """
-    own = {k: v for k, v in ref.options.items() if k not in PretrainRecipe.model_fields}
-    asked = {k: v for k, v in ref.options.items() if k in PretrainRecipe.model_fields}
-    plugin = make_plugin("ecamp.pretext", ref.model_copy(update={"options": own}))
+    loaded = find_plugin("ecamp.pretext", ref)
+    fields = loaded.cls.Config.model_fields
+    asked = {
+        name: value
+        for name, value in ref.options.items()
+        if name in PretrainRecipe.model_fields and name not in fields
+    }
+    own = {name: value for name, value in ref.options.items() if name not in asked}
+    plugin = loaded.make(ref.model_copy(update={"options": own}))
+    asked = typed_options(PretrainRecipe, asked)
+    ref = ref.model_copy(update={"options": {**plugin.ref.options, **asked}})
     return PretextRequest(ref, plugin, asked)
 
 
@@ -118,9 +129,9 @@ def plan_pretraining(
         check_needs(dataset, request.ref, pretext)
     init = None if spec.init_from is None else Path(spec.init_from)
     parts: dict[str, object] = {
-        "encoder": [encoder.ref.name, encoder.variant, encoder.identity_fields()],
-        "pretext": [pretext.ref.name, pretext.variant, pretext.identity_fields()],
-        "data": [dataset.fingerprint() for dataset in data],
+        "encoder": encoder.identity,
+        "pretext": pretext.identity,
+        "data": [dataset.identity for dataset in data],
         "init": None if init is None else content_hash(init),
     }
     key = pretrain_key(parts, recipe)

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.bench.cell_result import CellResult, scores_of
-from ecamp.bench.run_folder import RunFolder, pack, read_predictions
+from ecamp.bench.run_folder import RunFolder, pack, read_predictions, read_spec
 from ecamp.errors import CorruptFileError, EcampError, MissingError
 from ecamp.metrics.stats import resample_counts
 from ecamp.plugin.host import make_plugin
@@ -39,15 +38,15 @@ def rescore(path: Path, bootstrap: int | None) -> tuple[int, int, list[str]]:
         raise MissingError(
             f"{path}: not a run folder (it has no cells).", "Name the folder of --run."
         )
-    spec = yaml.safe_load((path / "spec.yaml").read_text(encoding="utf-8"))
-    resamples = int(spec["bootstrap"]) if bootstrap is None else bootstrap
-    options = spec.get("task_options") or {}
+    spec = read_spec(path)
+    resamples = spec.bootstrap if bootstrap is None else bootstrap
+    tasks = spec.task_refs()
     run, total, changed, failed = RunFolder(path), 0, 0, []
     for folder in sorted((path / "cells").glob("*")):
         if not (folder / "result.json").exists():
             continue
         try:
-            differs = _rescore(run, folder, resamples, options)
+            differs = _rescore(run, folder, resamples, tasks)
         except (EcampError, CorruptFileError, KeyError, ValueError) as error:
             failed.append(f"cells/{folder.name}: {error}")
             continue
@@ -59,13 +58,11 @@ def rescore(path: Path, bootstrap: int | None) -> tuple[int, int, list[str]]:
     return total, changed, failed
 
 
-def _rescore(
-    run: RunFolder, folder: Path, resamples: int, options: dict[str, dict[str, object]]
-) -> bool:
+def _rescore(run: RunFolder, folder: Path, resamples: int, tasks: dict[str, PluginRef]) -> bool:
     result = CellResult.from_json(read_json(folder / "result.json"))
     arrays = read_predictions(folder / "predictions.npz")
     name = result.cell.task
-    task = make_plugin("ecamp.tasks", PluginRef(name=name, options=options.get(name, {})))
+    task = make_plugin("ecamp.tasks", tasks.get(name) or PluginRef(name=name))
     stored = {key: value for key, value in arrays.items() if not key.startswith("replicates/")}
     patients = [str(patient) for patient in stored["patients"]]
     metrics = task.score(stored, stored, resample_counts(patients, resamples))

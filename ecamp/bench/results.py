@@ -67,6 +67,7 @@ def build_result(
         metrics=scores_of(metrics),
         selected=output.selected,
         warnings=result_warnings(cell.task, arrays, rows),
+        plugins={role: origin.as_json() for role, origin in cell.origins.items()},
     )
 
 

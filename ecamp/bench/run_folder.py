@@ -6,6 +6,7 @@ runs/<name>/spec.yaml plan.json env.json ledger.jsonl pretrain/<id>/ gallery/ ce
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 import zipfile
@@ -18,13 +19,33 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ecamp.api.origin import Origin
 from ecamp.bench.cell_result import CellResult
-from ecamp.config import BenchSpec, canonical_json
+from ecamp.config import BenchSpec, canonical_json, validate
 from ecamp.errors import CorruptFileError, UsageError
 from ecamp.storage.bits import pack_bits, unpack_bits
 from ecamp.storage.files import append_line, atomic_path, read_json, write_bytes, write_json
 
+_log = logging.getLogger(__name__)
+
 BITS, SHAPE = "/bits", "/shape"  # suffixes of packed boolean arrays in predictions.npz
+
+
+def read_spec(path: Path) -> BenchSpec:
+    """Read the recipe that a run was started with.
+
+    Raises:
+        CorruptFileError: `spec.yaml` is damaged or missing.
+        UsageError: A key that this version does not know; names it.
+    """
+    file = path / "spec.yaml"
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CorruptFileError(f"{file}: damaged or missing.", "Restore it.") from error
+    return validate(BenchSpec, values, str(file))
 
 
 class RunFolder:
@@ -78,8 +99,25 @@ class RunFolder:
                 )
         else:
             write_bytes(file, yaml.safe_dump(mine, sort_keys=True).encode())
+        self._log_changed_plugins(plan)
         write_json(self.path / "plan.json", plan)
-        write_json(self.path / "env.json", environment())
+        write_json(self.path / "env.json", environment(plan))
+
+    def _log_changed_plugins(self, plan: Mapping[str, Any]) -> None:
+        """Warn of plugins whose code is not that of the cells computed so far."""
+        try:
+            before = read_json(self.path / "plan.json").get("plugins", [])
+        except (FileNotFoundError, CorruptFileError):
+            return
+        known = {(old["group"], old["name"]): Origin(**old) for old in before}
+        for new in (Origin(**value) for value in plan.get("plugins", [])):
+            old = known.get((new.group, new.name))
+            if old is not None and old != new:
+                _log.warning(
+                    "%s '%s': cells of this run were computed with %s, now %s is installed; those "
+                    "that it concerns are computed again",
+                    new.group.removeprefix("ecamp."), new.name, old, new,
+                )  # fmt: skip
 
     def log_event(self, **event: Any) -> None:
         """Append to the ledger."""
@@ -152,11 +190,18 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def environment() -> dict[str, Any]:
-    """Collect what a result may depend on beyond its recipe: versions, platform."""
-    packages = ("ecamp", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pycocotools")
+def environment(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Collect what a result may depend on beyond its recipe: versions, platform.
+
+    Args:
+        plan: `Plan.as_json()`; names the distributions of its plugins.
+    """
+    plugins = dict.fromkeys(
+        str(plugin["dist"]) for plugin in plan.get("plugins", []) if plugin["dist"]
+    )
+    packages = ["ecamp", "torch", "torchvision", "timm", "numpy", "scikit-learn", "pycocotools"]
     versions = {}
-    for name in packages:
+    for name in dict.fromkeys([*packages, *plugins]):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

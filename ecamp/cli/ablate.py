@@ -46,7 +46,7 @@ def ablate(options: RunOptions, **recipe: Any) -> None:
     from ecamp.config import BenchSpec, validate
 
     values = {
-        "tasks": recipe["tasks"].split(","),
+        "tasks": recipe["tasks"],
         "datasets": recipe["datasets"],
         "encoders": recipe["encoder"],
         "pretext": f"{recipe['baseline']},{recipe['parts']}",

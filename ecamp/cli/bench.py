@@ -54,7 +54,7 @@ def execute(spec: BenchSpec, options: RunOptions) -> None:
         _show(plan, options)
         return
     run = RunFolder(options.run_path)
-    run.open(spec, {**plan.as_json(), "command": command_line()})
+    run.open(plan.spec, {**plan.as_json(), "command": command_line()})
     began = time.monotonic()
     runner = Runner(
         plan, run, cache=options.cache, budget=budget,
@@ -76,11 +76,19 @@ def _spec(options: dict[str, Any]) -> BenchSpec:
     from ecamp.config import BenchSpec, load_recipe, validate
 
     values = load_recipe(options["recipe"]) if options["recipe"] else {}
-    lists = {"tasks": str, "protocols": str, "fractions": float, "seeds": int}
+    lists = {"protocols": str, "fractions": float, "seeds": int}
     for name, kind in lists.items():
         if options[name] is not None:
             values[name] = parse_list(kind, name, options[name])
-    for name in ("datasets", "encoders", "pretext", "pretrain_data", "bootstrap", "on_bad_image"):
+    for name in (
+        "tasks",
+        "datasets",
+        "encoders",
+        "pretext",
+        "pretrain_data",
+        "bootstrap",
+        "on_bad_image",
+    ):
         if options[name] is not None:
             values[name] = options[name]
     if options["pretrain_steps"] is not None:

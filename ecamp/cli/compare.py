@@ -23,7 +23,8 @@ HEAD = ("data set", "metric", "labels", "seeds", "A", "B", "B - A", "95 % interv
 @click.option("--metric", "metrics", multiple=True,
               help="one more metric (repeatable); * for all that were resampled")  # fmt: skip
 @click.option("--fail-on", "conditions", multiple=True, metavar="CONDITION",
-              help="exit 5 where a difference meets it, e.g. 'cls.auroc<-0.005' (repeatable)")  # fmt: skip
+              help="exit 5 where a difference meets it (repeatable): "
+              "'cls.auroc<-0.005', 'seg.hd95 worse by 2'")  # fmt: skip
 @click.option("-f", "--format", "form", type=click.Choice(["table", "json", "csv", "md"]),
               default="table", show_default=True)  # fmt: skip
 def compare(
@@ -82,7 +83,8 @@ def _cells(row: Difference) -> tuple[str, ...]:
         return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"
 
     between = "-" if row.low is None else f"{row.low:+.3f} to {number(row.high, '+.3f')}"
-    name = f"{row.task} {row.metric}" + (f" ({row.model})" if row.model else "")
+    direction = "" if row.higher_is_better else " (lower is better)"
+    name = f"{row.task} {row.metric}{direction}" + (f" ({row.model})" if row.model else "")
     return (
         row.dataset, name, f"{row.protocol} {100 * row.fraction:g} %", str(row.seeds),
         number(row.first), number(row.second), number(row.delta, "+.3f"), between,

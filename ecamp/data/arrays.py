@@ -162,7 +162,7 @@ def materialise(
 def arrays_key(dataset: Dataset, size: int, splits: Sequence[str], on_bad_image: str) -> str:
     """Compute the identity of the arrays that `materialise` returns; it names their cache folder."""
     return identity(
-        [FORMAT, dataset.fingerprint(), size, sorted(splits), on_bad_image, dataset.info.colour]
+        [FORMAT, dataset.identity, size, sorted(splits), on_bad_image, dataset.info.colour]
     )
 
 

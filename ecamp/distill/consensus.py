@@ -57,12 +57,8 @@ class Consensus(Distiller[ConsensusConfig]):
 
     def identity_fields(self) -> dict[str, Any]:
         """Return the policy and the identities of both distillers."""
-        names = (self.config.first, self.config.second)
-        pairs = [
-            [PluginRef.parse(name).name, distiller.identity_fields()]
-            for name, distiller in zip(names, self._distillers, strict=True)
-        ]
-        return {"policy": self.config.policy, "distillers": pairs}
+        distillers = [distiller.identity for distiller in self._distillers]
+        return {"policy": self.config.policy, "distillers": distillers}
 
     def counts(self) -> Mapping[str, int]:
         """Return the number of entities by agreement, then the counts of both distillers."""

@@ -62,7 +62,7 @@ class Tally:
 
 def distiller_identity(ref: PluginRef, distiller: Distiller) -> str:
     """Hash everything that determines a distiller's answers; every row of its files contains it."""
-    return identity([ref.name, ref.variant, distiller.identity_fields()])
+    return identity(distiller.identity)
 
 
 def write_distilled(

@@ -89,7 +89,7 @@ def pack(
     channels = 1 if info.colour == "grey" else 3
     bits = len(info.mask_classes) * -(-size * size // 8)
     rows = max(1, shard_bytes // (size * size * channels + bits))
-    key = identity([FORMAT, dataset.fingerprint(), size, on_bad_image, rows])
+    key = identity([FORMAT, dataset.identity, size, on_bad_image, rows])
     shards = [records[i : i + rows] for i in range(0, len(records), rows)]
     with locked(folder / ".lock"):
         parts = _intact_parts(folder, key)

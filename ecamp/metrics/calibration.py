@@ -17,7 +17,7 @@ def brier(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str
         kind: `multiclass` sums over classes (Brier's own definition), `multilabel` takes their mean.
     """
     if not _are_probabilities(scores):
-        return Metric.undefined("scores are not probabilities")
+        return Metric.undefined("scores are not probabilities").minimised()
     error = (scores.astype(np.float64) - targets) ** 2
     known = np.isfinite(error)
     usable = known.all(1) if kind == "multiclass" else known.any(1)
@@ -25,8 +25,9 @@ def brier(scores: np.ndarray, targets: np.ndarray, counts: np.ndarray, kind: str
     per_image = total if kind == "multiclass" else total / np.maximum(known.sum(1), 1)
     per_image = np.where(usable, per_image, np.nan)
     if not usable.any():
-        return Metric.undefined("no known label in the test split")
-    return Metric.of(float(np.nanmean(per_image)), weighted_mean_replicates(per_image, counts))
+        return Metric.undefined("no known label in the test split").minimised()
+    mean = Metric.of(float(np.nanmean(per_image)), weighted_mean_replicates(per_image, counts))
+    return mean.minimised()
 
 
 def calibration_error(
@@ -38,7 +39,7 @@ def calibration_error(
     the mean over classes with known labels.
     """
     if not _are_probabilities(scores):
-        return Metric.undefined("scores are not probabilities")
+        return Metric.undefined("scores are not probabilities").minimised()
     if kind == "multiclass":
         known = np.isfinite(targets).all(1)
         predicted = scores[known].argmax(1)
@@ -51,10 +52,10 @@ def calibration_error(
             pairs.append((scores[known, k], targets[known, k], counts[:, known]))
     pairs = [pair for pair in pairs if len(pair[0])]
     if not pairs:
-        return Metric.undefined("no known label in the test split")
+        return Metric.undefined("no known label in the test split").minimised()
     points = [_error(p, t, np.ones((1, len(p))))[0] for p, t, _ in pairs]
     replicates = [_error(p, t, c) for p, t, c in pairs]
-    return Metric.of(float(np.mean(points)), np.mean(replicates, axis=0))
+    return Metric.of(float(np.mean(points)), np.mean(replicates, axis=0)).minimised()
 
 
 def _error(predicted: np.ndarray, outcome: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ def score_retrieval(
             )
         all_images = np.ones((1, len(rank)))
         median = float(_medians(rank, all_images)[0])
-        result[f"{name}_median_rank"] = Metric.of(median, _medians(rank, counts))
+        result[f"{name}_median_rank"] = Metric.of(median, _medians(rank, counts)).minimised()
     recalls = [metric for name, metric in result.items() if "recall" in name]
     mean_replicates = np.mean([m.replicates for m in recalls if m.replicates is not None], axis=0)
     result["mean_recall"] = Metric.of(float(np.mean([m.value for m in recalls])), mean_replicates)

@@ -16,6 +16,8 @@ import numpy as np
 from ecamp.metrics.stats import Metric, weighted_mean_replicates
 from ecamp.metrics.surface import hd95
 
+LOWER_IS_BETTER = ("hd95", "fpr_neg")
+
 
 def score_segmentation(
     predicted: np.ndarray, target: np.ndarray, counts: np.ndarray, *, classes: Sequence[str]
@@ -64,7 +66,8 @@ def score_segmentation(
             per_class.append(metric)
             if name == "dice_pos":
                 result[f"dice_pos/{label}"] = metric
-        result[name] = macro(per_class)
+        mean = macro(per_class)
+        result[name] = mean.minimised() if name in LOWER_IS_BETTER else mean
     result["dice_pooled"] = macro(
         [_pooled(overlap[:, k], size_p[:, k], size_t[:, k], counts) for k in range(len(classes))]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,11 +21,14 @@ class Metric:
         value: The metric on the whole test set; None when undefined.
         reason: Why it is undefined; empty otherwise.
         replicates: float64 (resamples,) the metric on each resample; NaN where undefined there.
+        higher_is_better: False for an error, a distance or a rank. Verdicts, floors, ranks and charts
+            read it.
     """
 
     value: float | None
     reason: str = ""
     replicates: np.ndarray | None = None
+    higher_is_better: bool = True
 
     @classmethod
     def undefined(cls, reason: str) -> Metric:
@@ -39,9 +42,18 @@ class Metric:
             return cls(None, reason or "undefined on these data")
         return cls(float(value), "", replicates)
 
+    def minimised(self) -> Metric:
+        """Return the same metric, marked as better when lower."""
+        return replace(self, higher_is_better=False)
+
     def interval(self, level: float = 0.95) -> tuple[float | None, float | None]:
         """Return the percentile interval, as `percentile_interval`."""
         return percentile_interval(self.replicates, level)
+
+
+def is_better(value: float, other: float, higher_is_better: bool) -> bool:
+    """Whether a value beats another; equal values beat nothing."""
+    return value > other if higher_is_better else value < other
 
 
 def percentile_interval(

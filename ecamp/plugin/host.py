@@ -7,6 +7,7 @@ manager here reads `importlib.metadata` afresh, sorted, and loads exactly one na
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -14,10 +15,15 @@ from typing import Any
 
 from stevedore import NamedExtensionManager
 
+from ecamp.api.origin import Origin, code_version
 from ecamp.api.plugin import GROUPS, Plugin
 from ecamp.api.plugin_ref import PluginRef
-from ecamp.config import validate
+from ecamp.config import typed_options, validate
 from ecamp.errors import MissingError, UsageError, did_you_mean
+
+OWN = "ecamp"  # distribution that wins a bare name
+
+_log = logging.getLogger(__name__)
 
 # Base class of each group, imported when a plugin is loaded: a listing needs no torch.
 BASES = {
@@ -91,16 +97,39 @@ def list_plugins(group: str) -> list[PluginEntry]:
     ]
 
 
-def load_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> type[Plugin]:
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """The class of a plugin, and where it comes from."""
+
+    cls: type[Plugin]
+    origin: Origin
+
+    def make(self, ref: PluginRef) -> Any:
+        """Make the plugin with the options of a reference.
+
+        Raises:
+            UsageError: Unknown or wrong options.
+        """
+        ref = ref.model_copy(update={"options": typed_options(self.cls.Config, ref.options)})
+        config = validate(self.cls.Config, ref.options, f"options of {ref}")
+        plugin = self.cls(config, ref.variant)
+        plugin.ref, plugin.origin = ref, self.origin
+        return plugin
+
+
+def find_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> LoadedPlugin:
     """Import the class of one plugin.
+
+    A name that `ecamp` and another distribution register means that of `ecamp`, with a warning, so
+    that installing a package changes no result; the other is reached as `distribution:name`.
 
     Args:
         any_variant: A family may be named without a variant, to describe it.
 
     Raises:
         MissingError: Unknown name, or the plugin fails on import (named with its distribution).
-        UsageError: Two distributions with the name; a variant missing, unknown or out of place;
-            a class that does not implement the group's protocol.
+        UsageError: Two other distributions with the name; a variant missing, unknown or out of
+            place; a class that does not implement the group's protocol.
     """
     if group not in GROUPS:
         raise UsageError(f"No plugin group '{group}'.", did_you_mean(group, GROUPS))
@@ -111,12 +140,32 @@ def load_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> typ
         hint = did_you_mean(ref.name, [point.name for point in points])
         raise MissingError(f"{kind}: no plugin '{ref.name}'.", hint)
     if len(named) > 1:
-        owners = " and ".join(_dist(point) or point.value for point in named)
+        named = _choose(kind, ref.name, named)
+    cls = _check(kind, group, ref, _load(kind, group, named[0]), any_variant)
+    version = named[0].dist.version if named[0].dist else ""
+    origin = Origin(group, ref.name, _dist(named[0]), version, code_version(cls))
+    return LoadedPlugin(cls, origin)
+
+
+def _choose(kind: str, name: str, points: list[metadata.EntryPoint]) -> list[metadata.EntryPoint]:
+    owners = [_dist(point) or point.value for point in points]
+    ours = [point for point in points if _dist(point) == OWN]
+    if len(ours) != 1:
         raise UsageError(
-            f"{kind}: '{ref.name}' is registered by {owners}.",
-            f"Write {_dist(named[0])}:{ref.name} to pick one, or uninstall the other.",
+            f"{kind}: '{name}' is registered by {' and '.join(owners)}.",
+            f"Write {owners[0]}:{name} to pick one, or uninstall the other.",
         )
-    return _check(kind, group, ref, _load(kind, group, named[0]), any_variant)
+    other = next(owner for owner in owners if owner != OWN)
+    _log.warning(
+        "%s: '%s' is registered by %s too; the one of %s is used. For the other write %s:%s.",
+        kind, name, other, OWN, other, name,
+    )  # fmt: skip
+    return ours
+
+
+def load_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> type[Plugin]:
+    """Import the class of one plugin; arguments and errors as `find_plugin`."""
+    return find_plugin(group, ref, any_variant=any_variant).cls
 
 
 def skip_bad_rows(ref: PluginRef) -> PluginRef:
@@ -182,9 +231,6 @@ def make_plugin(group: str, ref: PluginRef) -> Any:
     """Load a plugin and configure it.
 
     Raises:
-        MissingError, UsageError: As `load_plugin`; also for unknown or wrong options.
+        MissingError, UsageError: As `find_plugin`; also for unknown or wrong options.
     """
-    cls = load_plugin(group, ref)
-    plugin = cls(validate(cls.Config, ref.options, f"options of {ref}"), ref.variant)
-    plugin.ref = ref
-    return plugin
+    return find_plugin(group, ref).make(ref)

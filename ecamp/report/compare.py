@@ -20,7 +20,7 @@ import numpy as np
 from ecamp.bench.run_folder import read_predictions
 from ecamp.errors import DataError, UsageError
 from ecamp.metrics.paired import delong_p, holm, mcnemar_p, wilcoxon_p
-from ecamp.metrics.stats import percentile_interval
+from ecamp.metrics.stats import is_better, percentile_interval
 from ecamp.report.selection import Selection
 from ecamp.report.summary import StoredCell, read_run, two_sided
 
@@ -40,6 +40,7 @@ class Difference:
         delong, mcnemar, wilcoxon: p of the cross-check; None where it does not apply. McNemar and
             Wilcoxon of several seeds: the median.
         verdict: `better`, `worse` or `tie`, of the second; by p_holm.
+        higher_is_better: Direction of the metric.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Difference:
     mcnemar: float | None
     wilcoxon: float | None
     verdict: str = ""
+    higher_is_better: bool = True
 
 
 def compare(
@@ -204,6 +206,7 @@ def _row(
         _delong(loaded) if metric == "auroc" else None,
         _median(loaded, _mcnemar) if metric in ("auroc", "accuracy") else None,
         _median(loaded, _wilcoxon) if metric in ("dice_pos", "legacy_dice") else None,
+        higher_is_better=pairs[0][0].result.metrics[metric].higher_is_better,
     )  # fmt: skip
 
 
@@ -294,34 +297,38 @@ def _judge(row: Difference, p_holm: float | None) -> Difference:
         return replace(row, p_holm=p_holm)
     p = p_holm if row.main else row.p
     significant = p is not None and p < 0.05
-    verdict = ("better" if row.delta > 0 else "worse") if significant else "tie"
-    if significant and row.metric in LOWER_IS_BETTER:
-        verdict = "worse" if row.delta > 0 else "better"
+    better = is_better(row.delta, 0.0, row.higher_is_better)
+    verdict = ("better" if better else "worse") if significant else "tie"
     return replace(row, p_holm=p_holm, verdict=verdict)
 
 
-LOWER_IS_BETTER = ("brier", "ece", "fpr_neg", "hd95")
-
 _CONDITION = re.compile(
-    r"(?:(?P<dataset>[\w/-]+):)?(?P<task>\w+)\.(?P<metric>[\w/]+)\s*(?P<sign>[<>])\s*"
+    r"(?:(?P<dataset>[^:<>]+):)?(?P<task>[^.:<>]+)\.(?P<metric>[^<>]+?)\s*(?P<sign>[<>]|\bworse by\b)\s*"
     r"(?P<limit>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
 )
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition such as `cls.auroc<-0.005`: met where a difference is below (or above) a number."""
+    """A condition on differences, second minus first.
+
+    `cls.auroc<-0.005` is met where the difference is below a number (`>`: above), `cls.auroc worse
+    by 0.005` where it is worse by more, in the metric's own direction.
+
+    Attributes:
+        sign: `<`, `>` or `worse by`.
+    """
 
     text: str
     dataset: str | None
     task: str
     metric: str
-    below: bool
+    sign: str
     limit: float
 
     @classmethod
     def parse(cls, text: str) -> Condition:
-        """Read `[DATASET:]TASK.METRIC(<|>)NUMBER`.
+        """Read `[DATASET:]TASK.METRIC(<|>|worse by)NUMBER`.
 
         Raises:
             UsageError: Not of that form.
@@ -330,10 +337,10 @@ class Condition:
         if match is None:
             raise UsageError(
                 f"--fail-on '{text}': not a condition.",
-                "Write it like cls.auroc<-0.005 or kermany:det.ap50<0.",
+                "Write it like cls.auroc<-0.005, kermany:det.ap50<0 or seg.hd95 worse by 2.",
             )
         return cls(
-            text, match["dataset"], match["task"], match["metric"], match["sign"] == "<",
+            text, match["dataset"], match["task"], match["metric"], match["sign"],
             float(match["limit"]),
         )  # fmt: skip
 
@@ -355,9 +362,9 @@ class Condition:
                 f"Compared: {', '.join(sorted({f'{r.task}.{r.metric}' for r in rows}))}; add others "
                 "with --metric.",
             )
-        return [
-            row
-            for row in candidates
-            if row.delta is None
-            or (row.delta < self.limit if self.below else row.delta > self.limit)
-        ]
+        return [row for row in candidates if row.delta is None or self._holds(row, row.delta)]
+
+    def _holds(self, row: Difference, delta: float) -> bool:
+        if self.sign == "worse by":
+            return (-delta if row.higher_is_better else delta) > self.limit
+        return delta < self.limit if self.sign == "<" else delta > self.limit

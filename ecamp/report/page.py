@@ -10,7 +10,7 @@ from typing import Any
 from ecamp.report.encoder_cost import read_costs
 from ecamp.report.pictures import bars, galleries
 from ecamp.report.ranks import rank_models
-from ecamp.report.summary import COLUMNS, Row, display, read_run, summarise
+from ecamp.report.summary import COLUMNS, Row, display, metric_label, read_run, summarise
 from ecamp.storage.files import write_bytes
 
 
@@ -30,7 +30,7 @@ def write_page(run: Path, baseline: str = "none") -> Path:
     charts = [
         {"title": " · ".join((names[split], *rest)), "svg": Markup(bars(list(group)))}
         for (split, *rest), group in groupby(
-            rows, lambda r: (r.split_label, f"{r.task} {r.metric}", r.protocol, r.encoder)
+            rows, lambda r: (r.split_label, f"{r.task} {metric_label(r)}", r.protocol, r.encoder)
         )
     ]
     ranks, settings = rank_models(cells)

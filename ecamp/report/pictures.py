@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import Overlay, TaskPlugin
-from ecamp.errors import CorruptFileError, EcampError
+from ecamp.bench.run_folder import read_spec
+from ecamp.errors import CorruptFileError, EcampError, UsageError
 from ecamp.metrics.surface import outline
 from ecamp.report.summary import Row, StoredCell
 
@@ -30,27 +31,37 @@ def bars(rows: list[Row]) -> str:
     if not drawn:
         return ""
     left, right, step, width = 170, 64, 24, 620
-    top = max([*(row.high or row.value or 0 for row in drawn), *(r.floor or 0 for r in drawn)])
-    scale = (width - left - right) / max(top * 1.04, 1e-9)
+    ends = [
+        value
+        for row in drawn
+        for value in (row.value, row.low, row.high, row.floor)
+        if value is not None
+    ]
+    bottom, top = min([0.0, *ends]) * 1.04, max([0.0, *ends]) * 1.04
+    scale = (width - left - right) / max(top - bottom, 1e-9)
+
+    def position(value: float) -> float:
+        return left + (value - bottom) * scale
+
     parts: list[str] = []
     y = 8
     for row in drawn:
         assert row.value is not None
-        x = left + row.value * scale
+        zero, x = position(0.0), position(row.value)
         label = f"{row.pretext}, {100 * row.fraction:g} % labels"
         fill = "#c9ccd3" if row.below_floor else MARK.get(row.verdict, "#5b6b8c")
         parts.append(
             f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{escape(label, quote=False)}</text>'
         )
-        parts.append(f'<rect x="{left}" y="{y}" width="{row.value * scale:.1f}" height="16" rx="2" '
+        parts.append(f'<rect x="{min(zero, x):.1f}" y="{y}" width="{abs(x - zero):.1f}" height="16" rx="2" '
                      f'fill="{fill}"/>')  # fmt: skip
         end = x
         if row.low is not None and row.high is not None:
-            start, end = left + row.low * scale, left + row.high * scale
+            start, end = position(row.low), position(row.high)
             parts.append(f'<path d="M{start:.1f} {y + 8}H{end:.1f}M{start:.1f} {y + 4}v8M{end:.1f} {y + 4}v8" '
                          'stroke="#1d2433" stroke-width="1.5" fill="none"/>')  # fmt: skip
         if row.floor is not None:
-            floor_x = left + row.floor * scale
+            floor_x = position(row.floor)
             parts.append(f'<path d="M{floor_x:.1f} {y - 3}v22" stroke="#d1495b" stroke-width="1.5" '
                          'stroke-dasharray="3 2"/>')  # fmt: skip
             end = max(end, floor_x)
@@ -84,6 +95,10 @@ def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
     A task without `overlay`, or whose plugin is not installed any more, has none.
     """
     result = []
+    try:
+        refs = read_spec(run).task_refs()
+    except (CorruptFileError, UsageError):
+        refs = {}
     for file in sorted((run / "gallery").glob("*.npz")):
         with np.load(file, allow_pickle=False) as stored:
             images, ids, name = (
@@ -93,17 +108,17 @@ def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
             )
         for task in dict.fromkeys(cell.result.cell.task for cell in cells):
             chosen = _choose(cells, name, task)
-            plugin = _task_plugin(task) if chosen else None
+            plugin = _task_plugin(refs.get(task) or PluginRef(name=task)) if chosen else None
             if plugin is not None:
                 result.append(_gallery(run, images, ids, name, plugin, chosen))
     return [gallery for gallery in result if gallery.lines]
 
 
-def _task_plugin(name: str) -> TaskPlugin | None:
+def _task_plugin(ref: PluginRef) -> TaskPlugin | None:
     from ecamp.plugin.host import make_plugin
 
     try:
-        plugin: TaskPlugin = make_plugin("ecamp.tasks", PluginRef(name=name))
+        plugin: TaskPlugin = make_plugin("ecamp.tasks", ref)
     except EcampError:
         return None
     return plugin if type(plugin).overlay is not TaskPlugin.overlay else None

@@ -58,10 +58,11 @@ def rank_models(cells: list[StoredCell]) -> tuple[list[Rank], int]:
         values = [value for value, _ in means if value is not None]
         if len(values) < len(models):
             continue
-        ranks_per_setting.append(_ranks(np.array(values)[:, None])[:, 0])
+        higher = setting[models[0]][0].result.score.higher_is_better
+        ranks_per_setting.append(_ranks(np.array(values)[:, None], higher)[:, 0])
         replicates = [scores for _, scores in means if scores is not None]
         if len(replicates) == len(models) and len({len(r) for r in replicates}) == 1:
-            replicate_ranks.append(_ranks(np.array(replicates)))
+            replicate_ranks.append(_ranks(np.array(replicates), higher))
     if len(models) < 2 or len(ranks_per_setting) < 2:
         return [], 0
     mean_ranks = np.mean(ranks_per_setting, axis=0)
@@ -89,9 +90,10 @@ def _mean_of_defined(ranks: np.ndarray) -> np.ndarray:
     return result
 
 
-def _ranks(scores: np.ndarray) -> np.ndarray:
-    """Rank the rows of each column of (models, resamples), 1 = highest; NaN where a score is NaN."""
-    return np.where(np.isfinite(scores).all(0), rankdata(-scores, axis=0), np.nan)
+def _ranks(scores: np.ndarray, higher_is_better: bool) -> np.ndarray:
+    """Rank the rows of each column of (models, resamples), 1 = best; NaN where a score is NaN."""
+    ordered = -scores if higher_is_better else scores
+    return np.where(np.isfinite(scores).all(0), rankdata(ordered, axis=0), np.nan)
 
 
 def format_ranks(ranks: list[Rank], settings: int) -> list[str]:

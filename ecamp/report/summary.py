@@ -20,7 +20,7 @@ import numpy as np
 
 from ecamp.bench.cell_result import CellResult
 from ecamp.metrics.paired import holm
-from ecamp.metrics.stats import percentile_interval
+from ecamp.metrics.stats import is_better, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Row:
         verdict: `better`, `worse`, `tie`, or empty for the baseline itself.
         floor, floor_name: Best trivial score of that split and fraction.
         below_floor: Whether the score does not beat it.
+        higher_is_better: Direction of the metric; False for an error, a distance or a rank.
     """
 
     dataset: str
@@ -77,6 +78,7 @@ class Row:
     floor_name: str | None
     below_floor: bool
     reason: str | None
+    higher_is_better: bool = True
 
     @property
     def split_label(self) -> str:
@@ -85,14 +87,21 @@ class Row:
 
 
 def read_run(path: Path) -> tuple[list[StoredCell], list[str]]:
-    """Read all finished cells of a run, in the order of its plan; damaged ones are named and left out."""
-    cells, warnings = [], []
+    """Read the finished cells of a run, in the order of its plan.
+
+    Left out, with a warning: damaged cells, and those that the plan does not contain any more: they
+    are of other data, another plugin or another version, and no mean may mix them in.
+    """
+    cells, warnings, unplanned = [], [], 0
     order = _planned_order(path)
     for folder in sorted(
         (path / "cells").glob("*"), key=lambda f: (order.get(f.name, len(order)), f)
     ):
         file = folder / "result.json"
         if not file.exists():
+            continue
+        if order and folder.name not in order:
+            unplanned += 1
             continue
         try:
             result = CellResult.from_json(json.loads(file.read_text(encoding="utf-8")))
@@ -109,6 +118,11 @@ def read_run(path: Path) -> tuple[list[StoredCell], list[str]]:
                             "run the same bench again")  # fmt: skip
             continue
         cells.append(StoredCell(result, replicates, folder))
+    if unplanned:
+        warnings.append(
+            f"{unplanned} older cells are left out: computed from other data, plugins or versions "
+            "than the plan of the last run"
+        )
     return cells, warnings
 
 
@@ -165,6 +179,7 @@ def _row(
 ) -> Row:
     dataset, split_id, split_hash, task, protocol, encoder, fraction, pretext = key
     first = members[0].result
+    higher = first.score.higher_is_better
     value, replicates = mean_over_seeds(members)
     low, high = percentile_interval(replicates)
     values = [m.result.metrics[first.primary].value for m in members]
@@ -192,8 +207,8 @@ def _row(
         dataset, split_id, split_hash, task, protocol, encoder, pretext, fraction,
         first.primary, len(members), train, first.counts["test"],
         value, low, high, sd, delta, delta_low, delta_high, p, "", floor, floor_name,
-        value is not None and floor is not None and value <= floor,
-        first.score.reason,
+        value is not None and floor is not None and not is_better(value, floor, higher),
+        first.score.reason, higher,
     )  # fmt: skip
 
 
@@ -221,7 +236,8 @@ def _best_floor(floors: list[StoredCell]) -> tuple[str | None, float | None]:
     best: tuple[str | None, float | None] = (None, None)
     for cell in floors:
         value = cell.result.score.value
-        if value is not None and (best[1] is None or value > best[1]):
+        higher = cell.result.score.higher_is_better
+        if value is not None and (best[1] is None or is_better(value, best[1], higher)):
             best = (cell.result.cell.floor, value)
     return best
 
@@ -235,7 +251,8 @@ def _holm(rows: list[Row]) -> list[Row]:
         verdict = ""
         if row.delta is not None:
             significant = p_holm is not None and p_holm < 0.05
-            verdict = ("better" if row.delta > 0 else "worse") if significant else "tie"
+            better = is_better(row.delta, 0.0, row.higher_is_better)
+            verdict = ("better" if better else "worse") if significant else "tie"
         out.append(Row(**{**asdict(row), "p_holm": p_holm, "verdict": verdict}))
     return out
 
@@ -275,9 +292,14 @@ def display(row: Row) -> list[str]:
     mark = ", ".join(filter(None, [row.verdict, "below floor" if row.below_floor else ""]))
     floor = "-" if row.floor is None else f"{row.floor:.3f} {row.floor_name}"
     score = f"{number(row.value)}" if row.value is not None else f"null: {row.reason}"
-    return [row.split_label, f"{row.task} {row.metric}", row.protocol, row.encoder,
+    return [row.split_label, f"{row.task} {metric_label(row)}", row.protocol, row.encoder,
             f"{100 * row.fraction:g} % ({row.train})", row.pretext, score, interval,
             number(row.sd), delta if row.delta is not None else "", floor, mark]  # fmt: skip
+
+
+def metric_label(row: Row) -> str:
+    """Return the name of the metric, with its direction where lower is better."""
+    return row.metric if row.higher_is_better else f"{row.metric} (lower is better)"
 
 
 def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:

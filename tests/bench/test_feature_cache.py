@@ -130,7 +130,11 @@ def test_the_key_holds_all_that_decides_and_nothing_else(
     others = {
         feature_key(build(seed=1), plugin(VIT), arrays),
         feature_key(changed, plugin(VIT), arrays),
-        feature_key(build(), plugin(PluginRef.parse(f"{VIT}&heads=4")), arrays),
+        feature_key(
+            build(),
+            plugin(VIT.model_copy(update={"options": {**VIT.options, "heads": "4"}})),
+            arrays,
+        ),
         feature_key(build(), plugin(VIT), replace(arrays, key="other")),
         feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, mean=(0.4,)))),
         feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, std=(0.4,)))),

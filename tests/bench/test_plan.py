@@ -75,6 +75,27 @@ def test_a_pretraining_is_shared_and_independent_of_the_bench():
     assert few.pretrainings[0].key == many.pretrainings[0].key
 
 
+def test_a_task_takes_options_where_it_is_named():
+    cells = _ids(tasks="seg?steps=3&head=linear,cls")
+    assert cells == _ids(tasks=["seg", "cls"], task_options={"seg": {"steps": 3, "head": "linear"}})
+    assert cells == _ids(tasks="seg?steps=3,cls", task_options={"seg": {"head": "linear"}})
+    assert cells != _ids(tasks="seg,cls")
+
+
+def test_a_recipe_and_a_command_line_of_one_meaning_are_one_recipe():
+    """Options of the command line are text, those of a recipe have types."""
+    text = make_plan(_spec(encoders="vit-micro?depth=2", pretext="mae?steps=5&mask_ratio=0.5"))
+    typed = make_plan(
+        _spec(
+            encoders=[{"name": "vit-micro", "options": {"depth": 2}}],
+            pretext=[{"name": "mae", "options": {"steps": 5, "mask_ratio": 0.5}}],
+        )
+    )
+    assert text.spec == typed.spec
+    assert [c.key for c in text.cells] == [c.key for c in typed.cells]
+    assert [c.label for c in text.cells] == [c.label for c in typed.cells]
+
+
 @pytest.mark.parametrize(
     ("values", "error", "text"),
     [
@@ -84,6 +105,8 @@ def test_a_pretraining_is_shared_and_independent_of_the_bench():
         ({"encoders": "vit-micro?widht=3"}, UsageError, "Did you mean 'width'"),
         ({"task_options": {"seg": {"step": 3}}}, UsageError, "Did you mean 'steps'"),
         ({"tasks": ["cls"], "task_options": {"seg": {}}}, UsageError, "which does not run"),
+        ({"tasks": "seg?step=3"}, UsageError, "Did you mean 'steps'"),
+        ({"tasks": "seg?steps=3,cls,seg"}, UsageError, "'seg' is named twice"),
         ({"pretrain": {"stepz": 3}}, UsageError, "Did you mean 'steps'"),
         ({"encoders": "timm/resnet18?image_size=64"}, UsageError, "requires 'visible'"),
         ({"fractions": [10]}, UsageError, "0.1 means 10 %"),

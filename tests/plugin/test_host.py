@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from ecamp.api.plugin_ref import PluginRef
+from ecamp.bench.pretraining import request_pretext
 from ecamp.cli import run
 from ecamp.errors import MissingError, UsageError
 from ecamp.plugin.host import list_plugins, load_plugin
@@ -109,18 +110,57 @@ def test_a_package_that_fails_on_import_is_named_and_hurts_nobody(
     assert ecamp_here(*PLAN).code == 0
 
 
-def test_two_plugins_of_one_name_are_refused_and_can_be_picked(
+def test_a_name_of_ours_stays_ours_and_the_other_can_be_picked(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
-    body = "from ecamp.encoders.timm import MicroViT as Plugin\n"
+    body = "from ecamp.encoders.timm import MicroViT\nclass Plugin(MicroViT): pass\n"
     # Names around it in the alphabet: duplicates that are not neighbours are found too.
     _fake_package(tmp_path, "a-pack", "ecamp.encoders", "vit-micro", body)
     _fake_package(tmp_path, "between", "ecamp.encoders", "vit-large", body)
     used = ecamp_here(*PLAN)
-    assert used.code == 2
-    assert "a-pack and ecamp" in used.err
-    picked = ecamp_here(*PLAN, "--encoders", "ecamp:vit-micro")
+    assert used.code == 0
+    assert "registered by a-pack too; the one of ecamp is used" in used.err
+    assert "a-pack:vit-micro" in used.err
+    ours = ecamp_here(*PLAN, "--encoders", "ecamp:vit-micro")
+    assert ours.code == 0
+    assert "a-pack" not in ours.err
+    picked = ecamp_here(*PLAN, "--encoders", "a-pack:vit-micro")
     assert picked.code == 0, picked.err
+    assert "a-pack:vit-micro" in picked.out
+
+
+def test_two_strangers_of_one_name_are_refused_and_can_be_picked(
+    tmp_path: Path, ecamp_here: Callable[..., Said]
+) -> None:
+    body = "from ecamp.encoders.timm import MicroViT\nclass Plugin(MicroViT): pass\n"
+    _fake_package(tmp_path, "a-pack", "ecamp.encoders", "best", body)
+    _fake_package(tmp_path, "b-pack", "ecamp.encoders", "best", body)
+    used = ecamp_here(*PLAN, "--encoders", "best")
+    assert used.code == 2
+    assert "a-pack and b-pack" in used.err
+    assert ecamp_here(*PLAN, "--encoders", "b-pack:best").code == 0
+
+
+def test_a_pretext_gets_its_own_options_also_where_the_optimisation_has_the_name(
+    tmp_path: Path, ecamp_here: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+from ecamp.api import PluginConfig, PretextPlugin
+class Options(PluginConfig):
+    lr: str = "unset"
+class Plugin(PretextPlugin[Options]):
+    summary, licence = "own lr", "MIT"
+    def build(self, encoder, context): raise NotImplementedError
+"""
+    _fake_package(tmp_path, "own-lr", "ecamp.pretext", "own-lr", body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    request = request_pretext(PluginRef.parse("own-lr?lr=cosine&steps=7"))
+    assert request.plugin.config.lr == "cosine"
+    assert request.recipe == {"steps": 7}
+    assert str(request.ref) == "own-lr?lr=cosine&steps=7"
+    refused = ecamp_here(*PLAN[:3], "--pretext", "own-lr?stepz=7", "--dry-run")
+    assert refused.code == 2
+    assert "stepz" in refused.err
 
 
 def test_a_class_of_another_kind_is_refused(

@@ -75,6 +75,7 @@ def _cell(
         "counts": {"train": 9, "val": 9, "test": images, "test_patients": 9, "skipped": 0},
         "metrics": {name: asdict(score) for name, score in scores_of(metrics).items()},
         "selected": {}, "warnings": [],
+        "plugins": {},
     }  # fmt: skip
     stored = {
         **arrays, "ids": np.array([f"i{i}" for i in range(images)]),

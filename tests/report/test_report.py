@@ -41,6 +41,7 @@ def _cell(
         },
         "selected": {},
         "warnings": [],
+        "plugins": {},
     }
     return StoredCell(CellResult.from_json(result), None if value is None else value + NOISE)
 
