@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from ecamp.data.splits import hash_split as hash_split
     from ecamp.datasets.named_splits import NamedSplits as NamedSplits
     from ecamp.datasets.named_splits import SplitsByName as SplitsByName
-    from ecamp.datasets.public import SHARES as SHARES
+    from ecamp.datasets.public import DEFAULT_FRACTIONS as DEFAULT_FRACTIONS
     from ecamp.datasets.public import ImagePayload as ImagePayload
     from ecamp.datasets.public import PublicConfig as PublicConfig
     from ecamp.datasets.public import PublicConfigT as PublicConfigT
@@ -89,7 +89,7 @@ EXPORTS = {
     "ecamp.metrics.stats": "Metric",
     "ecamp.plugin.host": "list_plugins make_plugin",
     # Data sets in folders
-    "ecamp.datasets.public": "SHARES ImagePayload PublicConfig PublicConfigT PublicDataset",
+    "ecamp.datasets.public": "DEFAULT_FRACTIONS ImagePayload PublicConfig PublicConfigT PublicDataset",
     "ecamp.datasets.named_splits": "NamedSplits SplitsByName",
     "ecamp.datasets.published_lists": "patient_of",
     "ecamp.data.splits": "few_shot hash_split",

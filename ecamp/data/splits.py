@@ -26,17 +26,17 @@ def patient_rank(patient: str, salt: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def hash_split(patient: str, shares: Mapping[str, float], salt: str) -> str:
+def hash_split(patient: str, fractions: Mapping[str, float], salt: str) -> str:
     """Return the split of a patient.
 
     Args:
-        shares: Split name to share; the shares sum to 1, the order matters.
+        fractions: Split name to fraction; the fractions sum to 1, the order matters.
         salt: Name and version of the splits.
     """
     rank, edge = patient_rank(patient, salt), 0.0
-    names = list(shares)
+    names = list(fractions)
     for name in names:
-        edge += shares[name]
+        edge += fractions[name]
         if rank < edge:
             return name
     return names[-1]
@@ -70,14 +70,14 @@ def patient_strata(
 
 
 def stratified_split(
-    patients: Sequence[str], strata: Sequence[Hashable], shares: Mapping[str, float], salt: str
+    patients: Sequence[str], strata: Sequence[Hashable], fractions: Mapping[str, float], salt: str
 ) -> dict[str, str]:
     """Split patients so that each stratum has its share in each split, to within one patient.
 
     Args:
         patients: Each once, in any order.
         strata: Stratum of each patient.
-        shares: Split name to share; the shares sum to 1, the order matters.
+        fractions: Split name to fraction; the fractions sum to 1, the order matters.
         salt: Name and version of the splits.
 
     Returns:
@@ -90,7 +90,7 @@ def stratified_split(
     for group in grouped.values():
         ranked = sorted(group, key=lambda p: (patient_rank(p, salt), p))
         edge, start = 0.0, 0
-        for name, share in shares.items():
+        for name, share in fractions.items():
             edge += share
             end = round(len(ranked) * edge)
             split_of.update(dict.fromkeys(ranked[start:end], name))

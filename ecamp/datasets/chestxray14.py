@@ -95,8 +95,10 @@ lists: of ECAMP or MRM (`images_006/00011997_000.png 0 0 ...`, the folder may be
                 with self.bad:
                     labels = self._labels(row.image, location)
                     patient = patient_of(row.image) or row.image
-                    shares = {"train": 0.875, "val": 0.125}
-                    split = "test" if test else hash_split(patient, shares, "chestxray14/official")
+                    fractions = {"train": 0.875, "val": 0.125}
+                    split = (
+                        "test" if test else hash_split(patient, fractions, "chestxray14/official")
+                    )
                     yield self._record(row.image, split, labels, location)
 
     def _record(

@@ -109,8 +109,8 @@ lists: of ECAMP or MRM (`train/patient57997/study1/view1_frontal.jpg 0 1 0 1 1`)
                     yield self._record(name, split, labels, location)
             return
         for name, labels, location in self._table("train.csv"):
-            shares = {"train": 0.95, "val": 0.05}
-            split = hash_split(patient_of(name) or name, shares, "chexpert/official")
+            fractions = {"train": 0.95, "val": 0.05}
+            split = hash_split(patient_of(name) or name, fractions, "chexpert/official")
             yield self._record(name, split, labels, location)
         test = ("test.csv", "test_labels.csv")
         names = test if self.splits_name == "official-test" else ("valid.csv", "val_labels.csv")

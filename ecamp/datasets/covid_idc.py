@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ecamp.api.dataset import DatasetInfo, Record
 from ecamp.datasets.named_splits import NamedSplits, SplitsByName
-from ecamp.datasets.public import SHARES, ImagePayload, PublicConfig, PublicDataset
+from ecamp.datasets.public import DEFAULT_FRACTIONS, ImagePayload, PublicConfig, PublicDataset
 from ecamp.errors import DataError, did_you_mean
 from ecamp.io.table import read_table
 
@@ -78,7 +78,7 @@ label: COVID-19 (1) or another pneumonia (0), without the few films of no findin
         return (*views, *(("3-classes",) if self.config.classes == 3 else ()))
 
     def _read(self) -> Iterable[Record]:
-        yield from self.split_by_hash(self._films(), SHARES)
+        yield from self.split_by_hash(self._films(), DEFAULT_FRACTIONS)
 
     def _films(self) -> Iterable[Record]:
         path = self.source("metadata.csv")

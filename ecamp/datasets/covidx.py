@@ -96,8 +96,8 @@ most sources have one class only: a model can recognise the site instead of the 
             yield from self._mgca()
         else:
             for row, location in self._index(*TRAIN):
-                shares = {"train": 0.9, "val": 0.1}
-                split = hash_split(row.patient or row.image, shares, "covidx/official")
+                fractions = {"train": 0.9, "val": 0.1}
+                split = hash_split(row.patient or row.image, fractions, "covidx/official")
                 yield from self._indexed(row, location, split, "train")
             for row, location in self._index(*TEST):
                 yield from self._indexed(row, location, "test", "test")

@@ -19,8 +19,8 @@ from pydantic import Field
 from ecamp.api.dataset import DatasetInfo, Record
 from ecamp.datasets.named_splits import SPLITS, NamedSplits, SplitsByName
 from ecamp.datasets.public import (
+    DEFAULT_FRACTIONS,
     NO_PATIENTS,
-    SHARES,
     ImagePayload,
     PublicConfig,
     PublicDataset,
@@ -150,7 +150,7 @@ text that was removed for anonymity is XXXX in the reports and stays so
                     yield replace(record, split=self._r2gen[record.patient])
         else:
             yield from self.split_by_hash(
-                films, SHARES, group=lambda r: normalised_report(r) or r.patient
+                films, DEFAULT_FRACTIONS, group=lambda r: normalised_report(r) or r.patient
             )
 
     def _films(self) -> Iterator[Record]:

@@ -21,7 +21,7 @@ from ecamp.datasets.organ_masks import (
     right_first,
     union_mask,
 )
-from ecamp.datasets.public import NO_PATIENTS, SHARES, PublicConfig
+from ecamp.datasets.public import DEFAULT_FRACTIONS, NO_PATIENTS, PublicConfig
 from ecamp.errors import DataError
 from ecamp.io.boxes import Box, scale_boxes
 from ecamp.io.folders import find_file, image_name
@@ -107,7 +107,7 @@ box of a nodule: the square around its centre with side size in millimetres / 0.
 
     def _read(self) -> Iterable[Record]:
         if self.splits_name == "ecamp":
-            yield from self.split_by_hash(self._films(), SHARES)
+            yield from self.split_by_hash(self._films(), DEFAULT_FRACTIONS)
             return
         train_on_odd = self.splits_name == "scr"
         train: list[Record] = []

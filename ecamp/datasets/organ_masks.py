@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from ecamp.api.dataset import Record, Sample
-from ecamp.datasets.public import SHARES, ImagePayload, PublicConfigT, PublicDataset
+from ecamp.datasets.public import DEFAULT_FRACTIONS, ImagePayload, PublicConfigT, PublicDataset
 from ecamp.errors import DataError
 from ecamp.io.folders import ImageIndex, missing_file_error
 from ecamp.io.images import fit_mask, read_image, read_mask
@@ -76,7 +76,7 @@ class OrganMaskDataset(PublicDataset[PublicConfigT]):
             yield name, self.images.by_name[name]
 
     def _read(self) -> Iterable[Record]:
-        yield from self.split_by_hash(self._films(), SHARES)
+        yield from self.split_by_hash(self._films(), DEFAULT_FRACTIONS)
 
     def _films(self) -> Iterator[Record]:
         """Read the films in root, without splits."""

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ecamp.api.dataset import DatasetInfo, Record
 from ecamp.datasets.named_splits import NamedSplits, SplitsByName
-from ecamp.datasets.public import SHARES, ImagePayload, PublicConfig, PublicDataset
+from ecamp.datasets.public import DEFAULT_FRACTIONS, ImagePayload, PublicConfig, PublicDataset
 from ecamp.errors import DataError, did_you_mean
 from ecamp.io.folders import resolve_below_root
 from ecamp.io.table import read_table
@@ -122,7 +122,7 @@ some files of the release are damaged: `ecamp data check` lists them, --on-bad-i
 
     def _read(self) -> Iterable[Record]:
         physicians: set[str] = set()
-        for record in self.split_by_hash(self._films(physicians), SHARES):
+        for record in self.split_by_hash(self._films(physicians), DEFAULT_FRACTIONS):
             if self.config.labels == "all" or record.split == "train" or record.id in physicians:
                 yield record
 

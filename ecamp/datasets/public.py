@@ -52,7 +52,7 @@ from ecamp.storage.files import content_hash
 # Mean and standard deviation of chest films in the published code.
 MEAN, STD = (0.4722,), (0.3028,)
 # Of our own splits, for data sets without official ones.
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+DEFAULT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 NO_PATIENTS = "the files name no patients: each image (or examination) counts as one patient"
 
 
@@ -251,13 +251,13 @@ class PublicDataset(Dataset[PublicConfigT]):
         return lists
 
     def split_by_hash(
-        self, records: Iterable[Record], shares: Mapping[str, float], salt: str = "",
+        self, records: Iterable[Record], fractions: Mapping[str, float], salt: str = "",
         group: Callable[[Record], str] = attrgetter("patient"),
     ) -> Iterator[Record]:  # fmt: skip
         """Assign splits by our own rule: by patient, stratified by label, from hashes.
 
         Args:
-            shares: Split -> share of the patients.
+            fractions: Split -> fraction of the patients.
             salt: As in `stratified_split`; default the names of data set and splits.
             group: Record -> key of the records that share its split; the same for all records of a
                 patient.
@@ -265,7 +265,7 @@ class PublicDataset(Dataset[PublicConfigT]):
         records = list(records)
         strata = patient_strata([group(r) for r in records], [r.labels or () for r in records])
         salt = salt or f"{self.name}/{self.splits_name}"
-        splits = stratified_split(list(strata), list(strata.values()), shares, salt)
+        splits = stratified_split(list(strata), list(strata.values()), fractions, salt)
         for record in records:
             yield replace(record, split=splits[group(record)])
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from ecamp.api.dataset import DatasetInfo, Record, Sample
 from ecamp.data.splits import scikit_split
 from ecamp.datasets.named_splits import NamedSplits, SplitsByName
-from ecamp.datasets.public import SHARES, ImagePayload, PublicConfig, PublicDataset
+from ecamp.datasets.public import DEFAULT_FRACTIONS, ImagePayload, PublicConfig, PublicDataset
 from ecamp.datasets.published_lists import ListRow, list_files
 from ecamp.errors import DataError, did_you_mean
 from ecamp.io.boxes import Box, fill_boxes, scale_boxes
@@ -159,7 +159,7 @@ lists: of ECAMP (csv `image_path,bbox` for mgca-det, `train_images/ID.png 0` for
                     yield self._record(name, split, location, label, boxes, path)
             return
         if self.splits_name == "ecamp":
-            yield from self.split_by_hash(self._films({}), SHARES)
+            yield from self.split_by_hash(self._films({}), DEFAULT_FRACTIONS)
         elif self.splits_name == "mgca-det":
             yield from self._films(mgca_split(list(self._boxes)))
         else:

@@ -11,7 +11,7 @@ import numpy as np
 from ecamp.api.dataset import DatasetInfo, Record, Sample
 from ecamp.data.splits import scikit_split
 from ecamp.datasets.named_splits import NamedSplits, SplitsByName
-from ecamp.datasets.public import SHARES, ImagePayload, PublicDataset
+from ecamp.datasets.public import DEFAULT_FRACTIONS, ImagePayload, PublicDataset
 from ecamp.errors import DataError
 from ecamp.io.folders import image_name
 from ecamp.io.images import fit_mask, read_mask
@@ -80,7 +80,7 @@ lists: of ECAMP or MGCA (csv `ImageId,EncodedPixels`, one row per mask), MRM or 
 
     def _read(self) -> Iterable[Record]:
         if self.splits_name == "ecamp":
-            yield from self.split_by_hash(self._films(), SHARES)
+            yield from self.split_by_hash(self._films(), DEFAULT_FRACTIONS)
         elif self.splits_name == "benchx":
             yield from self._benchx()
         elif self.from_lists:

@@ -16,7 +16,13 @@ from pydantic import Field
 from ecamp.api.dataset import DatasetInfo, Record, Sample
 from ecamp.datasets.annotator_consensus import count_votes, merge_boxes
 from ecamp.datasets.named_splits import NamedSplits, SplitsByName
-from ecamp.datasets.public import NO_PATIENTS, SHARES, ImagePayload, PublicConfig, PublicDataset
+from ecamp.datasets.public import (
+    DEFAULT_FRACTIONS,
+    NO_PATIENTS,
+    ImagePayload,
+    PublicConfig,
+    PublicDataset,
+)
 from ecamp.datasets.vindr_annotations import (
     KAGGLE,
     LOCAL,
@@ -133,7 +139,7 @@ three radiologists read each training film: a finding counts if `agree` of them 
     def _read(self) -> Iterable[Record]:
         if self.splits_name == "kaggle":
             yield from self._consensus(
-                read_kaggle(self.source("train.csv"), self.bad), "train", SHARES
+                read_kaggle(self.source("train.csv"), self.bad), "train", DEFAULT_FRACTIONS
             )
         else:
             yield from self._consensus(self._official("train"), "train", {"train": 0.9, "val": 0.1})
@@ -146,13 +152,13 @@ three radiologists read each training film: a finding counts if `agree` of them 
         return read_release(tables[0], boxes, consensus=part == "test", bad=self.bad)
 
     def _consensus(
-        self, films: dict[str, FilmAnnotations], part: str, shares: Mapping[str, float]
+        self, films: dict[str, FilmAnnotations], part: str, fractions: Mapping[str, float]
     ) -> Iterator[Record]:
-        """Read a part with splits by `shares`; without shares the part is the split."""
+        """Read a part with splits by `fractions`; without fractions the part is the split."""
         records = list(self._unsplit(films, part))
-        if shares:
+        if fractions:
             # Stratified by the majority's labels always, so that options change no split.
-            records = list(self.split_by_hash(records, shares))
+            records = list(self.split_by_hash(records, fractions))
         for record in records:
             labels = self._labels(films[record.id], self.config.agree)
             yield replace(record, labels=labels)

@@ -1,4 +1,4 @@
-"""The image branch that masked pre-training shares: crops, patches, masks, decoder."""
+"""The image branch that masked pre-training fractions: crops, patches, masks, decoder."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class HeadRecipe(PluginConfig):
         default=0.1, ge=0, lt=1, description="fraction of steps with rising learning rate"
     )
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW weight decay")
-    checks: int | None = Field(
+    validations: int | None = Field(
         default=None,
         ge=1,
         description="number of validations, the best weights are kept; by default 1 (the last weights) "

@@ -150,7 +150,7 @@ def train_head(
     """
     lr = recipe.lr or lr
     optimizer = optimizer or _optimizer(model, recipe, lr)
-    validations = recipe.checks or (1 if model.encoder is None else FINETUNE_VALIDATIONS)
+    validations = recipe.validations or (1 if model.encoder is None else FINETUNE_VALIDATIONS)
     next_batch = batches(count, recipe.batch_size, seed)
     validate_every = max(1, math.ceil(recipe.steps / validations))
     warmup = max(1, round(recipe.warmup * recipe.steps))

@@ -43,7 +43,7 @@ class Trainer:
         self.objective, self.recipe = objective, recipe
         self.total = recipe.total_steps(count)
         self.warmup = max(1, int(recipe.warmup * self.total))
-        self.cosine_length = round(recipe.horizon * self.total)
+        self.cosine_length = round(recipe.cosine_length * self.total)
         self.optimizer = adamw(
             objective,
             lr=recipe.lr,

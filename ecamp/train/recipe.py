@@ -41,7 +41,7 @@ class PretrainRecipe(PluginConfig):
     warmup: float = Field(
         default=0.1, ge=0, lt=1, description="fraction of steps with rising learning rate"
     )
-    horizon: float = Field(
+    cosine_length: float = Field(
         default=1.0, ge=1, description="length of the cosine schedule / length of training"
     )
     beta2: float = Field(default=0.95, gt=0, lt=1, description="AdamW second-moment decay")

@@ -10,32 +10,32 @@ from hypothesis import strategies as st
 
 from ecamp.data.splits import few_shot, patient_strata, scikit_split, stratified_split
 
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+DEFAULT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 GROUPS = st.dictionaries(st.text(max_size=6), st.integers(0, 3), max_size=80)
 
 
 @pytest.mark.slow
 @given(GROUPS, st.randoms(use_true_random=False))
 def test_each_stratum_has_its_fraction_in_any_order(groups: dict[str, int], random) -> None:
-    splits = stratified_split(list(groups), list(groups.values()), SHARES, "salt")
+    splits = stratified_split(list(groups), list(groups.values()), DEFAULT_FRACTIONS, "salt")
     assert splits.keys() == groups.keys()
     for stratum, size in Counter(groups.values()).items():
-        for name, share in SHARES.items():
+        for name, share in DEFAULT_FRACTIONS.items():
             count = sum(groups[p] == stratum and splits[p] == name for p in groups)
             assert abs(count - share * size) <= 1
     shuffled = list(groups)
     random.shuffle(shuffled)
-    again = stratified_split(shuffled, [groups[p] for p in shuffled], SHARES, "salt")
+    again = stratified_split(shuffled, [groups[p] for p in shuffled], DEFAULT_FRACTIONS, "salt")
     assert again == splits
 
 
 def test_a_salt_draws_anew_and_an_addition_moves_few() -> None:
     patients = [f"p{k}" for k in range(1000)]
     strata = [k % 7 == 0 for k in range(1000)]
-    first = stratified_split(patients, strata, SHARES, "a/1")
-    other = stratified_split(patients, strata, SHARES, "a/2")
+    first = stratified_split(patients, strata, DEFAULT_FRACTIONS, "a/1")
+    other = stratified_split(patients, strata, DEFAULT_FRACTIONS, "a/2")
     assert sum(first[p] != other[p] for p in patients) > 300
-    more = stratified_split([*patients, "new"], [*strata, True], SHARES, "a/1")
+    more = stratified_split([*patients, "new"], [*strata, True], DEFAULT_FRACTIONS, "a/1")
     assert sum(first[p] != more[p] for p in patients) <= 2  # one at each of the two cuts
 
 

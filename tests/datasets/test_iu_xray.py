@@ -106,9 +106,9 @@ def test_our_split_keeps_identical_reports_together(real: Path) -> None:
         homes.setdefault((record.report or record.patient).lower(), set()).add(record.split)
     assert all(len(splits) == 1 for splits in homes.values())
     assert not any("word for word" in flaw for flaw in dataset.info.flaws)
-    shares = Counter(r.split for r in records)
+    fractions = Counter(r.split for r in records)
     for split, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
-        assert abs(shares[split] / len(records) - share) < 0.03
+        assert abs(fractions[split] / len(records) - share) < 0.03
         for k in range(len(FINDINGS)):
             assert any(r.labels[k] for r in records if r.split == split and r.labels)
 

@@ -213,7 +213,7 @@ def test_training_stops_after_looks_without_a_new_best(steps: list[dict[int, flo
 
     fit = train_head(
         model, lambda index, step: model(torch.ones(len(index), 2)).pow(2).mean(), validate,
-        count=8, recipe=HeadRecipe(steps=50, checks=10, patience=2), lr=0.1, seed=0,
+        count=8, recipe=HeadRecipe(steps=50, validations=10, patience=2), lr=0.1, seed=0,
     )  # fmt: skip
     assert len(steps) == 20
     assert (fit.best_step, fit.best_score) == (10, 0.5)

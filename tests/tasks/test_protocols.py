@@ -81,7 +81,7 @@ def test_fine_tuning_changes_the_encoder_and_learns_what_a_probe_cannot(
     problem = Problem("cls", train=64)
     # From a probe that knows nothing, and the last weights kept: only training can have learnt it.
     monkeypatch.setattr(linear_probe, "PENALTIES", (1e-9,))
-    predictor, scores = problem.fit("finetune", steps=60, checks=1, encoder_lr_scale=1.0)
+    predictor, scores = problem.fit("finetune", steps=60, validations=1, encoder_lr_scale=1.0)
     assert problem.score(scores) > 0.9
     start, moved = build(problem.encoder_name), predictor.model.encoder
     changed = [

@@ -52,8 +52,8 @@ def test_zero_shot_and_retrieval_find_planted_signals(
     assert auroc["value"] > 0.95
     # No label is used: there is one cell, not one per label fraction.
     cells = [json.loads(f.read_text()) for f in tmp_path.glob("run/cells/*/result.json")]
-    shares = [c["cell"]["fraction"] for c in cells if c["cell"]["protocol"] == "zero-shot"]
-    assert shares == [1.0, 1.0]
+    fractions = [c["cell"]["fraction"] for c in cells if c["cell"]["protocol"] == "zero-shot"]
+    assert fractions == [1.0, 1.0]
     metrics = found["ret", "zero-shot"]["metrics"]
     # Four kinds of films, four reports: the right one is always first.
     for way in ("i2t", "t2i"):

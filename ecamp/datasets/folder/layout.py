@@ -16,7 +16,7 @@ from ecamp.errors import MissingError, UsageError
 
 
 class SplitRule(PluginConfig):
-    """Splits: either a column with their names, or shares by a hash of the patient."""
+    """Splits: either a column with their names, or fractions by a hash of the patient."""
 
     column: str | None = Field(default=None, description="column with the name of the split")
     names: dict[str, str] = Field(
@@ -34,7 +34,7 @@ class SplitRule(PluginConfig):
             if name not in SPLITS:
                 raise ValueError(f"unknown split '{name}'; use {', '.join(SPLITS)}")
         if self.hash and abs(sum(self.hash.values()) - 1) > 1e-6:
-            raise ValueError(f"the shares sum to {sum(self.hash.values()):g}, not 1")
+            raise ValueError(f"the fractions sum to {sum(self.hash.values()):g}, not 1")
         return self
 
 

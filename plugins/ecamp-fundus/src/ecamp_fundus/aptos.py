@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from ecamp.api import (
-    SHARES,
+    DEFAULT_FRACTIONS,
     DataError,
     DatasetInfo,
     ImagePayload,
@@ -64,7 +64,7 @@ lists: of ECAMP (`001639a390f0.png 4`, images flat in root or in train_images/)
                         )
                     yield self._record(row.image, split, str(row.labels[0]), location)
             return
-        yield from self.split_by_hash(self._graded(), SHARES)
+        yield from self.split_by_hash(self._graded(), DEFAULT_FRACTIONS)
 
     def _graded(self) -> Iterator[Record]:
         path = self.source("train.csv")

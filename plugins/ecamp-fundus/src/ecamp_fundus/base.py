@@ -34,6 +34,6 @@ class FundusDataset(PublicDataset[PublicConfigT]):
     def load(self, record: Record, size: int) -> Sample:
         return Sample(read_image(self.root / record.payload.path, "rgb", record.row))
 
-    def split_of(self, patient: str, shares: dict[str, float]) -> str:
+    def split_of(self, patient: str, fractions: dict[str, float]) -> str:
         """Return the split of a patient under our own rule, from the hash of the id."""
-        return hash_split(patient, shares, f"{self.name}/{self.splits_name}")
+        return hash_split(patient, fractions, f"{self.name}/{self.splits_name}")

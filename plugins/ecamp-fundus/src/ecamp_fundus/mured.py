@@ -84,8 +84,10 @@ lists: of ECAMP (`aria_c_28_19.tif 0 1 0 ...`, images flat in root or in images/
                 with self.bad:
                     yield self._record(row.image, split, row.labels or (), location)
             return
-        shares = {"train": 0.875, "val": 0.125}
-        records = list(self.split_by_hash(self._table("train_data.csv", ""), shares, "mured/ecamp"))
+        fractions = {"train": 0.875, "val": 0.125}
+        records = list(
+            self.split_by_hash(self._table("train_data.csv", ""), fractions, "mured/ecamp")
+        )
         if self.splits_name == "few-shot":
             train = [r for r in records if r.split == "train"]
             labels = [r.labels or () for r in train]

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from ecamp.api import (
-    SHARES,
+    DEFAULT_FRACTIONS,
     DataError,
     DatasetInfo,
     ImageIndex,
@@ -145,7 +145,7 @@ lists: of ECAMP (`1085_left.jpg 0 0 0 0 1 0 0 0`, images flat in root or in the 
                 f"{location}: {len(labels)} labels, expected {len(CLASSES)}.",
                 f"Labels are {' '.join(LETTERS)}.",
             )
-        split = split or self.split_of(patient, SHARES)
+        split = split or self.split_of(patient, DEFAULT_FRACTIONS)
         return Record(
             name,
             patient,
