@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ecamp.api.dataset import SPLITS as SPLITS
+    from ecamp.api.dataset import USUAL_TRUTHS as USUAL_TRUTHS
     from ecamp.api.dataset import Dataset as Dataset
     from ecamp.api.dataset import DatasetInfo as DatasetInfo
     from ecamp.api.dataset import Record as Record
     from ecamp.api.dataset import Sample as Sample
+    from ecamp.api.dataset import Truth as Truth
     from ecamp.api.distiller import DESCRIPTORS as DESCRIPTORS
     from ecamp.api.distiller import POLARITIES as POLARITIES
     from ecamp.api.distiller import Distilled as Distilled
@@ -79,7 +81,7 @@ if TYPE_CHECKING:
 # By defining module; tests/test_api.py holds this table, the imports above and docs/api.md together.
 EXPORTS = {
     "ecamp.api.plugin": "GROUPS Plugin PluginConfig",
-    "ecamp.api.dataset": "SPLITS Dataset DatasetInfo Record Sample",
+    "ecamp.api.dataset": "SPLITS USUAL_TRUTHS Dataset DatasetInfo Record Sample Truth",
     "ecamp.api.encoder": "DualEncoder Encoder EncoderPlugin Features PatchEncoder",
     "ecamp.api.pretext": "Objective PretextBatch PretextContext PretextPlugin Preview",
     "ecamp.api.task": "FEATURES Floor Inputs Overlay Predictor TaskPlugin TaskSplit distinct_texts",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ecamp.api.plugin import ConfigT, Plugin
 
@@ -13,6 +13,34 @@ if TYPE_CHECKING:
     import numpy as np
 
 SPLITS = ("pretrain", "train", "val", "test")
+USUAL_TRUTHS = ("labels", "mask", "boxes", "report")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A truth of a data set's own, which tasks ask for by name (`TaskPlugin.needs`).
+
+    Attributes:
+        name: Its name; not one of `USUAL_TRUTHS`.
+        kind: `number`; `vector`, always `length` numbers; `text`; `points`, any number of (x, y) in
+            pixels of the image.
+        length: Numbers of a vector.
+        unit: Unit, for people: `years`.
+
+    Raises:
+        ValueError: A usual name, or a length that does not fit the kind.
+    """
+
+    name: str
+    kind: Literal["number", "vector", "text", "points"]
+    length: int = 0
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in USUAL_TRUTHS:
+            raise ValueError(f"truth '{self.name}': choose another name; that one is taken")
+        if (self.kind == "vector") != (self.length > 0):
+            raise ValueError(f"truth '{self.name}': a vector, and only a vector, has a length")
 
 
 @dataclass(frozen=True)
@@ -26,6 +54,7 @@ class DatasetInfo:
         mask_classes: Names of the mask channels; empty without masks.
         box_classes: Names of the box classes; empty without boxes.
         has_reports: Whether records carry report text.
+        truths: Truths beyond these: numbers, vectors, texts, points.
         colour: `grey` or `rgb`.
         mean, std: Per-channel normalisation of pixels scaled to 0..1.
         flaws: Known defects of these splits, one sentence each; every result on them carries them
@@ -41,6 +70,7 @@ class DatasetInfo:
     mask_classes: tuple[str, ...] = ()
     box_classes: tuple[str, ...] = ()
     has_reports: bool = False
+    truths: tuple[Truth, ...] = ()
     colour: str = "grey"
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
@@ -53,18 +83,19 @@ class DatasetInfo:
         return f"{self.name}/{self.version}"
 
     def has(self, need: str) -> bool:
-        """Tell whether the data set has truths of a kind.
+        """Tell whether the data set has a truth.
 
         Args:
-            need: `labels`, `mask`, `boxes` or `report` (`TaskPlugin.needs`).
+            need: One of `USUAL_TRUTHS`, or the name of a truth of the data set's own.
         """
-        kinds = {
-            "labels": bool(self.labels),
-            "mask": bool(self.mask_classes),
-            "boxes": bool(self.box_classes),
-            "report": self.has_reports,
-        }
-        return kinds[need]
+        return need in self.known_truths
+
+    @property
+    def known_truths(self) -> tuple[str, ...]:
+        """Names of all truths of the data set, the usual ones first."""
+        present = (self.labels, self.mask_classes, self.box_classes, self.has_reports)
+        usual = [name for name, there in zip(USUAL_TRUTHS, present, strict=True) if there]
+        return (*usual, *(truth.name for truth in self.truths))
 
 
 @dataclass(frozen=True)
@@ -82,6 +113,8 @@ class Record:
             or None.
         has_mask, has_boxes: Whether truth of that kind is known for this image (an image known to
             contain no finding has boxes: an empty list of them).
+        truths: Values of the data set's own truths by name: a number, a sequence of numbers, a text;
+            None or absent = unknown. Points come with the sample.
         payload: Data for the data set's own `load`; opaque to all other code.
     """
 
@@ -94,6 +127,7 @@ class Record:
     distilled: str | None = None
     has_mask: bool = False
     has_boxes: bool = False
+    truths: Mapping[str, Any] = field(default_factory=dict)
     payload: Any = field(default=None, repr=False, compare=False)
 
 
@@ -106,12 +140,15 @@ class Sample:
         mask: bool (mask classes, height, width) or None.
         boxes: float32 (n, 4) x1, y1, x2, y2 in pixels of `image`, or None when not known.
         box_classes: int64 (n,) or None.
+        points: Truths of kind `points` by name: float32 (k, 2) x, y in pixels of `image`; absent =
+            unknown.
     """
 
     image: np.ndarray
     mask: np.ndarray | None = None
     boxes: np.ndarray | None = None
     box_classes: np.ndarray | None = None
+    points: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Dataset(Plugin[ConfigT]):

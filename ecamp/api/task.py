@@ -128,7 +128,11 @@ class TaskPlugin(Plugin[ConfigT]):
     targets, so a head cannot peek. Scoring happens outside, on stored predictions.
 
     Attributes:
-        needs: The truth that it learns: `labels`, `mask`, `boxes` or `report`.
+        needs: The truth that it learns: `labels`, `mask`, `boxes`, `report`, or the name of a truth
+            of the data set's own (`DatasetInfo.truths`). Images without it are left out.
+        needs_kind: Kind of that own truth: `number`, `vector`, `text` or `points`.
+        text_inputs: `report` or the name of a truth of kind `text`, whose distinct values `Inputs.texts`
+            then contains.
         primary: Name of the metric that tables show.
         protocols: Ways of using the encoder that `fit` knows.
         reads: frozen features that the heads use, of `FEATURES`; a pyramid that no task of a
@@ -140,6 +144,8 @@ class TaskPlugin(Plugin[ConfigT]):
     """
 
     needs: ClassVar[str] = "labels"
+    needs_kind: ClassVar[str] = ""
+    text_inputs: ClassVar[str] = ""
     primary: ClassVar[str] = ""
     protocols: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[frozenset[str]] = FEATURES
@@ -164,7 +170,9 @@ class TaskPlugin(Plugin[ConfigT]):
         Args:
             split: `labels` float32 (n, K) with NaN = unknown, `masks` bool (n, K, size, size),
                 `boxes` float32 (m, 4) with `box_classes` int64 (m,) and `box_start` int64 (n + 1,),
-                `reports` (n strings), `info` (`DatasetInfo`); `len(split)` = n.
+                `reports` (n strings), `truths` (the data set's own by name: number float64 (n,), vector
+                float64 (n, length), text n strings, points per image float32 (k, 2) or None), `info`
+                (`DatasetInfo`); `len(split)` = n.
         """
 
     @abstractmethod

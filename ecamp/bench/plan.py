@@ -284,8 +284,8 @@ class _Planner:
         cells = []
         for task in self.tasks:
             name = task.ref.name
-            if not dataset.info.has(task.needs):
-                self._note(f"{dataset.ref} has no {task.needs}: {name} is left out there.")
+            if lacking := _lacking(dataset, task):
+                self._note(f"{dataset.ref} {lacking}: {name} is left out there.")
                 continue
             protocols = [p for p in task.protocols if p in self.spec.protocols]
             if not protocols:
@@ -315,7 +315,7 @@ class _Planner:
         return [
             self._cell(dataset, task, None, "-", None, "-", fraction, 0, floor)
             for task in self.tasks
-            if dataset.info.has(task.needs) and protocols & set(task.protocols)
+            if not _lacking(dataset, task) and protocols & set(task.protocols)
             for floor in task.floors()
             for fraction in self.spec.fractions
         ]
@@ -351,6 +351,20 @@ class _Planner:
             identity(fields), dataset, task, encoder, size, pretext, pretraining, protocol,
             fraction, seed, floor, fields,
         )  # fmt: skip
+
+
+def _lacking(dataset: Dataset, task: TaskPlugin) -> str:
+    """Describe why a data set cannot give a task its truth or texts; empty where it can."""
+    info = dataset.info
+    for need in filter(None, (task.needs, task.text_inputs)):
+        if not info.has(need):
+            return f"has no {need} (it has {', '.join(info.known_truths) or 'none'})"
+    kinds = {truth.name: truth.kind for truth in info.truths}
+    expected = {task.needs: task.needs_kind, task.text_inputs: "text"}
+    for name, kind in expected.items():
+        if kind and kinds.get(name, kind) != kind:
+            return f"has {name} as {kinds[name]}, not {kind}"
+    return ""
 
 
 def _once(make: Callable[[PluginRef], P]) -> Callable[[PluginRef], P]:

@@ -249,9 +249,10 @@ class Runner:
         def inputs(split: str) -> Inputs:
             part = None if shared is None else select_rows(shared.features, rows[split])
             made = make_inputs(arrays, rows[split], part)
-            if task.needs != "report":
+            if not task.text_inputs:
                 return made
-            return replace(made, texts=distinct_texts([arrays.reports[i] for i in rows[split]])[0])
+            texts = arrays.texts(task.text_inputs)
+            return replace(made, texts=distinct_texts([texts[i] for i in rows[split]])[0])
 
         train = TaskSplit(inputs("train"), task.targets(arrays.subset(rows["train"])))
         val = TaskSplit(inputs("val"), task.targets(arrays.subset(rows["val"])))

@@ -81,6 +81,7 @@ def sample_dataset(
         np.broadcast_to(image, (len(rows), *image.shape)),
         np.broadcast_to(np.zeros((), bool), (len(rows), layers, size, size)),
         none,
+        {truth.name: (None,) * len(rows) for truth in dataset.info.truths},
         (),
         split_hash([r.id for r in records], [r.split for r in records]),
         arrays_key(dataset, size, splits, on_bad_image),

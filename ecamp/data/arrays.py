@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ecamp.api.dataset import Dataset, DatasetInfo, Record
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Truth
 from ecamp.config import identity
 from ecamp.data.decoding import BadImage, check_records, decode
 from ecamp.data.splits import split_hash
@@ -44,6 +45,9 @@ class Arrays:
             `box_start[i]:box_start[i+1]`.
         box_classes: int64 (all boxes,).
         box_start: int64 (n + 1,).
+        truths: Truths of the data set's own by name: number float64 (n,), vector float64 (n, length),
+            NaN = unknown; text, n strings, empty = unknown; points, per image float32 (k, 2) in
+            pixels, or None = unknown.
         skipped: `row: reason` of images skipped under `--on-bad-image skip`.
         split_hash: Hash of all ids and splits of the whole data set.
         key: Identity of the arrays.
@@ -64,6 +68,7 @@ class Arrays:
     boxes: np.ndarray
     box_classes: np.ndarray
     box_start: np.ndarray
+    truths: Mapping[str, Any]
     skipped: tuple[str, ...]
     split_hash: str
     key: str
@@ -80,14 +85,22 @@ class Arrays:
         """Mark the images that have a truth: bool (n,).
 
         Args:
-            need: `labels`, `mask`, `boxes` or `report`, as in `TaskPlugin.needs`.
+            need: `labels`, `mask`, `boxes`, `report` or a name of `truths`, as in `TaskPlugin.needs`.
         """
         if need == "labels":
             labelled: np.ndarray = np.isfinite(self.labels).any(1)
             return labelled
-        if need == "report":
-            return np.array([bool(report.strip()) for report in self.reports], bool)
-        return {"mask": self.has_mask, "boxes": self.has_boxes}[need]
+        if need in ("mask", "boxes"):
+            return {"mask": self.has_mask, "boxes": self.has_boxes}[need]
+        values = self.reports if need == "report" else self.truths[need]
+        if isinstance(values, np.ndarray):
+            finite: np.ndarray = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            return finite
+        return np.array([_is_known(value) for value in values], bool)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return the reports, or a truth of kind `text`: one string per image."""
+        return self.reports if name == "report" else tuple(self.truths[name])
 
     def boxes_of(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes (k, 4) and classes (k,) of one image."""
@@ -112,7 +125,17 @@ class Arrays:
             boxes=np.concatenate([np.zeros((0, 4), np.float32), *(b for b, _ in pairs)]),
             box_classes=np.concatenate([np.zeros(0, np.int64), *(k for _, k in pairs)]),
             box_start=np.cumsum([0] + [len(b) for b, _ in pairs]).astype(np.int64),
+            truths={name: _select(values, rows) for name, values in self.truths.items()},
         )
+
+
+def _is_known(value: str | np.ndarray | None) -> bool:
+    """Whether a text or points are known; an image may be known to have no point."""
+    return bool(value.strip()) if isinstance(value, str) else value is not None
+
+
+def _select(values: Any, rows: np.ndarray) -> Any:
+    return values[rows] if isinstance(values, np.ndarray) else tuple(values[i] for i in rows)
 
 
 def materialise(
@@ -192,6 +215,7 @@ def _fill(
     masks = np.lib.format.open_memmap(work / "masks.npy", "w+", bool, (count, classes, size, size))
     boxes: list[np.ndarray] = []
     box_classes: list[np.ndarray] = []
+    points: list[Mapping[str, np.ndarray]] = []
     kept: list[int] = []
     skipped: list[str] = []
     no_boxes, no_classes = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
@@ -209,17 +233,19 @@ def _fill(
             masks[position] = sample.mask
         boxes.append(no_boxes if sample.boxes is None else sample.boxes.reshape(-1, 4))
         box_classes.append(no_classes if sample.box_classes is None else sample.box_classes)
+        points.append(sample.points)
         kept.append(index)
     images.flush()
     masks.flush()
     starts = np.cumsum([0] + [len(b) for b in boxes]).astype(np.int64)
-    np.savez(
-        work / "truth.npz",
-        kept=np.array(kept, np.int64),
-        boxes=np.concatenate([*boxes, no_boxes]),
-        classes=np.concatenate([*box_classes, no_classes]),
-        starts=starts,
-    )
+    truth: dict[str, Any] = {
+        "kept": np.array(kept, np.int64),
+        "boxes": np.concatenate([*boxes, no_boxes]),
+        "classes": np.concatenate([*box_classes, no_classes]),
+        "starts": starts,
+        **_packed_points(dataset.info, points),
+    }
+    np.savez(work / "truth.npz", **truth)
     label = f"{dataset.info.split_id}, {len(kept)} images of {size} px"
     files = ("images.npy", "masks.npy", "truth.npz")
     write_meta(work, label, files, skipped=skipped, size=size)
@@ -234,6 +260,7 @@ def _open(
         masks = np.load(folder / "masks.npy", mmap_mode="r")
         skipped = json.loads((folder / "meta.json").read_text())["skipped"]
         boxes = truth["boxes"], truth["classes"], truth["starts"]
+        points = {t.name: _points(truth, t.name) for t in info.truths if t.kind == "points"}
         rows = [records[i] for i in truth["kept"]]
     except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise EcampError(
@@ -241,7 +268,26 @@ def _open(
             "Delete it: ecamp cache verify --kind arrays --delete",
         ) from error
     images, masks = images[: len(rows)], masks[: len(rows)]
-    return assemble(info, rows, images, masks, boxes, tuple(skipped), whole, key, use)
+    return assemble(info, rows, images, masks, boxes, points, tuple(skipped), whole, key, use)
+
+
+def _packed_points(
+    info: DatasetInfo, points: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Lay the points of all images behind one another; -1 points where they are unknown."""
+    packed = {}
+    for name in (truth.name for truth in info.truths if truth.kind == "points"):
+        known = [image[name] for image in points if name in image]
+        packed[f"points/{name}"] = np.concatenate([np.zeros((0, 2), np.float32), *known])
+        packed[f"counts/{name}"] = np.array([len(p[name]) if name in p else -1 for p in points])
+    return packed
+
+
+def _points(truth: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray | None, ...]:
+    """Undo `_packed_points` for one name."""
+    counts = truth[f"counts/{name}"]
+    parts = np.split(truth[f"points/{name}"], np.cumsum(np.maximum(counts, 0)))
+    return tuple(part if count >= 0 else None for part, count in zip(parts, counts, strict=False))
 
 
 def assemble(
@@ -250,6 +296,7 @@ def assemble(
     images: np.ndarray,
     masks: np.ndarray,
     boxes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    points: Mapping[str, Any],
     skipped: tuple[str, ...],
     whole: str,
     key: str,
@@ -260,6 +307,7 @@ def assemble(
     Args:
         images, masks: One per record, as in `Arrays`.
         boxes: `boxes`, `box_classes`, `box_start` of `Arrays`.
+        points: Truths of kind `points`, as in `Arrays.truths`.
         whole: Split hash of the whole data set.
     """
     unknown = [None] * len(info.labels)
@@ -281,8 +329,24 @@ def assemble(
         boxes=boxes[0],
         box_classes=boxes[1],
         box_start=boxes[2],
+        truths={
+            truth.name: points[truth.name] if truth.kind == "points" else _values(truth, rows)
+            for truth in info.truths
+        },
         skipped=skipped,
         split_hash=whole,
         key=key,
         use=use,
     )
+
+
+def _values(truth: Truth, rows: Sequence[Record]) -> Any:
+    """Collect a truth of the records, as `Arrays.truths` describes it."""
+    values = [row.truths.get(truth.name) for row in rows]
+    if truth.kind == "text":
+        return tuple(value or "" for value in values)
+    if truth.kind == "number":
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+    unknown = [np.nan] * truth.length
+    numbers = np.array([unknown if value is None else list(value) for value in values], np.float64)
+    return numbers.reshape(len(rows), truth.length)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from joblib import Parallel, delayed
 
@@ -32,7 +34,8 @@ def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
     Splits that are known to leak, and declare it, may have an image or a patient in several splits.
 
     Raises:
-        DataError: No rows; a duplicate id; a patient in two splits; names the rows.
+        DataError: No rows; a duplicate id; a patient in two splits; a truth that the data set does
+            not declare, or of another kind; names the rows.
     """
     if not records:
         raise DataError(f"{info.name}: no rows.", "Check `table` and `where` of the data set.")
@@ -46,6 +49,7 @@ def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
                 "Ids must be unique; remove one row.",
             )
         seen[key] = record
+        _check_truths(record, info)
         first = first_of.setdefault(record.patient, record)
         if first.split != record.split and not info.leaks:
             raise DataError(
@@ -55,12 +59,43 @@ def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
             )
 
 
+def _check_truths(record: Record, info: DatasetInfo) -> None:
+    declared = {truth.name: truth for truth in info.truths}
+    for name, value in record.truths.items():
+        location = f"{info.name}: {record.id} ({record.row})"
+        truth = declared.get(name)
+        if truth is None:
+            raise DataError(
+                f"{location}: truth '{name}' is not declared.",
+                f"DatasetInfo.truths has {', '.join(declared) or 'none'}.",
+            )
+        if value is None:
+            continue
+        if truth.kind == "points":
+            raise DataError(f"{location}: truth '{name}': points come with Sample.points.")
+        if truth.kind == "text":
+            if not isinstance(value, str):
+                raise DataError(f"{location}: truth '{name}' is {value!r}, not a text.")
+            continue
+        numbers = [value] if truth.kind == "number" else list(value)
+        if len(numbers) != (truth.length or 1) or not all(map(_is_finite, numbers)):
+            expected = "a finite number" if truth.kind == "number" else f"{truth.length} numbers"
+            raise DataError(
+                f"{location}: truth '{name}' is {value!r}, not {expected}.",
+                "Use None for an unknown value.",
+            )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
 def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
     """Load one sample and check its truth against the image.
 
     Raises:
         DataError: A mask of another size, a box that is empty or outside the image, a class out of
-            range; names the row.
+            range, points that are not declared; names the row.
     """
     sample = dataset.load(record, size)
     height, width = sample.image.shape[:2]
@@ -84,6 +119,13 @@ def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
                     f"{location}: box class {class_id} is out of range.",
                     f"The data set has {len(dataset.info.box_classes)} box classes.",
                 )
+    declared = {truth.name for truth in dataset.info.truths if truth.kind == "points"}
+    for name, xy in sample.points.items():
+        if name not in declared or xy.ndim != 2 or xy.shape[1] != 2:
+            raise DataError(
+                f"{location}: points '{name}' of shape {xy.shape} are not declared or not (k, 2).",
+                f"DatasetInfo.truths has the points {', '.join(sorted(declared)) or 'none'}.",
+            )
     return sample
 
 

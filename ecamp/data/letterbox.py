@@ -1,4 +1,4 @@
-"""Letterbox: image, mask and boxes brought to one square size, keeping proportions."""
+"""Letterbox: image, mask, boxes and points brought to one square size, keeping proportions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ecamp.api.dataset import Sample
 
 
 def letterbox(sample: Sample, size: int) -> Sample:
-    """Pad to a square (centred, black) and resize; mask and boxes are transformed alike.
+    """Pad to a square (centred, black) and resize; mask, boxes and points are transformed alike.
 
     Proportions are kept because a stretched heart is an enlarged heart. Masks are resized by area
     with threshold one half, so that their area is kept on average.
@@ -19,7 +19,7 @@ def letterbox(sample: Sample, size: int) -> Sample:
         size: Side of the result in pixels.
 
     Returns:
-        A sample of (size, size) pixels, boxes in its pixels.
+        A sample of (size, size) pixels, boxes and points in its pixels.
     """
     height, width, channels = sample.image.shape
     side = max(height, width)
@@ -42,7 +42,11 @@ def letterbox(sample: Sample, size: int) -> Sample:
     resized = [
         _pad_and_resize(sample.image[..., c], side, top, left, size) for c in range(channels)
     ]
-    return Sample(np.stack(resized, axis=2), mask, boxes, sample.box_classes)
+    points = {
+        name: ((xy + np.array([left, top], np.float32)) * np.float32(scale)).astype(np.float32)
+        for name, xy in sample.points.items()
+    }
+    return Sample(np.stack(resized, axis=2), mask, boxes, sample.box_classes, points)
 
 
 def _pad_and_resize(channel: np.ndarray, side: int, top: int, left: int, size: int) -> np.ndarray:

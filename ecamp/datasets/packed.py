@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample, Truth
 from ecamp.api.plugin import PluginConfig
 from ecamp.config import identity
 from ecamp.errors import DataError, MissingError
@@ -35,7 +35,8 @@ class Packed(Dataset[PackedConfig]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes map the files themselves.
-        return {"config": self.config, "variant": self.variant, "ref": self.ref}
+        kept = ("config", "variant", "ref", "origin")
+        return {name: getattr(self, name) for name in kept}
 
     @cached_property
     def root(self) -> Path:
@@ -79,6 +80,7 @@ class Packed(Dataset[PackedConfig]):
             name: tuple(value) if isinstance(value, list) else value
             for name, value in self.meta["info"].items()
         }
+        fields["truths"] = tuple(Truth(**truth) for truth in fields["truths"])
         return DatasetInfo(**fields)
 
     @cached_property
@@ -89,7 +91,7 @@ class Packed(Dataset[PackedConfig]):
                 row["id"], row["patient"], row["split"], row.get("row", ""),
                 tuple(row["labels"]) if "labels" in row else None,
                 row.get("report"), row.get("distilled"),
-                row.get("has_mask", False), row.get("has_boxes", False), payload=row,
+                row.get("has_mask", False), row.get("has_boxes", False), row.get("truths", {}), payload=row,
             )
             for row in index
         ]  # fmt: skip
@@ -121,10 +123,14 @@ class Packed(Dataset[PackedConfig]):
         if row.get("masked"):
             bits = np.array(self._shard("masks", row["shard"])[row["at"]])
             mask = unpack_bits(bits, (len(bits), self.meta["size"], self.meta["size"]))
+        points = {
+            name: np.array(xy, np.float32).reshape(-1, 2)
+            for name, xy in row.get("points", {}).items()
+        }
         if "boxes" not in row:
-            return Sample(image, mask)
+            return Sample(image, mask, points=points)
         boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
-        return Sample(image, mask, boxes, np.array(row["box_classes"], np.int64))
+        return Sample(image, mask, boxes, np.array(row["box_classes"], np.int64), points)
 
     def fingerprint(self) -> str:
         return identity(["packed", self.meta])

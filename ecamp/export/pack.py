@@ -1,7 +1,8 @@
 """Any data set as memory-mapped files: images resized once, truths and texts next to them.
 
     meta.json         info, size, source, split hash; checksum and size of every file below
-    index.jsonl       one row per image: id, patient, split, labels, texts, boxes, shard and index in it
+    index.jsonl       one row per image: id, patient, split, labels, texts, boxes, other truths, shard
+                      and index in it
     images-0000.npy   uint8 (rows, size, size, channels)
     masks-0000.npy    uint8 (rows, mask classes, ceil(size * size / 8)): bits in row order
 
@@ -175,6 +176,8 @@ def _write_shard(
             row["boxes"] = sample.boxes.astype(float).tolist()
             classes = sample.box_classes
             row["box_classes"] = [] if classes is None else classes.tolist()
+        if sample.points:
+            row["points"] = {n: xy.astype(float).tolist() for n, xy in sample.points.items()}
     files: dict[str, np.ndarray] = {f"images-{number:04}.npy": images}
     if info.mask_classes:
         files[f"masks-{number:04}.npy"] = masks
@@ -191,7 +194,8 @@ def _row(record: Record, shard: int, position: int) -> dict[str, Any]:
     row = {
         "id": record.id, "patient": record.patient, "split": record.split, "row": record.row,
         "labels": record.labels, "report": record.report, "distilled": record.distilled,
-        "has_mask": record.has_mask, "has_boxes": record.has_boxes, "shard": shard, "at": position,
+        "has_mask": record.has_mask, "has_boxes": record.has_boxes,
+        "truths": dict(record.truths) or None, "shard": shard, "at": position,
     }  # fmt: skip
     return {name: value for name, value in row.items() if value is not None and value is not False}
 

@@ -25,6 +25,7 @@ class Retrieval(TaskPlugin):
     licence = "Apache-2.0"
     citation = "Zhang et al., ConVIRT, MLHC 2022, arXiv 2010.00747 (retrieval); docs/evaluation.md"
     needs = "report"
+    text_inputs = "report"
     primary = "mean_recall"
     protocols = ("zero-shot",)
     requires = {"zero-shot": "text"}  # noqa: RUF012 - as the base class has it

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from ecamp.api.dataset import SPLITS
+from ecamp.api.dataset import SPLITS, USUAL_TRUTHS, Truth
 from ecamp.api.distiller import DESCRIPTORS, POLARITIES, Distilled, Report
 from ecamp.api.encoder import DualEncoder, Encoder, Features, PatchEncoder
 from ecamp.api.plugin_ref import PluginRef
@@ -221,7 +223,10 @@ def check_task(ref: PluginRef, cache: Path | None = None) -> None:
     steps = {k: 3 for k, f in config.model_fields.items() if k.endswith("steps") and f.default}
     ref = ref.model_copy(update={"options": {**steps, **ref.options}})
     task = make_plugin("ecamp.tasks", ref)
-    assert task.needs in ("labels", "mask", "boxes", "report"), f"{ref}: needs '{task.needs}'"
+    own = task.needs not in USUAL_TRUTHS
+    assert own == bool(task.needs_kind), (
+        f"{ref}: needs '{task.needs}': state its kind in needs_kind, and only for a truth of its own"
+    )
     assert task.primary, f"{ref}: no primary metric"
     assert task.protocols, f"{ref}: no protocol"
     unknown = set(task.requires) - set(task.protocols)
@@ -229,6 +234,8 @@ def check_task(ref: PluginRef, cache: Path | None = None) -> None:
     assert task.reads <= FEATURES, f"{ref}: reads unknown features {sorted(task.reads - FEATURES)}"
     data = PhantomDataset(PhantomConfig(pretrain=0, train=24, val=12, test=12))
     arrays = materialise(data, 32, splits=EVALUATED, cache=cache, workers=1)
+    if own:
+        arrays = _with_truth(arrays, task)
     parts = {split: arrays.subset(arrays.where(split)) for split in EVALUATED}
     for protocol in task.protocols:
         if protocol not in task.requires:
@@ -237,6 +244,22 @@ def check_task(ref: PluginRef, cache: Path | None = None) -> None:
     train, val = (TaskSplit(inputs[s], task.targets(parts[s])) for s in ("train", "val"))
     for name, floor in task.floors().items():
         _check_score(f"{ref} floor {name}", task, floor(train, val, inputs["test"]), parts["test"])
+
+
+def _with_truth(arrays: Arrays, task: TaskPlugin) -> Arrays:
+    """Give the films the truth that a task asks for, made of their labels."""
+    kind: Any = task.needs_kind
+    truth = Truth(task.needs, kind, 3 if kind == "vector" else 0)
+    numbers = np.nan_to_num(arrays.labels).astype(np.float64)
+    findings = numbers.sum(1)
+    values: dict[str, Any] = {
+        "number": findings + np.arange(len(arrays)) / 100,
+        "vector": np.stack([findings, findings**2, np.arange(len(arrays)) / 100], 1),
+        "text": tuple(f"{count:g} findings" for count in findings),
+        "points": tuple(np.full((int(count), 2), 5.0, np.float32) for count in findings),
+    }
+    info = replace(arrays.info, truths=(truth,))
+    return replace(arrays, info=info, truths={task.needs: values[kind]})
 
 
 def _check_protocol(name: str, task: TaskPlugin, parts: dict[str, Arrays], protocol: str) -> None:

@@ -90,7 +90,7 @@ def test_a_set_without_reports_has_nothing_to_retrieve(
     err = capsys.readouterr().err
     assert code == 0, err
     assert set(found) == {("cls", "zero-shot")}
-    assert "has no report: ret is left out there" in err
+    assert "has no report (it has labels" in err
 
 
 def test_the_toy_keeps_the_contract_and_a_broken_text_side_does_not(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ecamp.api.dataset import SPLITS, Dataset, DatasetInfo, Record, Sample
+from ecamp.api.dataset import SPLITS, Dataset, DatasetInfo, Record, Sample, Truth
 from ecamp.api.plugin import PluginConfig
 from ecamp.config import identity
 from ecamp.data.splits import hash_split
@@ -99,6 +100,11 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
             mask_classes=tuple(layout.masks),
             box_classes=self._coco.classes if self._coco else (),
             has_reports=bool(layout.reports),
+            truths=(
+                *(Truth(name, "number") for name in layout.numbers),
+                *(Truth(name, "vector", len(columns)) for name, columns in layout.vectors.items()),
+                *(Truth(name, "text") for name in layout.texts),
+            ),
             colour=layout.colour,
             mean=tuple(layout.mean or [0.5] * channels),
             std=tuple(layout.std or [0.25] * channels),
@@ -174,6 +180,7 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
             # With several masks per image the truth is known only if all of them are given.
             has_mask=bool(masks) and all(masks.values()),
             has_boxes=boxes is not None,
+            truths=self._truths(row, location),
             payload=RowFiles(row.values[layout.image], masks, boxes),
         )
 
@@ -229,6 +236,23 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
                 )
             values.append(int(float(text)) if text else None)
         return tuple(values)
+
+    def _truths(self, row: TableRow, location: str) -> dict[str, Any]:
+        layout = self.described
+        truths: dict[str, Any] = {
+            name: _number(row, column, location) for name, column in layout.numbers.items()
+        }
+        for name, columns in layout.vectors.items():
+            values = [_number(row, column, location) for column in columns]
+            if None in values and any(value is not None for value in values):
+                empty = columns[values.index(None)]
+                raise DataError(
+                    f"{location}: '{empty}' is empty, other columns of '{name}' are not.",
+                    "Give all numbers of a vector, or none.",
+                )
+            truths[name] = None if None in values else tuple(values)
+        truths |= {name: row.values[column] or None for name, column in layout.texts.items()}
+        return truths
 
     def _boxes_of(self, row: TableRow) -> tuple[np.ndarray, np.ndarray] | None:
         """Find the boxes of an image by its path, its file name, or its id."""
@@ -298,8 +322,32 @@ def _columns(layout: Layout) -> dict[str, str]:
         columns[layout.distilled] = "distilled"
     if layout.distilled_id:
         columns[layout.distilled_id] = "distilled_id"
+    columns |= {column: f"numbers.{name}" for name, column in layout.numbers.items()}
+    columns |= {c: f"vectors.{name}" for name, several in layout.vectors.items() for c in several}
+    columns |= {column: f"texts.{name}" for name, column in layout.texts.items()}
     columns |= dict.fromkeys(layout.where, "where")
     return columns
+
+
+def _number(row: TableRow, column: str, location: str) -> float | None:
+    """Read a number; None where the field is empty.
+
+    Raises:
+        DataError: Not a finite number; names the row and column.
+    """
+    text = row.values[column].strip()
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"{location}: '{text}' in '{column}' is not a number.",
+            "Write 12.5, or leave the field empty where the value is unknown.",
+        )
+    return value
 
 
 def _file_hash(path: Path) -> str:

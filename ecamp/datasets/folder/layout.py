@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ecamp.api.dataset import SPLITS
+from ecamp.api.dataset import SPLITS, USUAL_TRUTHS
 from ecamp.api.plugin import PluginConfig
 from ecamp.config import load_recipe, validate
 from ecamp.errors import MissingError, UsageError
@@ -89,6 +89,15 @@ class Layout(PluginConfig):
     reports: list[str] = Field(
         default_factory=list, description="columns of the report, joined in this order"
     )
+    numbers: dict[str, str] = Field(
+        default_factory=dict, description="truth of one number -> its column; empty = unknown"
+    )
+    vectors: dict[str, list[str]] = Field(
+        default_factory=dict, description="truth of several numbers -> their columns"
+    )
+    texts: dict[str, str] = Field(
+        default_factory=dict, description="truth of text -> its column; empty = unknown"
+    )
     distilled: str | None = Field(
         default=None, description="column: entity-centred statements distilled from the report"
     )
@@ -103,6 +112,17 @@ class Layout(PluginConfig):
     std: list[float] | None = None
     licence: str = ""
     citation: str = ""
+
+    @model_validator(mode="after")
+    def _unique_truths(self) -> Layout:
+        names = [*self.numbers, *self.vectors, *self.texts]
+        for name in names:
+            if names.count(name) > 1 or name in USUAL_TRUTHS:
+                raise ValueError(f"truth '{name}': choose another name; that one is taken")
+        for name, columns in self.vectors.items():
+            if not columns:
+                raise ValueError(f"vectors.{name}: name at least one column")
+        return self
 
     @model_validator(mode="after")
     def _one_distilled(self) -> Layout:

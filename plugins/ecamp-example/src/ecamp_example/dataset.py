@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from ecamp.api import Dataset, DatasetInfo, PluginConfig, Record, Sample
+from ecamp.api import Dataset, DatasetInfo, PluginConfig, Record, Sample, Truth
 
 SHAPES = ("disc", "square")
 
@@ -21,7 +21,7 @@ class ShapesConfig(PluginConfig):
 
 
 class Shapes(Dataset[ShapesConfig]):
-    """One shape per image, with label, mask and box."""
+    """One shape per image, with label, mask and box, and its extent: a truth of this data set's own."""
 
     summary = "a disc, a square, or nothing, on noise"
     licence = "Apache-2.0"
@@ -30,7 +30,12 @@ class Shapes(Dataset[ShapesConfig]):
     @property
     def info(self) -> DatasetInfo:
         return DatasetInfo(
-            name="shapes", version="1", labels=SHAPES, mask_classes=SHAPES, box_classes=SHAPES
+            name="shapes",
+            version="2",
+            labels=SHAPES,
+            mask_classes=SHAPES,
+            box_classes=SHAPES,
+            truths=(Truth("extent", "number", unit="sides of the image"),),
         )
 
     def records(self) -> Sequence[Record]:
@@ -45,6 +50,9 @@ class Shapes(Dataset[ShapesConfig]):
                 labels=(int(i % 3 == 1), int(i % 3 == 2)),
                 has_mask=True,
                 has_boxes=True,
+                truths={
+                    "extent": _extent(i) if i % 3 else None
+                },  # an image without a shape has none
                 payload=i,
             )
             for i, split in enumerate(splits)
@@ -57,7 +65,7 @@ class Shapes(Dataset[ShapesConfig]):
         shape = record.payload % 3 - 1
         boxes = np.zeros((0, 4), np.float32)
         if shape >= 0:
-            half = int(rng.integers(size // 8, size // 4))
+            half = round(_extent(record.payload) * size / 2)
             x, y = (int(v) for v in rng.integers(half, size - half, 2))
             rows, columns = np.mgrid[:size, :size]
             inside = (abs(columns - x) <= half) & (abs(rows - y) <= half)
@@ -70,4 +78,9 @@ class Shapes(Dataset[ShapesConfig]):
         return Sample(image[..., None], mask, boxes, classes)
 
     def fingerprint(self) -> str:
-        return f"shapes-1-{self.config.train}-{self.config.val}-{self.config.test}"
+        return f"shapes-2-{self.config.train}-{self.config.val}-{self.config.test}"
+
+
+def _extent(number: int) -> float:
+    """Draw the side of a shape as a fraction of the image's, the same for every size."""
+    return float(np.random.Generator(np.random.Philox([number, 1])).uniform(0.25, 0.5))
