@@ -94,8 +94,7 @@ class Arrays:
             return {"mask": self.has_mask, "boxes": self.has_boxes}[need]
         values = self.reports if need == "report" else self.truths[need]
         if isinstance(values, np.ndarray):
-            finite: np.ndarray = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-            return finite
+            return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
         return np.array([_is_known(value) for value in values], bool)
 
     def texts(self, name: str) -> tuple[str, ...]:
