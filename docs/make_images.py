@@ -48,7 +48,7 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> Image.Image:
 
 def chosen() -> list[tuple[str, int]]:
     """(caption, study): a normal film twice, then the third film with that finding alone."""
-    alone = {name: [] for name in ("normal", *FINDINGS)}
+    alone: dict[str, list[int]] = {name: [] for name in ("normal", *FINDINGS)}
     for index in range(4000):
         names = [finding.name for finding in describe_study(0, index).findings]
         if len(set(names)) <= 1:
@@ -70,7 +70,7 @@ def contact_sheet() -> Image.Image:
         study = render_study(0, index, SIDE)
         x, y = GAP + at % COLUMNS * (SIDE + GAP), GAP + at // COLUMNS * (height + GAP)
         sheet.paste(Image.fromarray(study.image).convert("RGB"), (x, y))
-        sheet.paste(outlined(study.image, study.masks.any(0)), (x, y + SIDE + GAP // 2))
+        sheet.paste(outlined(study.image, np.any(study.masks, axis=0)), (x, y + SIDE + GAP // 2))
         impression = study.description.report.split("IMPRESSION:")[-1].strip()
         lines = textwrap.wrap(impression, 34)[:2]
         text = "\n".join([caption.upper(), *lines])
@@ -100,9 +100,10 @@ def draw_data(folder: Path) -> None:
     sheet, page, report = folder / "sheet.png", folder / "page.html", folder / "report.txt"
     report.write_text(REPORT, encoding="utf-8")
     ecamp = [sys.executable, "-m", "ecamp"]
-    subprocess.run([*ecamp, "data", "show", "phantom", "-o", sheet, "--count", "12"], check=True)
+    show = [*ecamp, "data", "show", "phantom", "-o", str(sheet), "--count", "12"]
+    subprocess.run(show, check=True)
     Image.open(sheet).convert("RGB").save(FOLDER / "sheet.jpg", quality=82, optimize=True)
-    explain = [*ecamp, "text", "explain", "--file", report, "--html", page]
+    explain = [*ecamp, "text", "explain", "--file", str(report), "--html", str(page)]
     subprocess.run(explain, check=True, stdout=subprocess.DEVNULL)
     few_colours(photographed(page, 1100, 1580)).save(FOLDER / "explain.png", optimize=True)
 
