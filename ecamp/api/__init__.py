@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from ecamp.api.pretext import PretextContext as PretextContext
     from ecamp.api.pretext import PretextPlugin as PretextPlugin
     from ecamp.api.pretext import Preview as Preview
+    from ecamp.api.pretext import View as View
+    from ecamp.api.pretext import ViewSpec as ViewSpec
     from ecamp.api.task import FEATURES as FEATURES
     from ecamp.api.task import Floor as Floor
     from ecamp.api.task import Inputs as Inputs
@@ -83,7 +85,7 @@ EXPORTS = {
     "ecamp.api.plugin": "GROUPS Plugin PluginConfig",
     "ecamp.api.dataset": "SPLITS USUAL_TRUTHS Dataset DatasetInfo Record Sample Truth",
     "ecamp.api.encoder": "DualEncoder Encoder EncoderPlugin Features PatchEncoder",
-    "ecamp.api.pretext": "Objective PretextBatch PretextContext PretextPlugin Preview",
+    "ecamp.api.pretext": "Objective PretextBatch PretextContext PretextPlugin Preview View ViewSpec",
     "ecamp.api.task": "FEATURES Floor Inputs Overlay Predictor TaskPlugin TaskSplit distinct_texts",
     "ecamp.api.distiller": "DESCRIPTORS POLARITIES Distilled Distiller Report Section Statement",
     "ecamp.errors": "DataError EcampError MissingError UsageError",

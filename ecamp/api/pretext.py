@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,12 @@ class PretextContext:
         image_scale: Side of the stored images / side of the encoder's input.
         ids: Names of the images, in the same order.
         distilled: Entity-centred statements (`Distiller`); empty strings where there are none.
+        patients: Patient of each image, in the same order.
+        labels: float32 (n, K) image labels, NaN = unknown; K = 0 where several data sets are pooled
+            whose labels differ, or the set has none.
+        truths: Truths of the data set's own, as in `TaskPlugin.targets`; empty for pooled data sets.
+        image_size: Side of the encoder's input in pixels.
+        recipe: Options of the optimisation (`PretrainRecipe`) by name: `steps`, `batch_size`, `lr`, ...
     """
 
     info: DatasetInfo
@@ -33,6 +41,43 @@ class PretextContext:
     image_scale: int
     ids: tuple[str, ...] = field(default=(), repr=False)
     distilled: tuple[str, ...] = field(default=(), repr=False)
+    patients: tuple[str, ...] = field(default=(), repr=False)
+    labels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32), repr=False)
+    truths: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    image_size: int = 0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How one more view of each image of a batch is drawn (`PretextPlugin.views`).
+
+    Attributes:
+        crop: Smallest fraction of the area kept; proportions are kept too.
+        flip: Whether it is mirrored at random.
+        jitter: Largest change of contrast (factor) and brightness (half as much, fraction of white).
+        blur: Largest standard deviation of a Gaussian blur in pixels, for every second image on
+            average; 0 blurs none.
+    """
+
+    crop: float = 0.5
+    flip: bool = False
+    jitter: float = 0.2
+    blur: float = 0.0
+
+
+@dataclass(frozen=True)
+class View:
+    """One more view of the images of a batch.
+
+    Attributes:
+        images: float (batch, channels, size, size), normalised.
+        crop, flip: As in `PretextBatch`.
+    """
+
+    images: Tensor
+    crop: Tensor
+    flip: Tensor
 
 
 @dataclass(frozen=True)
@@ -50,6 +95,9 @@ class PretextBatch:
         step: Step number, from 0.
         seed: Seed of the whole pre-training.
         total: Steps of the whole pre-training; 0 where it is not known.
+        views: One per `PretextPlugin.views`, drawn independently of one another.
+        part, parts: Number of this part of the step's batch, from 0, and of all parts
+            (`accumulate`).
     """
 
     images: Tensor
@@ -61,6 +109,9 @@ class PretextBatch:
     step: int
     seed: int
     total: int = 0
+    views: tuple[View, ...] = ()
+    part: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,6 +142,26 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def result(self) -> nn.Module:
+        """Return the module whose weights are the result: the encoder, or an averaged teacher of it."""
+        return self.encoder
+
+    def lr_scales(self) -> Mapping[str, float]:
+        """Return learning-rate factors by prefix of parameter names; the longest prefix counts."""
+        return {}
+
+    def make_optimizer(
+        self, groups: list[dict[str, Any]], recipe: Mapping[str, Any]
+    ) -> torch.optim.Optimizer:
+        """Make the optimiser; AdamW as here, unless the method prescribes another.
+
+        Args:
+            groups: `params`, `weight_decay`, `lr` and `lr_scale` of each group; the learning rate
+                follows the recipe's schedule times `lr_scale`.
+            recipe: Options of the optimisation by name.
+        """
+        return torch.optim.AdamW(groups, lr=recipe["lr"], betas=(0.9, recipe["beta2"]))
+
     def after_step(self) -> None:
         """React to a step of the optimiser: the place to update an averaged copy."""
 
@@ -109,11 +180,22 @@ class PretextPlugin(Plugin[ConfigT]):
     `needs` are Sample/Record fields (`image`, `report`), `requires` encoder capabilities; pairs
     that cannot work are refused while planning, with the missing field named. `trains` is False
     where the encoder keeps its random weights: a baseline, for which nothing is computed.
+    `whole_batch` is True where the loss compares the samples of a batch with one another
+    (contrastive losses): its parts under `accumulate` would be another loss, so that is refused.
     """
 
     trains: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     requires: ClassVar[frozenset[str]] = frozenset()
+    whole_batch: ClassVar[bool] = False
+
+    def recipe_defaults(self) -> Mapping[str, Any]:
+        """Return options of the optimisation that the method prefers; the user's own win."""
+        return {}
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        """Return how further views of each image are drawn; none as here."""
+        return ()
 
     def weights_file(self) -> Path | None:
         """Return a file of finished weights; None (as here) when they are to be trained."""

@@ -288,7 +288,7 @@ def _step_seconds(plan: Pretraining, source: PairDataset) -> tuple[float, int]:
     try:
         for step in range(3):
             began = time.perf_counter()
-            trainer.update(make_batches(source, plan.recipe, step))
+            trainer.update(make_batches(source, plan.recipe, step, plan.pretext.views()))
             seconds.append(time.perf_counter() - began)
             if step == 0 and seconds[0] > SLOW_STEP_SECONDS:
                 break

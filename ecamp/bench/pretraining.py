@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,15 @@ def plan_pretraining(
         return None
     recipe = validate(
         PretrainRecipe,
-        {"seed": seed, **spec.pretrain, **request.recipe},
+        {"seed": seed, **pretext.recipe_defaults(), **spec.pretrain, **request.recipe},
         f"pre-training options of {request.ref}",
     )
+    if pretext.whole_batch and recipe.accumulate > 1:
+        raise UsageError(
+            f"pretext '{request.ref}' compares the samples of a whole batch: accumulate="
+            f"{recipe.accumulate} would be another loss.",
+            "Leave accumulate at 1 and choose a batch_size that fits into memory.",
+        )
     check_pair(encoder, request.ref, pretext)
     file = pretext.weights_file()
     if file is not None:
@@ -132,6 +138,7 @@ def plan_pretraining(
         "encoder": encoder.identity,
         "pretext": pretext.identity,
         "data": [dataset.identity for dataset in data],
+        "views": [asdict(view) for view in pretext.views()],
         "init": None if init is None else content_hash(init),
     }
     key = pretrain_key(parts, recipe)
@@ -210,7 +217,7 @@ def build_objective(plan: Pretraining, source: PairDataset) -> Objective:
     if plan.init is not None:
         load_encoder(encoder, plan.init)
         encoder.pretrained = True  # an objective that draws weights anew leaves these alone
-    return plan.pretext.build(encoder, source.context(plan.recipe.scale))
+    return plan.pretext.build(encoder, source.context(plan.recipe))
 
 
 def run_pretraining(
@@ -248,6 +255,7 @@ def run_pretraining(
             plan.recipe,
             folder,
             plan.key,
+            views=plan.pretext.views(),
             progress=progress,
             observer=observer,
         )

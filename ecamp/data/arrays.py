@@ -101,6 +101,10 @@ class Arrays:
         """Return the reports, or a truth of kind `text`: one string per image."""
         return self.reports if name == "report" else tuple(self.truths[name])
 
+    def truths_of(self, rows: np.ndarray) -> dict[str, Any]:
+        """Select the data set's own truths of some rows."""
+        return {name: _select(values, rows) for name, values in self.truths.items()}
+
     def boxes_of(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return boxes (k, 4) and classes (k,) of one image."""
         start, end = self.box_start[index], self.box_start[index + 1]
@@ -124,7 +128,7 @@ class Arrays:
             boxes=np.concatenate([np.zeros((0, 4), np.float32), *(b for b, _ in pairs)]),
             box_classes=np.concatenate([np.zeros(0, np.int64), *(k for _, k in pairs)]),
             box_start=np.cumsum([0] + [len(b) for b, _ in pairs]).astype(np.int64),
-            truths={name: _select(values, rows) for name, values in self.truths.items()},
+            truths=self.truths_of(rows),
         )
 
 

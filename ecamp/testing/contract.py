@@ -195,12 +195,13 @@ def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
     arrays = materialise(data, 64, splits=["pretrain"], cache=cache, workers=1)
     encoder_ref = PluginRef.parse(TINY_VIT)
     source = PairDataset([PairSubset(arrays, np.arange(len(arrays)))])
-    (batch,) = make_batches(source, PretrainRecipe(batch_size=8, scale=2), 0)
+    recipe = PretrainRecipe(batch_size=8, scale=2)
+    (batch,) = make_batches(source, recipe, 0, plugin.views())
     losses = []
     for _ in range(2):
         torch.manual_seed(0)
         encoder = make_plugin("ecamp.encoders", encoder_ref).build(1)
-        objective = plugin.build(encoder, source.context(2))
+        objective = plugin.build(encoder, source.context(recipe))
         batch.generator.manual_seed(0)
         torch.manual_seed(1)
         out = objective(batch)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 
-def adamw(
-    module: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    betas: tuple[float, float] = (0.9, 0.95),
-    scale: dict[str, float] | None = None,
-) -> torch.optim.AdamW:
-    """Make AdamW over the trainable parameters.
+def parameter_groups(
+    module: nn.Module, *, lr: float, weight_decay: float, scale: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Group the trainable parameters by weight decay and learning-rate factor.
 
     Args:
         scale: Learning-rate factor by prefix of the parameter's name (`{"encoder.": 0.1}`); the
             longest matching prefix applies; without a match the factor is 1.
 
     Returns:
-        The optimiser; each group keeps its factor as `lr_scale`.
+        Groups with `params`, `weight_decay`, `lr` and their factor as `lr_scale`.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     prefixes = sorted(scale or {}, key=len, reverse=True)
@@ -31,14 +29,23 @@ def adamw(
         no_decay = parameter.ndim < 2 or any(key in name for key in ("cls_token", "pos_embed"))
         factor = next(((scale or {})[p] for p in prefixes if name.startswith(p)), 1.0)
         groups.setdefault((0.0 if no_decay else weight_decay, factor), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "lr_scale": factor, "lr": lr * factor}
-            for (decay, factor), parameters in groups.items()
-        ],
-        lr=lr,
-        betas=betas,
-    )
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_scale": factor, "lr": lr * factor}
+        for (decay, factor), parameters in groups.items()
+    ]
+
+
+def adamw(
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
+    scale: Mapping[str, float] | None = None,
+) -> torch.optim.AdamW:
+    """Make AdamW over the trainable parameters; arguments as `parameter_groups`."""
+    groups = parameter_groups(module, lr=lr, weight_decay=weight_decay, scale=scale)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas)
 
 
 def layer_scales(encoder: nn.Module, decay: float, prefix: str) -> dict[str, float]:

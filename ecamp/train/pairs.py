@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ecamp.api.dataset import DatasetInfo
-from ecamp.api.pretext import PretextBatch, PretextContext
+from ecamp.api.pretext import PretextBatch, PretextContext, ViewSpec
 from ecamp.data.arrays import Arrays
 from ecamp.ops.crop_resize import crop_resize
 from ecamp.train.recipe import PretrainRecipe
+from ecamp.train.views import draw_view
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,36 @@ class PairDataset:
         return self.parts[0].arrays.info
 
     def texts(self, field: str) -> tuple[str, ...]:
-        """Return one string per pair: `ids`, `reports` or `distilled`."""
+        """Return one string per pair: `ids`, `patients`, `reports` or `distilled`."""
         return tuple(
             getattr(part.arrays, field)[row] for part in self.parts for row in part.rows.tolist()
         )
 
-    def context(self, scale: int) -> PretextContext:
+    def context(self, recipe: PretrainRecipe) -> PretextContext:
         """Collect the context that an objective is built from."""
+        first = self.parts[0]
+        labels = np.zeros((len(self), 0), np.float32)
+        if len({part.arrays.info.labels for part in self.parts}) == 1:
+            labels = np.concatenate([part.arrays.labels[part.rows] for part in self.parts])
+        alone = len(self.parts) == 1
         return PretextContext(
-            self.info, self.texts("reports"), scale, self.texts("ids"), self.texts("distilled")
+            info=self.info,
+            reports=self.texts("reports"),
+            image_scale=recipe.scale,
+            ids=self.texts("ids"),
+            distilled=self.texts("distilled"),
+            patients=self.texts("patients"),
+            labels=labels,
+            truths=first.arrays.truths_of(first.rows) if alone else {},
+            image_size=first.arrays.images.shape[1] // recipe.scale,
+            recipe=recipe.model_dump(),
         )
+
+    def stds(self, index: np.ndarray) -> Tensor:
+        """Return the standard deviations that normalise some pairs, float (batch, channels)."""
+        part_index = np.searchsorted(self._start, index, side="right") - 1
+        stds = [self.parts[p].arrays.info.std for p in part_index]
+        return torch.tensor(stds, dtype=torch.float32)
 
     def names(self, index: Sequence[int]) -> list[str]:
         """Return the ids of some pairs."""
@@ -121,20 +142,30 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def make_batches(source: PairDataset, recipe: PretrainRecipe, step: int) -> list[PretextBatch]:
-    """Make the parts of one step's batch, cropped and normalised; one part without accumulation."""
+def make_batches(
+    source: PairDataset, recipe: PretrainRecipe, step: int, views: Sequence[ViewSpec] = ()
+) -> list[PretextBatch]:
+    """Make the parts of one step's batch, cropped and normalised; one part without accumulation.
+
+    Args:
+        views: Further views of each image; drawn for the whole batch, whatever its parts.
+    """
     index = batch_rows(len(source), recipe.batch_size, step, recipe.seed)
     generator = step_generator(recipe.seed, step)
     crop, flip = draw_crops(len(index), recipe, generator)
     total = recipe.total_steps(len(source))
+    drawn = [draw_view(len(index), spec, recipe.seed, step, k) for k, spec in enumerate(views)]
     batches = []
-    for members in np.array_split(np.arange(len(index)), min(recipe.accumulate, len(index))):
+    parts = np.array_split(np.arange(len(index)), min(recipe.accumulate, len(index)))
+    for part, members in enumerate(parts):
         rows = torch.from_numpy(members)
         small, large = source.crops(index[members], crop[rows], flip[rows], recipe.scale)
         batches.append(
             PretextBatch(
                 small, large, torch.from_numpy(index[members]), crop[rows], flip[rows], generator,
                 step, recipe.seed, total,
+                tuple(view.make(source, index, members, recipe.scale) for view in drawn),
+                part, len(parts),
             )
         )  # fmt: skip
     return batches
@@ -148,6 +179,9 @@ def draw_crops(
     Returns:
         (count, 4) x0, y0, x1, y1 in 0..1 of the stored image; bool (count,), mirrored or not.
     """
+    if recipe.crop is None:
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1)
+        return whole, (torch.rand(count, generator=generator) < 0.5) & recipe.flip
     area = recipe.crop + (1 - recipe.crop) * torch.rand(count, generator=generator)
     aspect = ((torch.rand(count, generator=generator) * 2 - 1) * math.log(4 / 3)).exp()
     width = (area * aspect).sqrt().clamp(max=1)

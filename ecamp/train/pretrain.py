@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ecamp.api.pretext import Objective, PretextBatch
+from ecamp.api.pretext import Objective, PretextBatch, ViewSpec
 from ecamp.config import identity
 from ecamp.errors import CorruptFileError, EcampError
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import append_line, atomic_path, write_json
 from ecamp.train.observer import Observer
 from ecamp.train.oom import keep_freed_memory, out_of_memory
-from ecamp.train.optim import adamw, layer_scales, set_lr
+from ecamp.train.optim import layer_scales, parameter_groups, set_lr
 from ecamp.train.pairs import PairDataset, make_batches
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.schedule import warmup_cosine
@@ -44,15 +45,16 @@ class Trainer:
         self.total = recipe.total_steps(count)
         self.warmup = max(1, int(recipe.warmup * self.total))
         self.cosine_length = round(recipe.cosine_length * self.total)
-        self.optimizer = adamw(
+        layers = layer_scales(objective.encoder, recipe.layer_decay, "encoder.")
+        groups = parameter_groups(
             objective,
             lr=recipe.lr,
             weight_decay=recipe.weight_decay,
-            betas=(0.9, recipe.beta2),
-            scale=layer_scales(objective.encoder, recipe.layer_decay, "encoder."),
+            scale={**layers, **objective.lr_scales()},
         )
+        self.optimizer = objective.make_optimizer(groups, recipe.model_dump())
         self.scaler = torch.amp.GradScaler("cpu", enabled=recipe.precision == "fp16")
-        self.average = copy.deepcopy(objective.encoder) if recipe.ema else None
+        self.average = copy.deepcopy(objective.result()) if recipe.ema else None
         self.step = 0
 
     def lr(self) -> float:
@@ -87,13 +89,13 @@ class Trainer:
         self.scaler.update()
         self.objective.after_step()
         if self.average is not None:
-            move_average(self.average, self.objective.encoder, self.recipe.ema)
+            move_average(self.average, self.objective.result(), self.recipe.ema)
         self.step += 1
         return losses
 
     def encoder_state(self) -> dict[str, Tensor]:
         """Return the encoder's weights as a finished training stores them."""
-        encoder = self.objective.encoder if self.average is None else self.average
+        encoder = self.objective.result() if self.average is None else self.average
         return {name: value.contiguous() for name, value in encoder.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -135,6 +137,7 @@ def pretrain(
     folder: Path,
     key: str,
     *,
+    views: Sequence[ViewSpec] = (),
     progress: Progress = no_progress,
     observer: Observer | None = None,
 ) -> Path:
@@ -144,6 +147,7 @@ def pretrain(
         objective: Freshly built under the recipe's seed.
         folder: Gets `checkpoint.pt`, `metrics.jsonl`, `weights.safetensors`, `pretrain.json`.
         key: Identity of this pre-training; a checkpoint of another identity is refused.
+        views: Further views of each image (`PretextPlugin.views`).
         progress: Receives each step with its losses.
         observer: Observes the training (draws pictures).
 
@@ -171,7 +175,7 @@ def pretrain(
     progress(start, trainer.total, "steps")
     for step in range(start, trainer.total):
         torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout
-        batches = make_batches(source, recipe, step)
+        batches = make_batches(source, recipe, step, views)
         lr = trainer.lr()
         losses = _update(trainer, batches, recipe)
         if not all(map(math.isfinite, losses.values())):

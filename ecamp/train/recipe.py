@@ -58,8 +58,11 @@ class PretrainRecipe(PluginConfig):
     ema: float = Field(
         default=0.0, ge=0, lt=1, description="decay of averaged encoder weights; 0: no averaging"
     )
-    crop: float = Field(
-        default=0.6, gt=0, le=1, description="smallest fraction of the area kept by a crop"
+    crop: float | None = Field(
+        default=0.6,
+        gt=0,
+        le=1,
+        description="smallest fraction of the area kept by a crop; null: whole images",
     )
     flip: bool = Field(
         default=False, description="mirror at random; off by default, because reports name sides"

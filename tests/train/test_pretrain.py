@@ -43,7 +43,7 @@ def _objective(source: PairDataset, pretext: str = "ecamp?dropout=0.1") -> Objec
         "ecamp.encoders", PluginRef.parse("vit-micro?width=32&depth=1&heads=2&image_size=32")
     ).build(1)
     plugin = make_plugin("ecamp.pretext", PluginRef.parse(pretext))
-    return plugin.build(encoder, source.context(2))
+    return plugin.build(encoder, source.context(RECIPE))
 
 
 def _train(
