@@ -112,17 +112,21 @@ class CellResult:
         Raises:
             CorruptFileError: Another schema, or a key missing or unknown.
         """
+        schema = value.get("schema") if isinstance(value, Mapping) else None
+        if schema is None:
+            raise CorruptFileError("result.json: not a result of a cell: it has no schema.")
+        if schema != SCHEMA:
+            raise CorruptFileError(
+                f"result.json: written by another version of ecamp (schema {schema}, not {SCHEMA})."
+            )
         try:
             known = {f.name: value[f.name] for f in fields(cls)}
-            schema = value["schema"]
             known["cell"] = CellFields(**known["cell"])
             known["metrics"] = {name: Score(**score) for name, score in known["metrics"].items()}
             result = cls(**known)
             number = result.score.value
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptFileError(f"result.json: not a result of a cell: {error!r}.") from error
-        if schema != SCHEMA:
-            raise CorruptFileError(f"result.json: schema {schema}, this ecamp reads {SCHEMA}.")
         if number is not None and not isinstance(number, float | int):
             raise CorruptFileError(f"result.json: {result.primary} is {number!r}, not a number.")
         return result

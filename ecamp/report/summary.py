@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ecamp.bench.cell_result import CellResult
+from ecamp.errors import CorruptFileError
 from ecamp.metrics.paired import holm
 from ecamp.metrics.stats import is_better, percentile_interval
 
@@ -113,6 +114,9 @@ def read_run(path: Path) -> tuple[list[StoredCell], list[str]]:
                 name = f"replicates/{result.primary}"
                 if name in arrays.files:
                     replicates = arrays[name]
+        except CorruptFileError as error:
+            warnings.append(f"cells/{folder.name}: {error} Left out; run the same bench again")
+            continue
         except Exception as error:  # a torn file fails in json, zipfile, zlib or numpy
             warnings.append(f"cells/{folder.name}: damaged ({type(error).__name__}), left out; "
                             "run the same bench again")  # fmt: skip

@@ -144,6 +144,17 @@ def test_a_damaged_cell_is_named_and_the_others_stay(tmp_path: Path):
     assert "cells/mae: damaged" in write_page(run).read_text()
 
 
+def test_a_cell_of_another_version_is_not_called_damaged(tmp_path: Path):
+    run = _run(tmp_path / "run", "d")
+    file = run / "cells" / "mae" / "result.json"
+    value = json.loads(file.read_text())
+    del value["plugins"]
+    file.write_text(json.dumps({**value, "schema": 2}))
+    cells, (warning,) = read_run(run)
+    assert len(cells) == 1
+    assert "written by another version of ecamp (schema 2, not 3)" in warning
+
+
 def test_scores_of_two_protocols_never_meet_in_a_row_or_under_a_heading() -> None:
     # The same data set name under two splits: another test set, so nothing may be compared.
     cells = [_cell("none", 0.5), _cell("mae", 0.6)]
