@@ -55,7 +55,8 @@ class DatasetInfo:
         box_classes: Names of the box classes; empty without boxes.
         has_reports: Whether records carry report text.
         truths: Truths beyond these: numbers, vectors, texts, points.
-        colour: `grey` or `rgb`.
+        channels: Channels of every image: 1 grey, 3 colour (RGB), or as many as a stack has
+            (neighbouring slices, contrasts, windows of one slice).
         mean, std: Per-channel normalisation of pixels scaled to 0..1.
         flaws: Known defects of these splits, one sentence each; every result on them carries them
             as warnings.
@@ -71,7 +72,7 @@ class DatasetInfo:
     box_classes: tuple[str, ...] = ()
     has_reports: bool = False
     truths: tuple[Truth, ...] = ()
-    colour: str = "grey"
+    channels: int = 1
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
     flaws: tuple[str, ...] = ()
@@ -136,7 +137,7 @@ class Sample:
     """One image with its truths, at the size it is stored in.
 
     Attributes:
-        image: uint8 (height, width, channels), channels 1 or 3.
+        image: uint8 (height, width, channels), channels as in `DatasetInfo`.
         mask: bool (mask classes, height, width) or None.
         boxes: float32 (n, 4) x1, y1, x2, y2 in pixels of `image`, or None when not known.
         box_classes: int64 (n,) or None.

@@ -20,6 +20,7 @@ from PIL import Image
 from scipy import fft, ndimage
 
 from ecamp.errors import EcampError
+from ecamp.io.images import as_rgb
 from ecamp.progress import Progress, no_progress
 
 THUMB = 32  # side of the thumbnail
@@ -71,7 +72,7 @@ def fingerprint(image: np.ndarray) -> Fingerprint:
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image[..., :3])).convert("L"))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(as_rgb(image))).convert("L"))
 
 
 def near_duplicates(

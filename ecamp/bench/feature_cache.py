@@ -77,7 +77,7 @@ def feature_key(encoder: Encoder, plugin: EncoderPlugin, arrays: Arrays) -> str:
             "versions": [torch.__version__, timm.__version__],
             "weights": weights_digest(encoder),
             "encoder": plugin.identity,
-            "preprocessing": [info.mean, info.std, info.colour, encoder.image_size],
+            "preprocessing": [info.mean, info.std, info.channels, encoder.image_size],
             "data": arrays.key,
         }
     )

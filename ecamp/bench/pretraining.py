@@ -198,7 +198,7 @@ def read_source(
     channels = {part.arrays.images.shape[-1] for part in parts}
     if len(channels) > 1:
         raise DataError(
-            "pre-training data: grey and colour data sets do not mix.",
+            "pre-training data: data sets of different numbers of channels do not mix.",
             "Set `colour` in their dataset.yaml to the same value.",
         )
     return PairDataset(parts)

@@ -68,9 +68,9 @@ def _draw(
 
 
 def _pixels(images: torch.Tensor, source: PairDataset) -> np.ndarray:
-    """Normalised (n, c, h, w) as uint8 (n, h, w) or (n, h, w, 3)."""
+    """Undo the normalisation: (n, c, h, w) to uint8 (n, h, w), or (n, h, w, 3) for RGB."""
     mean = torch.tensor(source.info.mean).reshape(1, -1, 1, 1)
     std = torch.tensor(source.info.std).reshape(1, -1, 1, 1)
     pixels = ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     shaped: np.ndarray = pixels.permute(0, 2, 3, 1).numpy()
-    return shaped[..., 0] if shaped.shape[-1] == 1 else shaped
+    return shaped if shaped.shape[-1] == 3 else shaped[..., shaped.shape[-1] // 2]

@@ -188,7 +188,7 @@ def materialise(
 def arrays_key(dataset: Dataset, size: int, splits: Sequence[str], on_bad_image: str) -> str:
     """Compute the identity of the arrays that `materialise` returns; it names their cache folder."""
     return identity(
-        [FORMAT, dataset.identity, size, sorted(splits), on_bad_image, dataset.info.colour]
+        [FORMAT, dataset.identity, size, sorted(splits), on_bad_image, dataset.info.channels]
     )
 
 
@@ -210,7 +210,7 @@ def _fill(
     work: Path, dataset: Dataset, records: list[Record], size: int, on_bad: str,
     workers: int | None, progress: Progress,
 ) -> None:  # fmt: skip
-    channels = 1 if dataset.info.colour == "grey" else 3
+    channels = dataset.info.channels
     count, classes = len(records), len(dataset.info.mask_classes)
     images = np.lib.format.open_memmap(
         work / "images.npy", "w+", np.uint8, (count, size, size, channels)

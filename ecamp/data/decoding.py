@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
+import numpy as np
 from joblib import Parallel, delayed
 
 from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
@@ -98,8 +99,19 @@ def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
             range, points that are not declared; names the row.
     """
     sample = dataset.load(record, size)
-    height, width = sample.image.shape[:2]
     location = f"{dataset.info.name}: {record.id} ({record.row})"
+    if sample.image.ndim != 3 or sample.image.shape[2] != dataset.info.channels:
+        raise DataError(
+            f"{location}: the image has shape {sample.image.shape}, not (height, width, "
+            f"{dataset.info.channels}).",
+            "Volumes are not read: give slices as images, or neighbouring slices as channels.",
+        )
+    if sample.image.dtype != np.uint8:
+        raise DataError(
+            f"{location}: pixels are {sample.image.dtype}, not uint8.",
+            "Scale them to 0..255 in `load`, with a window where the range is wider.",
+        )
+    height, width = sample.image.shape[:2]
     if sample.mask is not None and sample.mask.shape[1:] != (height, width):
         raise DataError(
             f"{location}: mask is {sample.mask.shape[2]}x{sample.mask.shape[1]}, image {width}x{height}.",

@@ -90,7 +90,7 @@ images are unpacked once into the cache and mapped from there
         channels = 1 if facts.colour == "grey" else 3
         return self.describe(
             name=f"{self.name}-{self.variant}", labels=facts.labels, label_kind=facts.label_kind,
-            colour=facts.colour, mean=(0.5,) * channels, std=(0.25,) * channels,
+            channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels,
         )  # fmt: skip
 
     @property

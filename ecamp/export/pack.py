@@ -87,9 +87,8 @@ def pack(
     """
     records, info = list(dataset.records()), dataset.info
     check_records(records, info)
-    channels = 1 if info.colour == "grey" else 3
     bits = len(info.mask_classes) * -(-size * size // 8)
-    rows = max(1, shard_bytes // (size * size * channels + bits))
+    rows = max(1, shard_bytes // (size * size * info.channels + bits))
     key = identity([FORMAT, dataset.identity, size, on_bad_image, rows])
     shards = [records[i : i + rows] for i in range(0, len(records), rows)]
     with locked(folder / ".lock"):
@@ -156,7 +155,7 @@ def _write_shard(
     key: str, workers: int | None,
 ) -> dict[str, Any]:  # fmt: skip
     info = dataset.info
-    images = np.zeros((len(records), size, size, 1 if info.colour == "grey" else 3), np.uint8)
+    images = np.zeros((len(records), size, size, info.channels), np.uint8)
     masks = np.zeros((len(records), len(info.mask_classes), -(-size * size // 8)), np.uint8)
     index = []
     samples = decode(dataset, records, size, workers)

@@ -127,3 +127,18 @@ def _to_colour(pixels: np.ndarray, colour: str) -> np.ndarray:
     if colour == "rgb" and pixels.shape[2] == 1:
         return np.repeat(pixels, 3, axis=2)
     return pixels[..., :1] if colour == "grey" else pixels
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Make an image of any number of channels one that can be shown: RGB, or its middle channel.
+
+    Args:
+        image: uint8 (height, width, channels).
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    if image.shape[2] == 3:
+        return image
+    middle = image.shape[2] // 2
+    return np.repeat(image[..., middle : middle + 1], 3, axis=2)

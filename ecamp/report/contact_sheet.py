@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ecamp.io.images import as_rgb
 from ecamp.report.pictures import PALETTE
 
 TILE, LINE, COLUMNS = 256, 15, 6
@@ -64,7 +65,7 @@ def _legend(classes: Sequence[str], width: int) -> list[tuple[int, int]]:
 
 
 def _picture(tile: Tile) -> Image.Image:
-    pixels = tile.image if tile.image.shape[2] == 3 else np.repeat(tile.image[..., :1], 3, 2)
+    pixels = as_rgb(tile.image)
     blended = pixels.astype(np.float32)
     for k, mask in enumerate(tile.masks if tile.masks is not None else ()):
         colour = np.array(_rgb(PALETTE[k % len(PALETTE)]), np.float32)

@@ -16,6 +16,7 @@ from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import Overlay, TaskPlugin
 from ecamp.bench.run_folder import read_spec
 from ecamp.errors import CorruptFileError, EcampError, UsageError
+from ecamp.io.images import as_rgb
 from ecamp.metrics.surface import outline
 from ecamp.report.summary import Row, StoredCell
 
@@ -178,8 +179,8 @@ def _gallery(
 def _picture(image: np.ndarray, overlay: Overlay) -> str:
     """Draw masks (tinted, outlined) and boxes over an image; return it as a PNG data URI."""
     size = image.shape[0]
-    grey = image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
-    canvas = Image.fromarray(np.ascontiguousarray(grey)).resize(
+    pixels = as_rgb(image)
+    canvas = Image.fromarray(np.ascontiguousarray(pixels)).resize(
         (TILE, TILE), Image.Resampling.BICUBIC
     )
     for class_index, mask in overlay.masks:

@@ -172,7 +172,7 @@ def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
             assert set(record.labels) <= {0, 1, None}, f"{ref}: {record.id}: label values"
             if info.label_kind == "multiclass" and None not in record.labels:
                 assert sum(record.labels) == 1, f"{ref}: {record.id}: not exactly one class"
-    channels = 1 if info.colour == "grey" else 3
+    channels = info.channels
     assert len(info.mean) == len(info.std) == channels, f"{ref}: mean and std per channel"
     for record in [r for s in SPLITS for r in [x for x in records if x.split == s][:2]]:
         sample, again = check_sample(dataset, record, 64), twin.load(record, 64)

@@ -138,7 +138,7 @@ def test_the_key_holds_all_that_decides_and_nothing_else(
         feature_key(build(), plugin(VIT), replace(arrays, key="other")),
         feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, mean=(0.4,)))),
         feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, std=(0.4,)))),
-        feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, colour="rgb"))),
+        feature_key(build(), plugin(VIT), replace(arrays, info=replace(info, channels=3))),
     }
     monkeypatch.setattr(torch, "__version__", "9.9")
     others.add(feature_key(build(), plugin(VIT), arrays))

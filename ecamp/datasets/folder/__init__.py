@@ -31,14 +31,19 @@ class RowFiles:
     """Payload of a record.
 
     Attributes:
-        path: Path of the image, as in the table.
+        paths: Paths of the image, as in the table; several are stacked as channels.
         masks: Class -> path of its mask.
         boxes: float32 (n, 4) x1, y1, x2, y2 and int64 (n,) classes; None = not known.
     """
 
-    path: str
+    paths: tuple[str, ...]
     masks: dict[str, str]
     boxes: tuple[np.ndarray, np.ndarray] | None
+
+    @property
+    def path(self) -> str:
+        """The first path; names the image for audits and exports."""
+        return self.paths[0]
 
 
 class FolderConfig(PluginConfig):
@@ -91,7 +96,7 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
         layout, labels = self.described, self.described.labels
         multiclass = labels is not None and labels.multiclass is not None
         names = () if labels is None else tuple(labels.classes if multiclass else labels.multilabel)
-        channels = 1 if layout.colour == "grey" else 3
+        channels = 3 if layout.colour == "rgb" else len(layout.images)
         return DatasetInfo(
             name=layout.name,
             version=layout.version,
@@ -105,7 +110,7 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
                 *(Truth(name, "vector", len(columns)) for name, columns in layout.vectors.items()),
                 *(Truth(name, "text") for name in layout.texts),
             ),
-            colour=layout.colour,
+            channels=channels,
             mean=tuple(layout.mean or [0.5] * channels),
             std=tuple(layout.std or [0.25] * channels),
             flaws=self._flaws,
@@ -162,7 +167,7 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
 
     def _record(self, row: TableRow) -> Record:
         layout, location = self.described, f"{self._table.name} line {row.line}"
-        for column in (layout.id, layout.image, layout.patient):
+        for column in (layout.id, *layout.images, layout.patient):
             if not row.values[column]:
                 raise DataError(f"{location}: '{column}' is empty.", "Every image needs one.")
         patient = row.values[layout.patient]
@@ -181,7 +186,7 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
             has_mask=bool(masks) and all(masks.values()),
             has_boxes=boxes is not None,
             truths=self._truths(row, location),
-            payload=RowFiles(row.values[layout.image], masks, boxes),
+            payload=RowFiles(tuple(row.values[name] for name in layout.images), masks, boxes),
         )
 
     @cached_property
@@ -258,7 +263,7 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
         """Find the boxes of an image by its path, its file name, or its id."""
         if self._coco is None:
             return None
-        path = row.values[self.described.image]
+        path = row.values[self.described.images[0]]
         for name in (path, Path(path).name, row.values[self.described.id]):
             if name in self._coco.by_name:
                 return self._coco.by_name[name]
@@ -267,9 +272,23 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
     def _resolve(self, text: str, location: str) -> Path:
         return self._root / resolve_below_root(self._root, text, location)
 
+    def _image(self, paths: tuple[str, ...], location: str) -> np.ndarray:
+        images = [
+            read_image(self._resolve(path, location), self.described.colour, location)
+            for path in paths
+        ]
+        for path, image in zip(paths[1:], images[1:], strict=True):
+            if image.shape != images[0].shape:
+                raise DataError(
+                    f"{location}: '{path}' is {image.shape[1]}x{image.shape[0]}, "
+                    f"'{paths[0]}' {images[0].shape[1]}x{images[0].shape[0]}.",
+                    "Images that are stacked as channels must have one size.",
+                )
+        return np.concatenate(images, axis=2)
+
     def load(self, record: Record, size: int) -> Sample:
         files: RowFiles = record.payload
-        image = read_image(self._resolve(files.path, record.row), self.described.colour, record.row)
+        image = self._image(files.paths, record.row)
         layers = None
         if record.has_mask:
             masks = [
@@ -290,7 +309,7 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
     def _hash(self) -> str:
         files: dict[str, str] = {}
         for row in self._rows:
-            paths = [row.values[self.described.image]]
+            paths = [row.values[name] for name in self.described.images]
             paths += [row.values[column] for column in self.described.masks.values()]
             for path in filter(None, paths):
                 files[path] = _file_hash(self._root / path)
@@ -309,7 +328,8 @@ use: path/to/dataset.yaml, which names a CSV or TSV table, its columns, the fold
 
 def _columns(layout: Layout) -> dict[str, str]:
     """Map each column to the field of `dataset.yaml` that asks for it."""
-    columns = {layout.id: "id", layout.image: "image", layout.patient: "patient"}
+    columns = {layout.id: "id", layout.patient: "patient"}
+    columns |= dict.fromkeys(layout.images, "image")
     if layout.split.column:
         columns[layout.split.column] = "split.column"
     if layout.labels is not None:

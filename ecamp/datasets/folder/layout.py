@@ -80,7 +80,9 @@ class Layout(PluginConfig):
         default_factory=dict, description="column -> value(s) of the rows to keep"
     )
     id: str = Field(description="column: unique name of the image")
-    image: str = Field(description="column: path of the image")
+    image: str | list[str] = Field(
+        description="column: path of the image; several columns of grey images are stacked as channels"
+    )
     patient: str = Field(description="column: patient; splits and intervals are by patient")
     split: SplitRule
     labels: Labels | None = None
@@ -112,6 +114,19 @@ class Layout(PluginConfig):
     std: list[float] | None = None
     licence: str = ""
     citation: str = ""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Columns of the image's channels; one column for a grey or colour image."""
+        return (self.image,) if isinstance(self.image, str) else tuple(self.image)
+
+    @model_validator(mode="after")
+    def _stack(self) -> Layout:
+        if not self.images:
+            raise ValueError("image: name at least one column")
+        if self.colour == "rgb" and len(self.images) > 1:
+            raise ValueError("image: several columns are stacks of grey images; leave colour: grey")
+        return self
 
     @model_validator(mode="after")
     def _unique_truths(self) -> Layout:

@@ -72,7 +72,6 @@ class PhantomDataset(Dataset[PhantomConfig]):
             mask_classes=FINDINGS,
             box_classes=FINDINGS,
             has_reports=True,
-            colour="grey",
             mean=(0.42,),
             std=(0.27,),
         )
