@@ -20,6 +20,7 @@ class CellFields:
         dataset: Name of the data set.
         split_id: Name of its splits, `name/version`.
         split_hash: Hash of which image is in which split.
+        data: Hash of the data set's content as its reader gives it.
         task: Name of the task.
         encoder, pretext: As the user named them; `-` for a floor.
         weights: Key of the pre-training; `random` without one.
@@ -32,6 +33,7 @@ class CellFields:
     dataset: str
     split_id: str
     split_hash: str
+    data: str
     task: str
     encoder: str
     pretext: str

@@ -264,9 +264,19 @@ class _Planner:
         used = {cell.protocol for cell in cells}
         for dataset in self.datasets:
             cells += self._floors(dataset, used)
+        cells = self._unique(cells)
         if not cells:
             raise UsageError("Nothing to run.", " ".join(self.notes))
         return Plan(self.spec, tuple(cells), tuple(pretrainings.values()), tuple(self.notes))
+
+    def _unique(self, cells: list[Cell]) -> list[Cell]:
+        """Drop cells that another spelling of the same plugin repeats: one result, one row."""
+        unique: dict[str, Cell] = {}
+        for cell in cells:
+            first = unique.setdefault(cell.key, cell)
+            if first is not cell:
+                self._note(f"{cell.label} is the same as {first.label}: it is evaluated once.")
+        return list(unique.values())
 
     def _pretrain_seed(self, seed: int) -> int:
         return seed if self.spec.pretrain_seed == "cell" else self.spec.pretrain_seed

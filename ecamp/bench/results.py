@@ -14,6 +14,7 @@ from ecamp.api.task import TaskPlugin
 from ecamp.bench.cell_result import CellFields, CellResult, scores_of
 from ecamp.bench.plan import EVAL_SPLITS, Cell
 from ecamp.bench.run_folder import pack
+from ecamp.config import identity
 from ecamp.data.arrays import Arrays
 from ecamp.metrics.stats import Metric
 from ecamp.storage.files import atomic_path
@@ -49,6 +50,7 @@ def build_result(
             dataset=arrays.info.name,
             split_id=arrays.info.split_id,
             split_hash=arrays.split_hash,
+            data=identity(cell.dataset.identity),
             task=cell.task.ref.name,
             encoder=cell.encoder_name,
             pretext=cell.pretext,

@@ -84,6 +84,7 @@ def compare(
     warnings: list[str] = []
     sides = [_cells(selection, warnings) for selection in (first, second)]
     _check_splits(sides, (first, second))
+    warnings += _changed_data(sides, (first, second))
     by_model = any(len({_model(c) for c in side}) > 1 for side in sides)
     by_setting = [
         _by_setting(side, by_model, selection)
@@ -136,6 +137,20 @@ def _check_splits(sides: list[list[StoredCell]], names: tuple[Selection, Selecti
                 f"{name}: {names[0]} was tested on split {split}, {names[1]} on {other.pop()}.",
                 "Scores on different splits cannot be compared; run both on one split.",
             )
+
+
+def _changed_data(sides: list[list[StoredCell]], names: tuple[Selection, Selection]) -> list[str]:
+    """Describe the data sets whose content, or reader, differs between the two."""
+    contents = [
+        {(c.result.cell.dataset, c.result.cell.split_hash): c.result.cell.data for c in side}
+        for side in sides
+    ]
+    return [
+        f"{key[0]}: the data changed between {names[0]} ({data[:8]}) and {names[1]} "
+        f"({contents[1][key][:8]}); differences may be those of the data"
+        for key, data in sorted(contents[0].items())
+        if contents[1].get(key, data) != data
+    ]
 
 
 def _by_setting(

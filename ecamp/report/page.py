@@ -107,7 +107,7 @@ def _table_row(row: Row, before: Row | None) -> dict[str, Any]:
 
 def _protocol(rows: list[Row]) -> list[str]:
     seen = {
-        f"{r.dataset}: splits {r.split_id}, hash {r.split_hash}; {r.task}: {r.test} test images, "
+        f"{r.dataset}: splits {r.split_id}, hash {r.split_hash}{r.data_mark}; {r.task}: {r.test} test images, "
         f"{r.seeds} seed{'s' if r.seeds != 1 else ''}"
         for r in rows
     }

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from ecamp.metrics.stats import percentile_interval
 from ecamp.report.summary import StoredCell, mean_over_seeds
 
-SETTING = ("dataset", "split_hash", "task", "protocol", "fraction")
+SETTING = ("dataset", "split_hash", "data", "task", "protocol", "fraction")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import io
 import json
 import math
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Row:
     dataset: str
     split_id: str
     split_hash: str
+    data: str
     task: str
     protocol: str
     encoder: str
@@ -80,11 +81,12 @@ class Row:
     below_floor: bool
     reason: str | None
     higher_is_better: bool = True
+    data_mark: str = ""
 
     @property
     def split_label(self) -> str:
         """Label of the split: its id and the beginning of its hash."""
-        return f"{self.split_id} {self.split_hash[:8]}"
+        return f"{self.split_id} {self.split_hash[:8]}{self.data_mark}"
 
 
 def read_run(path: Path) -> tuple[list[StoredCell], list[str]]:
@@ -148,18 +150,32 @@ def summarise(cells: list[StoredCell], baseline: str = "none") -> list[Row]:
     floors: dict[tuple[Any, ...], list[StoredCell]] = defaultdict(list)
     for cell in cells:
         c = cell.result.cell
-        split = (c.dataset, c.split_id, c.split_hash, c.task)
+        split = (c.dataset, c.split_id, c.split_hash, c.data, c.task)
         if cell.result.is_floor:
             floors[(*split, c.fraction)].append(cell)
         else:
             groups[(*split, c.protocol, c.encoder, c.fraction, c.pretext)].append(cell)
     rows = [_row(key, members, groups, floors, baseline) for key, members in groups.items()]
+    rows = _mark_data(rows)
     tasks = {task: index for index, task in enumerate(dict.fromkeys(row.task for row in rows))}
     rows.sort(
         key=lambda r: (r.dataset, r.split_label, tasks[r.task], r.protocol, r.encoder, r.fraction,
                        r.pretext != baseline, r.pretext)
     )  # fmt: skip
     return _holm(rows)
+
+
+def _mark_data(rows: list[Row]) -> list[Row]:
+    """Mark rows whose split names more than one content: other images under the same ids."""
+    contents: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for row in rows:
+        contents[row.dataset, row.split_id, row.split_hash].add(row.data)
+    return [
+        replace(row, data_mark=f" data {row.data[:8]}")
+        if len(contents[row.dataset, row.split_id, row.split_hash]) > 1
+        else row
+        for row in rows
+    ]
 
 
 def mean_over_seeds(members: list[StoredCell]) -> tuple[float | None, np.ndarray | None]:
@@ -181,7 +197,7 @@ def _row(
     floors: dict[tuple[Any, ...], list[StoredCell]],
     baseline: str,
 ) -> Row:
-    dataset, split_id, split_hash, task, protocol, encoder, fraction, pretext = key
+    dataset, split_id, split_hash, data, task, protocol, encoder, fraction, pretext = key
     first = members[0].result
     higher = first.score.higher_is_better
     value, replicates = mean_over_seeds(members)
@@ -204,11 +220,13 @@ def _row(
                 difference = mean_replicates - base_replicates
                 delta_low, delta_high = percentile_interval(difference)
                 p = two_sided(difference)
-    floor_name, floor = _best_floor(floors.get((dataset, split_id, split_hash, task, fraction), []))
+    floor_name, floor = _best_floor(
+        floors.get((dataset, split_id, split_hash, data, task, fraction), [])
+    )
     # Each seed draws its own fraction of whole patients, so their sizes differ a little.
     train = round(float(np.mean([m.result.counts["train"] for m in members])))
     return Row(
-        dataset, split_id, split_hash, task, protocol, encoder, pretext, fraction,
+        dataset, split_id, split_hash, data, task, protocol, encoder, pretext, fraction,
         first.primary, len(members), train, first.counts["test"],
         value, low, high, sd, delta, delta_low, delta_high, p, "", floor, floor_name,
         value is not None and floor is not None and not is_better(value, floor, higher),
@@ -319,7 +337,7 @@ def _plain_table(rows: list[Row], lines: list[list[str]]) -> str:
         group = (row.split_label, row.task, row.protocol, row.encoder)
         if group != current_group:  # another split is another test: never under one heading
             current_group = group
-            out += ["", f"{row.dataset} ({row.split_id}, split {row.split_hash})  {line[1]}  "
+            out += ["", f"{row.dataset} ({row.split_id}, split {row.split_hash}{row.data_mark})  {line[1]}  "
                         f"{row.protocol}  {row.encoder}  test {row.test}  seeds {row.seeds}"]  # fmt: skip
             out.append(
                 "  " + "  ".join(t.ljust(w) for t, w in zip(headings, widths, strict=True)).rstrip()

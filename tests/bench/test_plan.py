@@ -75,6 +75,16 @@ def test_a_pretraining_is_shared_and_independent_of_the_bench():
     assert few.pretrainings[0].key == many.pretrainings[0].key
 
 
+def test_one_encoder_under_two_spellings_is_evaluated_once():
+    plan = make_plan(
+        _spec(encoders="vit-micro,vit-micro?depth=4,ecamp:vit-micro", pretext="none,mae?steps=3")
+    )
+    alone = make_plan(_spec(encoders="vit-micro", pretext="none,mae?steps=3"))
+    assert [c.key for c in plan.cells] == [c.key for c in alone.cells]
+    assert len(plan.pretrainings) == len(alone.pretrainings) == 1
+    assert any("vit-micro?depth=4 none" in note and "evaluated once" in note for note in plan.notes)
+
+
 def test_a_task_takes_options_where_it_is_named():
     cells = _ids(tasks="seg?steps=3&head=linear,cls")
     assert cells == _ids(tasks=["seg", "cls"], task_options={"seg": {"steps": 3, "head": "linear"}})

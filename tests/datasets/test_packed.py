@@ -98,6 +98,7 @@ def test_a_bench_on_it_gives_the_same_scores(packed: Path, tmp_path: Path) -> No
         assert all(one.pop("id") for one in found)
         # A pack is read by a data set of its own name.
         assert {one["plugins"].pop("dataset")["name"] for one in found} == {name.partition("?")[0]}
+        assert all(one["cell"].pop("data") for one in found)  # of the reader too
         results[title] = sorted(json.dumps(one, sort_keys=True) for one in found)
         assert len(found) == 3
         assert all(one["metrics"] for one in found)

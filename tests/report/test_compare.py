@@ -68,7 +68,7 @@ def _cell(
     result = {
         "schema": SCHEMA, "id": key, "kind": "cell", "primary": primary,
         "cell": {
-            "dataset": "films", "split_id": "films/1", "split_hash": split, "task": task,
+            "dataset": "films", "split_id": "films/1", "split_hash": split, "data": "da", "task": task,
             "encoder": "vit", "pretext": pretext, "protocol": "linear", "fraction": 1.0,
             "seed": seed, "floor": "", "weights": "",
         },
@@ -155,6 +155,20 @@ def test_exit_5_where_a_condition_is_met(
     ):  # fmt: skip
         assert run(["compare", *pair, "--fail-on", text]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_data_that_changed_between_two_runs_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: bool
+) -> None:
+    write_cls(tmp_path / "a", 1.0)
+    write_cls(tmp_path / "b", 3.0)
+    for file in (tmp_path / "b").glob("cells/*/result.json"):
+        value = json.loads(file.read_text())
+        value["cell"]["data"] = "other" if changed else value["cell"]["data"]
+        file.write_text(json.dumps(value))
+    assert run(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert ("films: the data changed between" in capsys.readouterr().err) == changed
 
 
 def test_what_cannot_be_paired_is_refused(

@@ -12,7 +12,7 @@ from ecamp.report.summary import StoredCell
 
 
 def stored(encoder: str, kind: str, folder: Path) -> StoredCell:
-    fields = CellFields("d", "d/1", "s", "cls", encoder, "none", "w", "linear", 1.0, 0)
+    fields = CellFields("d", "d/1", "s", "da", "cls", encoder, "none", "w", "linear", 1.0, 0)
     return StoredCell(CellResult("", kind, fields, {}, "m", {}), None, folder)
 
 

@@ -15,7 +15,7 @@ def cell(
     dataset: str, pretext: str, value: float | None, spread: np.ndarray | None, seed: int = 0
 ) -> StoredCell:
     fields = CellFields(
-        dataset, f"{dataset}/1", "s", "cls", "vit", pretext, "w", "linear", 1.0, seed
+        dataset, f"{dataset}/1", "s", "da", "cls", "vit", pretext, "w", "linear", 1.0, seed
     )
     return StoredCell(CellResult("", "cell", fields, {}, "m", {"m": Score(value)}), spread)
 

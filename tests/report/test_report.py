@@ -25,7 +25,7 @@ def _cell(
     pretext: str, value: float | None, *, seed: int = 0, floor: str | None = None, **cell: Any
 ) -> StoredCell:
     base = {
-        "dataset": "d", "split_id": "d/1", "split_hash": "ab", "task": "cls", "encoder": "e",
+        "dataset": "d", "split_id": "d/1", "split_hash": "ab", "data": "da", "task": "cls", "encoder": "e",
         "pretext": pretext, "weights": "w", "protocol": "linear", "fraction": 1.0, "seed": seed,
         "floor": floor,
     }  # fmt: skip
@@ -142,6 +142,28 @@ def test_a_damaged_cell_is_named_and_the_others_stay(tmp_path: Path):
     assert len(cells) == 1
     assert "cells/mae: damaged" in warnings[0]
     assert "cells/mae: damaged" in write_page(run).read_text()
+
+
+def test_other_data_under_one_name_are_another_row_with_their_own_floor() -> None:
+    """Images replaced in place, or two sets of one name: never averaged, never compared."""
+    cells = [_cell("none", 0.9), _cell("mae", 0.95), _cell("none", 0.5, data="db12345678")]
+    cells += [_cell("mae", 0.6, data="db12345678")]
+    cells += [_cell("-", 0.7, floor="constant", encoder="-", protocol="-", data="db12345678")]
+    rows = summarise(cells)
+    assert {(r.data, r.pretext): (r.value, r.seeds) for r in rows} == {
+        ("da", "none"): (0.9, 1), ("da", "mae"): (0.95, 1),
+        ("db12345678", "none"): (0.5, 1), ("db12345678", "mae"): (0.6, 1),
+    }  # fmt: skip
+    assert [r.delta for r in rows if r.pretext == "mae"] == [
+        pytest.approx(0.05),
+        pytest.approx(0.1),
+    ]
+    assert {r.data: r.floor for r in rows} == {"da": None, "db12345678": 0.7}
+    text = format_rows(rows, "table")
+    assert "split ab data da)" in text
+    assert "split ab data db123456)" in text
+    # Alone, the mark would only be noise.
+    assert " data " not in format_rows(summarise(cells[:2]), "table")
 
 
 def test_a_cell_of_another_version_is_not_called_damaged(tmp_path: Path):
