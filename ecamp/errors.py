@@ -45,6 +45,10 @@ class DataError(EcampError):
     """The data are there, but wrong: names the file, the row and the field."""
 
 
+class PluginError(EcampError):
+    """A plugin of another package fails: names it, its package and the method."""
+
+
 class CorruptFileError(EcampError):
     """A file that ecamp wrote cannot be read; its content can be computed again."""
 

@@ -40,6 +40,12 @@ class Origin:
         version = "" if self.code.startswith("results ") else self.version
         return [self.group, self.name, self.dist, version, self.code]
 
+    @property
+    def title(self) -> str:
+        """Group, name, distribution and version, as messages begin."""
+        kind = self.group.removeprefix("ecamp.")
+        return f"{kind}: plugin '{self.name}' of {self.dist} {self.version}"
+
     def __str__(self) -> str:
         return f"{self.dist} {self.version} ({self.code})"
 

@@ -178,7 +178,7 @@ class PretextPlugin(Plugin[ConfigT]):
     """Builder of a training objective that pre-trains an encoder.
 
     `needs` are Sample/Record fields (`image`, `report`), `requires` encoder capabilities; pairs
-    that cannot work are refused while planning, with the missing field named. `trains` is False
+    that cannot work are left out while planning, with a note that says why. `trains` is False
     where the encoder keeps its random weights: a baseline, for which nothing is computed.
     `whole_batch` is True where the loss compares the samples of a batch with one another
     (contrastive losses): its parts under `accumulate` would be another loss, so that is refused.

@@ -13,7 +13,12 @@ from ecamp.api.encoder import EncoderPlugin
 from ecamp.api.origin import Origin
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import FEATURES, TaskPlugin
-from ecamp.bench.pretraining import Pretraining, plan_pretraining, request_pretext
+from ecamp.bench.pretraining import (
+    Pretraining,
+    find_mismatch,
+    plan_pretraining,
+    request_pretext,
+)
 from ecamp.config import BenchSpec, identity
 from ecamp.errors import UsageError, did_you_mean
 from ecamp.plugin.host import make_plugin, skip_bad_rows
@@ -207,7 +212,7 @@ def resolve_tasks(spec: BenchSpec) -> list[TaskPlugin]:
 
 
 def make_plan(spec: BenchSpec) -> Plan:
-    """Make every plugin once, refuse impossible pairs, and list the cells.
+    """Make every plugin once, note impossible pairs, and list the cells of the others.
 
     Raises:
         UsageError, MissingError: Names the plugin, option or field and what to do.
@@ -252,6 +257,9 @@ class _Planner:
         cells: list[Cell] = []
         for encoder in self.encoders:
             for request in self.pretexts:
+                if mismatch := find_mismatch(encoder, request, self.pretrain_data):
+                    self._note(f"{mismatch}: this pair is left out.")
+                    continue
                 by_seed = {
                     seed: plan_pretraining(
                         self.spec, encoder, request, self.pretrain_data, self._pretrain_seed(seed)
@@ -266,7 +274,7 @@ class _Planner:
             cells += self._floors(dataset, used)
         cells = self._unique(cells)
         if not cells:
-            raise UsageError("Nothing to run.", " ".join(self.notes))
+            raise UsageError("Nothing to run.", "\n  ".join(self.notes))
         return Plan(self.spec, tuple(cells), tuple(pretrainings.values()), tuple(self.notes))
 
     def _unique(self, cells: list[Cell]) -> list[Cell]:

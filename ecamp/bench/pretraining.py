@@ -108,7 +108,8 @@ def plan_pretraining(
         data: The pre-training data sets of the recipe.
 
     Raises:
-        UsageError, MissingError: An impossible pair or a wrong option; names it.
+        UsageError, MissingError: A wrong option, or a batch in parts for a pretext that compares all
+            of it; names it.
     """
     pretext = request.plugin
     if not pretext.trains:
@@ -124,15 +125,12 @@ def plan_pretraining(
             f"{recipe.accumulate} would be another loss.",
             "Leave accumulate at 1 and choose a batch_size that fits into memory.",
         )
-    check_pair(encoder, request.ref, pretext)
     file = pretext.weights_file()
     if file is not None:
         digest = content_hash(file)
         label = f"{pretext.ref.name}@{digest[:8]}"
         key = identity({"weights": 1, "sha256": digest})
         return Pretraining(encoder, pretext, data, recipe, None, key, label, file)
-    for dataset in data:
-        check_needs(dataset, request.ref, pretext)
     init = None if spec.init_from is None else Path(spec.init_from)
     parts: dict[str, object] = {
         "encoder": encoder.identity,
@@ -145,23 +143,25 @@ def plan_pretraining(
     return Pretraining(encoder, pretext, data, recipe, init, key, str(request.ref))
 
 
-def check_pair(encoder: EncoderPlugin, pretext_ref: PluginRef, pretext: PretextPlugin) -> None:
-    """Refuse an encoder that lacks what the pretext task requires."""
+def find_mismatch(
+    encoder: EncoderPlugin, request: PretextRequest, data: tuple[Dataset, ...]
+) -> str | None:
+    """Tell why a pair of encoder and pretext cannot be pre-trained; None where it can.
+
+    The encoder lacks what the pretext requires, or the pre-training data what it needs.
+    """
+    pretext = request.plugin
     lacking = sorted(pretext.requires - encoder.provides)
     if lacking:
-        raise UsageError(
-            f"pretext '{pretext_ref}' requires '{lacking[0]}', which encoder '{encoder.ref}' lacks.",
-            "Masked image modelling needs a ViT, e.g. vit-micro or timm/vit_small_patch16_224.",
+        return (
+            f"pretext '{request.ref}' requires '{lacking[0]}', which encoder '{encoder.ref}' lacks"
         )
-
-
-def check_needs(data: Dataset, pretext_ref: PluginRef, pretext: PretextPlugin) -> None:
-    """Refuse pre-training data without a field that the pretext task needs."""
-    if "report" in pretext.needs and not data.info.has_reports:
-        raise UsageError(
-            f"pretext '{pretext_ref}' needs the field 'report', which data set '{data.ref}' lacks.",
-            "Name one with reports: --pretrain-data phantom.",
-        )
+    if pretext.weights_file() is not None:
+        return None
+    for dataset in data:
+        if "report" in pretext.needs and not dataset.info.has_reports:
+            return f"pretext '{request.ref}' needs reports, which data set '{dataset.ref}' lacks"
+    return None
 
 
 def read_source(

@@ -30,8 +30,9 @@ from ecamp.bench.run_folder import RunFolder
 from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.splits import fraction_index
 from ecamp.encoders.checkpoints import inspect
-from ecamp.errors import DataError, EcampError
+from ecamp.errors import DataError, EcampError, PluginError
 from ecamp.metrics.stats import Metric, resample_counts
+from ecamp.plugin.blame import blamed, suspects
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease
 from ecamp.storage.files import atomic_path, locked, write_json
@@ -125,7 +126,8 @@ class Runner:
         self._groups = self.plan.feature_groups(todo)
         for count, cell in enumerate(self.plan.in_run_order(todo), 1):
             try:
-                self._run_cell(cell, count, len(todo))
+                with blamed():
+                    self._run_cell(cell, count, len(todo))
             except OutOfTime as reason:
                 _log.info("stopped: %s", reason)
                 left = len(todo) - count + 1
@@ -135,9 +137,11 @@ class Runner:
         return Outcome(len(todo) - len(failed), reused, failed)
 
     def _note_failure(self, cell: Cell, error: Exception) -> str:
-        text = str(error) if isinstance(error, EcampError) else f"{type(error).__name__}: {error}"
+        known = isinstance(error, EcampError)
+        text = str(error) if known else f"{type(error).__name__}: {error}{suspects()}"
         _log.warning("FAILED %s: %s", cell.label, text)
-        trace = "" if isinstance(error, EcampError) else traceback.format_exc()
+        # What the user can mend needs no traceback; the author of a plugin does.
+        trace = "" if known and not isinstance(error, PluginError) else traceback.format_exc()
         self.run.log_event(event="failed", id=cell.key, label=cell.label, error=text, trace=trace)
         return text
 
@@ -192,10 +196,11 @@ class Runner:
             self.budget.check(self._timings, pretraining.timing_key)
         began = time.monotonic()
         try:
-            folder = run_pretraining(
-                pretraining, self.plan.spec.on_bad_image, self.cache,
-                progress=self.progress, observer=self.observer,
-            )  # fmt: skip
+            with blamed():
+                folder = run_pretraining(
+                    pretraining, self.plan.spec.on_bad_image, self.cache,
+                    progress=self.progress, observer=self.observer,
+                )  # fmt: skip
         except Exception as error:
             self._broken[pretraining.key] = str(error)
             raise

@@ -31,7 +31,7 @@ COMMANDS = {
         "List the kernels that are native here; measure them.",
     ),
     "data": ("ecamp.cli.data:data", "List, describe, convert and audit data sets."),
-    "plugins": ("ecamp.cli.plugins:plugins", "List and describe plugins."),
+    "plugins": ("ecamp.cli.plugins:plugins", "List, describe, check and begin plugins."),
     "cache": ("ecamp.cli.cache:cache", "List, delete or verify what is kept between runs."),
     "doctor": ("ecamp.cli.doctor:doctor", "Check this installation."),
 }
@@ -95,12 +95,18 @@ def run(args: list[str] | None = None) -> int:
         # The reader of our output went away (`| head`): nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        if debug:
+    except BaseException as error:
+        from ecamp.plugin.blame import find_culprit, suspects
+
+        culprit = find_culprit(error)
+        if debug or (culprit is None and isinstance(error, SystemExit)):  # as a command ends
             raise
-        click.echo(
-            f"ecamp: defect: {type(error).__name__}: {error}\n"
-            "  This should not happen. ECAMP_DEBUG=1 shows where; please report it.",
-            err=True,
-        )
+        if culprit is not None:
+            text = str(culprit.error(error))
+        else:
+            text = (
+                f"defect: {type(error).__name__}: {error}{suspects()}\n"
+                "  This should not happen. ECAMP_DEBUG=1 shows where; please report it."
+            )
+        click.echo(f"ecamp: {text}", err=True)
         return 1

@@ -23,12 +23,10 @@ PARTS = (
     "--parts", default=PARTS, show_default=True, help="pretexts to compare with --baseline"
 )
 @click.option("--baseline", default="ecamp", show_default=True, help="the whole method")
-@click.option(
-    "--data", default="phantom", show_default=True, help="pre-training data; comma-separated"
-)
-@click.option("--datasets", default="phantom", show_default=True, help="evaluation data")
-@click.option("--encoder", default="vit-micro", show_default=True)
-@click.option("--tasks", default="cls,seg,det", show_default=True)
+@click.option("--data", help="pre-training data; comma-separated [default: phantom]")
+@click.option("--datasets", help="evaluation data [default: phantom]")
+@click.option("--encoder", help="encoder [default: vit-micro]")
+@click.option("--tasks", help="tasks [default: cls,seg,det]")
 @click.option(
     "--fractions", default="0.1", show_default=True, help="fractions of the training labels"
 )
@@ -45,12 +43,15 @@ def ablate(options: RunOptions, **recipe: Any) -> None:
     from ecamp.cli.bench import execute, parse_list
     from ecamp.config import BenchSpec, validate
 
-    values = {
+    asked = {
         "tasks": recipe["tasks"],
         "datasets": recipe["datasets"],
         "encoders": recipe["encoder"],
-        "pretext": f"{recipe['baseline']},{recipe['parts']}",
         "pretrain_data": recipe["data"],
+    }
+    values = {
+        **{name: value for name, value in asked.items() if value is not None},
+        "pretext": f"{recipe['baseline']},{recipe['parts']}",
         "pretrain": {} if recipe["steps"] is None else {"steps": recipe["steps"]},
         "pretrain_seed": "cell",
         "fractions": parse_list(float, "fractions", recipe["fractions"]),

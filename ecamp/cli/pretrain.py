@@ -14,8 +14,8 @@ import click
     "--encoder", required=True, help="vit-micro, timm/vit_small_patch16_224?image_size=224"
 )
 @click.option("--pretext", required=True, help="mae, ecamp?weight_mlm=2, ecamp-published, ...")
-@click.option("--data", default="phantom", show_default=True,
-              help="data sets with images (and reports); comma-separated ones are pooled")  # fmt: skip
+@click.option("--data", help="data sets with images (and reports); comma-separated ones are pooled "
+              "[default: phantom]")  # fmt: skip
 @click.option("--recipe", help="optimisation: `published`, or a YAML file")
 @click.option("--steps", type=int, help="optimiser steps")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE",
@@ -51,8 +51,9 @@ def pretrain(**options: Any) -> None:
     spec = validate(
         BenchSpec,
         {
-            "tasks": ["cls"], "encoders": options["encoder"], "pretext": options["pretext"],
-            "pretrain_data": options["data"], "pretrain_seed": options["seed"],
+            "encoders": options["encoder"], "pretext": options["pretext"],
+            **({} if options["data"] is None else {"pretrain_data": options["data"]}),
+            "pretrain_seed": options["seed"],
             "on_bad_image": options["on_bad_image"], "pretrain": _recipe(options),
             "init_from": None if init is None else str(init),
         },

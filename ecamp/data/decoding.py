@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
 from ecamp.data.letterbox import letterbox
 from ecamp.errors import DataError
+from ecamp.plugin.blame import blamed
 
 CHUNK = 64  # images per task of a worker process
 
@@ -91,6 +92,15 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
+def load_sample(dataset: Dataset, record: Record, size: int) -> Sample:
+    """Load one sample as it is; what a plugin of another package raises names that plugin."""
+    with blamed(dataset.origin, f"{type(dataset).__qualname__}.load"):
+        sample = dataset.load(record, size)
+        if not isinstance(sample, Sample):
+            raise TypeError(f"{type(sample).__name__} instead of a Sample")
+    return sample
+
+
 def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
     """Load one sample and check its truth against the image.
 
@@ -98,7 +108,7 @@ def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
         DataError: A mask of another size, a box that is empty or outside the image, a class out of
             range, points that are not declared; names the row.
     """
-    sample = dataset.load(record, size)
+    sample = load_sample(dataset, record, size)
     location = f"{dataset.info.name}: {record.id} ({record.row})"
     if sample.image.ndim != 3 or sample.image.shape[2] != dataset.info.channels:
         raise DataError(

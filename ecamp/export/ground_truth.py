@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ecamp.api.dataset import Dataset, DatasetInfo, Record
+from ecamp.data.decoding import load_sample
 from ecamp.errors import DataError
 from ecamp.export.journal import run_resumable
 from ecamp.io.folders import resolve_below_root
@@ -111,7 +112,7 @@ def _write(
     results: list[ImageTruth | str] = []
     for record in records:
         try:
-            sample = dataset.load(record, 1024)
+            sample = load_sample(dataset, record, 1024)
         except DataError as error:
             results.append(error.message)
             continue

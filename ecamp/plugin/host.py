@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, metadata
 from typing import Any
 
 from stevedore import NamedExtensionManager
 
 from ecamp.api.origin import Origin, code_version
-from ecamp.api.plugin import GROUPS, Plugin
+from ecamp.api.plugin import GROUPS, Plugin, PluginConfig
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.config import typed_options, validate
-from ecamp.errors import MissingError, UsageError, did_you_mean
-
-OWN = "ecamp"  # distribution that wins a bare name
+from ecamp.errors import MissingError, PluginError, UsageError, did_you_mean
+from ecamp.plugin.blame import blamed, raised_at
+from ecamp.plugin.entries import OWN, dist_of, entry_points, version_of
 
 _log = logging.getLogger(__name__)
 
@@ -50,19 +50,6 @@ class PluginEntry:
     value: str
 
 
-def _entry_points(group: str) -> list[metadata.EntryPoint]:
-    """List all entry points of a group, by name and distribution.
-
-    An editable install and a build folder can both describe one distribution; equal entries of
-    one distribution count once.
-    """
-    points: dict[tuple[str, str, str], metadata.EntryPoint] = {}
-    for point in metadata.entry_points(group=group):
-        dist = point.dist.name if point.dist else ""
-        points.setdefault((point.name, dist, point.value), point)
-    return [points[key] for key in sorted(points)]
-
-
 class PluginManager(NamedExtensionManager):  # type: ignore[type-arg]
     """stevedore's manager for one entry point, without its cache."""
 
@@ -73,6 +60,7 @@ class PluginManager(NamedExtensionManager):  # type: ignore[type-arg]
             group,
             [point.name],
             on_load_failure_callback=self._failed,
+            on_missing_entrypoints_callback=lambda _: None,  # it failed: that is said once, by us
         )
 
     def list_entry_points(self) -> list[metadata.EntryPoint]:
@@ -89,11 +77,11 @@ def list_plugins(group: str) -> list[PluginEntry]:
         PluginEntry(
             group,
             point.name,
-            point.dist.name if point.dist else "",
-            point.dist.version if point.dist else "",
+            dist_of(point),
+            version_of(point),
             point.value,
         )
-        for point in _entry_points(group)
+        for point in entry_points(group)
     ]
 
 
@@ -109,11 +97,21 @@ class LoadedPlugin:
 
         Raises:
             UsageError: Unknown or wrong options.
+            PluginError: A class of another package that lacks methods, or fails.
         """
-        ref = ref.model_copy(update={"options": typed_options(self.cls.Config, ref.options)})
-        config = validate(self.cls.Config, ref.options, f"options of {ref}")
-        plugin = self.cls(config, ref.variant)
-        plugin.ref, plugin.origin = ref, self.origin
+        cls, origin = self.cls, self.origin
+        if lacking := sorted(cls.__abstractmethods__):
+            raise PluginError(
+                f"{origin.title}: class {cls.__qualname__} lacks {', '.join(lacking)}.",
+                f"Its base class describes what to implement; `ecamp plugins check {ref.name}` tests it.",
+            )
+        ref = ref.model_copy(update={"options": typed_options(cls.Config, ref.options)})
+        package = "" if origin.dist == OWN else f" (of {origin.dist} {origin.version})"
+        with blamed(origin, f"the options of {cls.__qualname__}"):
+            config = validate(cls.Config, ref.options, f"options of {ref}{package}")
+        with blamed(origin, f"{cls.__qualname__}.__init__"):
+            plugin = cls(config, ref.variant)
+        plugin.ref, plugin.origin = ref, origin
         return plugin
 
 
@@ -129,27 +127,27 @@ def find_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> Loa
     Raises:
         MissingError: Unknown name, or the plugin fails on import (named with its distribution).
         UsageError: Two other distributions with the name; a variant missing, unknown or out of
-            place; a class that does not implement the group's protocol.
+            place; a class that is not derived from the group's base.
     """
     if group not in GROUPS:
         raise UsageError(f"No plugin group '{group}'.", did_you_mean(group, GROUPS))
     kind = group.removeprefix("ecamp.")
-    points = _entry_points(group)
-    named = [p for p in points if p.name == ref.name and (not ref.dist or _dist(p) == ref.dist)]
+    points = entry_points(group)
+    named = [p for p in points if p.name == ref.name and (not ref.dist or dist_of(p) == ref.dist)]
     if not named:
         hint = did_you_mean(ref.name, [point.name for point in points])
         raise MissingError(f"{kind}: no plugin '{ref.name}'.", hint)
     if len(named) > 1:
         named = _choose(kind, ref.name, named)
-    cls = _check(kind, group, ref, _load(kind, group, named[0]), any_variant)
-    version = named[0].dist.version if named[0].dist else ""
-    origin = Origin(group, ref.name, _dist(named[0]), version, code_version(cls))
-    return LoadedPlugin(cls, origin)
+    (point,) = named
+    origin = Origin(group, ref.name, dist_of(point), version_of(point), "")
+    cls = _check(origin, ref, _load(origin, point), any_variant)
+    return LoadedPlugin(cls, replace(origin, code=code_version(cls)))
 
 
 def _choose(kind: str, name: str, points: list[metadata.EntryPoint]) -> list[metadata.EntryPoint]:
-    owners = [_dist(point) or point.value for point in points]
-    ours = [point for point in points if _dist(point) == OWN]
+    owners = [dist_of(point) or point.value for point in points]
+    ours = [point for point in points if dist_of(point) == OWN]
     if len(ours) != 1:
         raise UsageError(
             f"{kind}: '{name}' is registered by {' and '.join(owners)}.",
@@ -182,49 +180,57 @@ def skip_bad_rows(ref: PluginRef) -> PluginRef:
     return ref.model_copy(update={"options": {**ref.options, "on_bad_row": "skip"}})
 
 
-def _dist(point: metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist else ""
-
-
-def _load(kind: str, group: str, point: metadata.EntryPoint) -> Any:
-    manager = PluginManager(group, point)
-    if manager.failure is not None or not manager.extensions:
-        version = point.dist.version if point.dist else "?"
+def _load(origin: Origin, point: metadata.EntryPoint) -> Any:
+    failure: BaseException | None
+    try:
+        manager = PluginManager(origin.group, point)
+        failure = manager.failure
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # stevedore lets some pass, such as `sys.exit` on import
+        failure = error
+    if failure is not None:
+        location = raised_at(failure, point.module.partition(".")[0])
         raise MissingError(
-            f"{kind}: plugin '{point.name}' of {_dist(point)} {version} fails on import: "
-            f"{type(manager.failure).__name__}: {manager.failure}",
-            f"Fix or uninstall {_dist(point)}; other plugins are not affected.",
-        )
+            f"{origin.title} fails on import: {type(failure).__name__}: {failure}"
+            f"{f' ({location})' if location else ''}",
+            f"Fix or uninstall {origin.dist}; other plugins are not affected.",
+        ) from failure
     return manager.extensions[0].plugin
 
 
-def _check(kind: str, group: str, ref: PluginRef, cls: Any, any_variant: bool) -> type[Plugin]:
-    module, _, name = BASES[group].partition(":")
+def _check(origin: Origin, ref: PluginRef, cls: Any, any_variant: bool) -> type[Plugin]:
+    kind = origin.group.removeprefix("ecamp.")
+    module, _, name = BASES[origin.group].partition(":")
     base: type[Plugin] = getattr(import_module(module), name)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise UsageError(
-            f"{kind}: '{ref.name}' is not a subclass of {base.__name__}.",
-            "Derive the class from it.",
+            f"{origin.title}: {getattr(cls, '__qualname__', repr(cls))} is not a subclass of "
+            f"{base.__name__}.",
+            f"Derive the class from ecamp.api.{base.__name__}.",
         )
+    if not (isinstance(cls.Config, type) and issubclass(cls.Config, PluginConfig)):
+        raise UsageError(
+            f"{origin.title}: {cls.__qualname__}.Config is not a subclass of PluginConfig.",
+            "Derive it from ecamp.api.PluginConfig: an unknown option is then an error.",
+        )
+    with blamed(origin, f"{cls.__qualname__}.variants"):
+        variants: Sequence[str] = list(cls.variants()) if cls.family else ()
     if cls.family and not ref.variant and not any_variant:
+        examples = ", ".join(variants[:3]) or "as its documentation says"
         raise UsageError(
             f"{kind}: '{ref.name}' is a family.",
-            f"Write {ref.name}/VARIANT, e.g. {_examples(cls)}.",
+            f"Write {ref.name}/VARIANT, e.g. {examples}.",
         )
     if ref.variant and not cls.family:
         raise UsageError(f"{kind}: '{ref.name}' has no variants; drop '/{ref.variant}'.")
-    if ref.variant and cls.variants() and ref.variant not in cls.variants():
-        close = did_you_mean(ref.variant, cls.variants())
+    if ref.variant and variants and ref.variant not in variants:
+        close = did_you_mean(ref.variant, variants)
         # A family can have a thousand members: only the closest is named.
         raise MissingError(
             f"{kind}: '{ref.name}' has no variant '{ref.variant}'.", close.split(" Known:")[0][:200]
         )
     return cls
-
-
-def _examples(cls: type[Plugin]) -> str:
-    names: Sequence[str] = cls.variants()
-    return ", ".join(names[:3]) or "as its documentation says"
 
 
 def make_plugin(group: str, ref: PluginRef) -> Any:

@@ -240,8 +240,17 @@ def _single(targets: np.ndarray) -> int | None:
     return 1 if targets.shape[1] == 2 and np.allclose(targets.sum(1), 1) else None
 
 
+def _of_shape(arrays: Arrays, axes: int, truth: str, predicted: str) -> bool:
+    """Whether both are stored as a test needs them; another package's task may store other things."""
+    if not {truth, predicted} <= arrays.keys():
+        return False
+    return arrays[truth].ndim == axes and arrays[truth].shape == arrays[predicted].shape
+
+
 def _delong(loaded: list[tuple[Arrays, ...]]) -> float | None:
     """Test the AUROC of one class; a macro mean over several has no DeLong test."""
+    if not _of_shape(loaded[0][0], 2, "targets", "scores"):
+        return None
     targets = loaded[0][0]["targets"]
     k = _single(targets)
     if k is None:
@@ -262,6 +271,8 @@ def _median(
 
 def _mcnemar(first: Arrays, second: Arrays) -> float | None:
     """Test correctness: by the top class of exclusive ones, by the threshold of a single one."""
+    if not _of_shape(first, 2, "targets", "scores") or not {"kind", "thresholds"} <= first.keys():
+        return None
     targets = first["targets"]
     exclusive = str(first["kind"]) == "multiclass"
     if not exclusive and targets.shape[1] != 1:
@@ -281,6 +292,8 @@ def _mcnemar(first: Arrays, second: Arrays) -> float | None:
 
 def _wilcoxon(first: Arrays, second: Arrays) -> float | None:
     """Test Dice per image, averaged over the classes it contains, then over a patient's images."""
+    if not _of_shape(first, 4, "mask", "target"):
+        return None
 
     def dice(arrays: Arrays) -> np.ndarray:
         predicted, target = arrays["mask"], arrays["target"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -15,10 +16,13 @@ from PIL import Image, ImageDraw
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import Overlay, TaskPlugin
 from ecamp.bench.run_folder import read_spec
-from ecamp.errors import CorruptFileError, EcampError, UsageError
+from ecamp.errors import CorruptFileError, EcampError, PluginError, UsageError
 from ecamp.io.images import as_rgb
 from ecamp.metrics.surface import outline
+from ecamp.plugin.blame import blamed
 from ecamp.report.summary import Row, StoredCell
+
+_log = logging.getLogger(__name__)
 
 PALETTE = ("#4cc9f0", "#f72585", "#ffb703", "#80ed99", "#c77dff", "#ff7b00", "#48e5c2", "#ff5d8f")
 TILE = 176  # pixels of a picture's side
@@ -93,7 +97,7 @@ class Gallery:
 def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
     """Make one gallery per data set and task: the largest fraction and first seed of each pretext.
 
-    A task without `overlay`, or whose plugin is not installed any more, has none.
+    A task without `overlay`, or whose plugin fails or is not installed any more, has none.
     """
     result = []
     try:
@@ -110,8 +114,13 @@ def galleries(run: Path, cells: list[StoredCell]) -> list[Gallery]:
         for task in dict.fromkeys(cell.result.cell.task for cell in cells):
             chosen = _choose(cells, name, task)
             plugin = _task_plugin(refs.get(task) or PluginRef(name=task)) if chosen else None
-            if plugin is not None:
-                result.append(_gallery(run, images, ids, name, plugin, chosen))
+            if plugin is None:
+                continue
+            try:
+                with blamed(plugin.origin, f"{type(plugin).__qualname__}.overlay"):
+                    result.append(_gallery(run, images, ids, name, plugin, chosen))
+            except PluginError as error:  # table and page are written all the same
+                _log.warning("%s, %s: no pictures: %s", name, task, error)
     return [gallery for gallery in result if gallery.lines]
 
 

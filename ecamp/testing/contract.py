@@ -3,13 +3,14 @@
     from ecamp.testing.contract import check_plugin
     check_plugin("ecamp.encoders", "my-encoder?width=32")
 
-Each check raises AssertionError, which names the broken promise.
+It raises AssertionError, which names the broken promise. `contract_parts` does the same part by part: it
+yields the name of each part before it is checked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,13 @@ from ecamp.data.decoding import check_records, check_sample
 from ecamp.data.normalise import normaliser
 from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
 from ecamp.distill.sources import as_report
+from ecamp.encoders.timm import MicroViT, MicroViTConfig
+from ecamp.errors import MissingError
 from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import load_plugin, make_plugin
 from ecamp.train.pairs import PairDataset, PairSubset, make_batches
 from ecamp.train.recipe import PretrainRecipe
 
-TINY_VIT = "vit-micro?image_size=32&width=32&depth=1&heads=2"
 EVALUATED = ("train", "val", "test")
 
 
@@ -55,26 +57,46 @@ def check_plugin(group: str, name: str, cache: Path | None = None) -> None:
     Raises:
         AssertionError: Names the broken promise.
     """
-    ref = PluginRef.parse(name)
+    for _ in contract_parts(group, PluginRef.parse(name), cache):
+        pass
+
+
+def contract_parts(group: str, ref: PluginRef, cache: Path | None = None) -> Iterator[str]:
+    """Check one plugin part by part.
+
+    Yields:
+        The name of the part that is checked next.
+
+    Raises:
+        AssertionError: As `check_plugin`, in the part whose name came last.
+    """
+    yield "takes its options"
     plugin = make_plugin(group, ref)
-    assert plugin.summary, f"{name}: no one-line summary"
-    assert plugin.licence, f"{name}: no licence"
+    yield "is described"
+    assert plugin.summary, f"{ref}: no one-line summary"
+    assert plugin.licence, f"{ref}: no licence"
     for key, field in type(plugin).Config.model_fields.items():
-        assert field.description, f"{name}: option '{key}' is not described"
-    checks: dict[str, Callable[[PluginRef, Path | None], None]] = {
-        "ecamp.encoders": check_encoder,
-        "ecamp.pretext": check_pretext,
-        "ecamp.datasets": check_dataset,
-        "ecamp.tasks": check_task,
-        "ecamp.distillers": check_distiller,
+        assert field.description, f"{ref}: option '{key}' is not described"
+    parts: dict[str, Callable[[PluginRef, Path | None], Iterator[str]]] = {
+        "ecamp.encoders": _encoder_parts,
+        "ecamp.pretext": _pretext_parts,
+        "ecamp.datasets": _dataset_parts,
+        "ecamp.tasks": _task_parts,
+        "ecamp.distillers": _distiller_parts,
     }
-    checks[group](ref, cache)
+    yield from parts[group](ref, cache)
 
 
-def check_encoder(ref: PluginRef, cache: Path | None = None) -> None:
+def _tiny_vit() -> MicroViT:
+    """Make the encoder that pretexts and tasks are checked with."""
+    return MicroViT(MicroViTConfig(image_size=32, width=32, depth=1, heads=2))
+
+
+def _encoder_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
     """Check shapes of the feature contract, determinism, gradients, saving and loading."""
     plugin = make_plugin("ecamp.encoders", ref)
-    for channels in (1, 3):
+    for channels, colour in ((1, "grey"), (3, "colour")):
+        yield f"features of {colour} images"
         torch.manual_seed(0)
         encoder: Encoder = plugin.build(channels)
         torch.manual_seed(0)
@@ -93,22 +115,25 @@ def check_encoder(ref: PluginRef, cache: Path | None = None) -> None:
         assert torch.allclose(out.pooled[:1], alone.pooled, atol=1e-4), (
             f"{ref}: an image's features depend on its batch"
         )
+    yield "saving and loading"
     torch.manual_seed(1)
     other = plugin.build(3)
     other.load_state_dict(encoder.state_dict())
-    # Last, because a training pass moves the statistics of normalisation layers.
-    _check_gradients(str(ref), encoder, images)
     with torch.no_grad():
         assert torch.equal(other.eval()(images).pooled, out.pooled), (
             f"{ref}: loading changes output"
         )
+    yield "gradients"  # after loading: a training pass moves the statistics of normalisation layers
+    _check_gradients(str(ref), encoder, images)
     if "visible" in plugin.provides:
+        yield "visible patches"
         assert isinstance(encoder, PatchEncoder), f"{ref}: `visible` needs a PatchEncoder"
         keep = torch.tensor([[0, 2, 3]]).expand(3, -1)
         with torch.no_grad():
             shape = encoder.encode_visible(images, keep).shape
         assert shape == (3, 4, encoder.width), f"{ref}: encode_visible gives {tuple(shape)}"
     if "text" in plugin.provides:
+        yield "texts"
         _check_text_side(str(ref), encoder, images)
 
 
@@ -158,13 +183,15 @@ def _check_gradients(name: str, encoder: Encoder, images: torch.Tensor) -> None:
     encoder.eval()
 
 
-def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
+def _dataset_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
     """Check order, patient-disjoint splits, truths that fit, a stable fingerprint."""
+    yield "records"
     dataset, twin = make_plugin("ecamp.datasets", ref), make_plugin("ecamp.datasets", ref)
     info, records = dataset.info, list(dataset.records())
     assert records == list(twin.records()), f"{ref}: records differ between two readings"
     assert dataset.fingerprint() == twin.fingerprint(), f"{ref}: fingerprint is not stable"
     check_records(records, info)
+    yield "splits and labels"
     for record in records:
         assert record.split in SPLITS, f"{ref}: {record.id} has split '{record.split}'"
         if record.labels is not None:
@@ -174,6 +201,7 @@ def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
                 assert sum(record.labels) == 1, f"{ref}: {record.id}: not exactly one class"
     channels = info.channels
     assert len(info.mean) == len(info.std) == channels, f"{ref}: mean and std per channel"
+    yield "images, masks and boxes"
     for record in [r for s in SPLITS for r in [x for x in records if x.split == s][:2]]:
         sample, again = check_sample(dataset, record, 64), twin.load(record, 64)
         assert sample.image.dtype == np.uint8, f"{ref}: images must be uint8"
@@ -186,21 +214,27 @@ def check_dataset(ref: PluginRef, cache: Path | None = None) -> None:
             assert sample.boxes is not None, f"{ref}: {record.id} has no boxes"
 
 
-def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
+def _pretext_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
     """Check a finite loss, gradients to the encoder, the same loss for the same batch."""
     plugin = make_plugin("ecamp.pretext", ref)
     if not plugin.trains or plugin.weights_file() is not None:
         return
+    lacking = sorted(plugin.requires - _tiny_vit().provides)
+    if lacking:
+        raise MissingError(
+            f"{ref}: requires '{lacking[0]}', which the encoder of this check lacks.",
+            "Check a step with an encoder of your own in a test.",
+        )
+    yield "loss and gradients"
     data = PhantomDataset(PhantomConfig(pretrain=16, train=0, val=0, test=0))
     arrays = materialise(data, 64, splits=["pretrain"], cache=cache, workers=1)
-    encoder_ref = PluginRef.parse(TINY_VIT)
     source = PairDataset([PairSubset(arrays, np.arange(len(arrays)))])
     recipe = PretrainRecipe(batch_size=8, scale=2)
     (batch,) = make_batches(source, recipe, 0, plugin.views())
     losses = []
     for _ in range(2):
         torch.manual_seed(0)
-        encoder = make_plugin("ecamp.encoders", encoder_ref).build(1)
+        encoder = _tiny_vit().build(1)
         objective = plugin.build(encoder, source.context(recipe))
         batch.generator.manual_seed(0)
         torch.manual_seed(1)
@@ -210,10 +244,11 @@ def check_pretext(ref: PluginRef, cache: Path | None = None) -> None:
         losses.append(out["loss"].item())
         moved = [p for p in encoder.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
         assert moved, f"{ref}: no gradient reaches the encoder"
+    yield "the same loss for the same batch"
     assert losses[0] == losses[1], f"{ref}: one batch, two losses"
 
 
-def check_task(ref: PluginRef, cache: Path | None = None) -> None:
+def _task_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
     """Check a task by running it on a few phantom films, under each of its protocols.
 
     Heads and floors are fitted, predict without truth, and are scored twice from what was stored.
@@ -224,6 +259,7 @@ def check_task(ref: PluginRef, cache: Path | None = None) -> None:
     steps = {k: 3 for k, f in config.model_fields.items() if k.endswith("steps") and f.default}
     ref = ref.model_copy(update={"options": {**steps, **ref.options}})
     task = make_plugin("ecamp.tasks", ref)
+    yield "needs, metric and protocols"
     own = task.needs not in USUAL_TRUTHS
     assert own == bool(task.needs_kind), (
         f"{ref}: needs '{task.needs}': state its kind in needs_kind, and only for a truth of its own"
@@ -240,10 +276,12 @@ def check_task(ref: PluginRef, cache: Path | None = None) -> None:
     parts = {split: arrays.subset(arrays.where(split)) for split in EVALUATED}
     for protocol in task.protocols:
         if protocol not in task.requires:
+            yield f"protocol {protocol}"
             _check_protocol(f"{ref} {protocol}", task, parts, protocol)
     inputs = {split: _inputs(part, None) for split, part in parts.items()}
     train, val = (TaskSplit(inputs[s], task.targets(parts[s])) for s in ("train", "val"))
     for name, floor in task.floors().items():
+        yield f"floor {name}"
         _check_score(f"{ref} floor {name}", task, floor(train, val, inputs["test"]), parts["test"])
 
 
@@ -266,7 +304,7 @@ def _with_truth(arrays: Arrays, task: TaskPlugin) -> Arrays:
 def _check_protocol(name: str, task: TaskPlugin, parts: dict[str, Arrays], protocol: str) -> None:
     def fitted() -> tuple[Predictor, dict[str, np.ndarray]]:
         torch.manual_seed(0)
-        encoder = make_plugin("ecamp.encoders", PluginRef.parse(TINY_VIT)).build(1).eval()
+        encoder = _tiny_vit().build(1).eval()
         tuned = protocol in task.tunes
         inputs = {s: _inputs(part, None if tuned else encoder) for s, part in parts.items()}
         train, val = (TaskSplit(inputs[s], task.targets(parts[s])) for s in ("train", "val"))
@@ -330,7 +368,7 @@ DISTILLED = (
 )
 
 
-def check_distiller(ref: PluginRef, cache: Path | None = None) -> None:
+def _distiller_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
     """Check one result per report, in order; spans within the text; the same alone, reordered and twice."""
     reports = [as_report(str(i), text) for i, text in enumerate(DISTILLED)]
 
@@ -341,10 +379,12 @@ def check_distiller(ref: PluginRef, cache: Path | None = None) -> None:
         )
         return list(plugin.distill(iter(requested)))
 
+    yield "one result per report, in order"
     results = distil(reports)
     assert [result.id for result in results] == [result.id for result in reports], (
         f"{ref}: results and reports"
     )
+    yield "statements and their evidence"
     for report, result in zip(reports, results, strict=True):
         starts = [s.start for s in result.statements]
         assert starts == sorted(starts), f"{ref}: statements are not in text order"
@@ -355,6 +395,7 @@ def check_distiller(ref: PluginRef, cache: Path | None = None) -> None:
             )
             kinds = {kind for kind, _ in statement.descriptors}
             assert kinds <= set(DESCRIPTORS), f"{ref}: descriptors {kinds}"
+    yield "a report's answer depends on that report alone"
     assert distil(reports) == results, f"{ref}: asked twice, it answers differently"
     assert distil(reports[::-1]) == results[::-1], f"{ref}: the order of reports matters"
     alone = [distil([report])[0] for report in reports]

@@ -118,7 +118,11 @@ def test_a_recipe_and_a_command_line_of_one_meaning_are_one_recipe():
         ({"tasks": "seg?step=3"}, UsageError, "Did you mean 'steps'"),
         ({"tasks": "seg?steps=3,cls,seg"}, UsageError, "'seg' is named twice"),
         ({"pretrain": {"stepz": 3}}, UsageError, "Did you mean 'steps'"),
-        ({"encoders": "timm/resnet18?image_size=64"}, UsageError, "requires 'visible'"),
+        (
+            {"encoders": "timm/resnet18?image_size=64", "pretext": "mae,ecamp"},
+            UsageError,
+            "Nothing to run.\n  pretext 'mae' requires 'visible', which encoder",
+        ),
         ({"fractions": [10]}, UsageError, "0.1 means 10 %"),
         ({"protocols": ["linera"]}, UsageError, "Nothing to run"),
         ({"on_bad_image": "ignore"}, UsageError, "on_bad_image"),
@@ -147,8 +151,21 @@ def test_reports_are_needed_by_name(tmp_path: Path):
         "name: mine\ntable: t.csv\nid: id\nimage: image\npatient: patient\n"
         "split: {hash: {train: 1.0}}\nlabels: {multilabel: [y]}\n"
     )
-    with pytest.raises(UsageError, match="needs the field 'report'"):
-        make_plan(_spec(pretext="ecamp", pretrain_data=str(tmp_path / "dataset.yaml")))
+    mine = str(tmp_path / "dataset.yaml")
+    with pytest.raises(UsageError, match=r"'ecamp' needs reports, which data set '.*yaml' lacks"):
+        make_plan(_spec(pretext="ecamp", pretrain_data=mine))
+    plan = make_plan(_spec(pretext="mae,ecamp", pretrain_data=mine))
+    assert {p.label for p in plan.pretrainings} == {"mae"}
+    assert [note for note in plan.notes if "needs reports" in note]
+
+
+def test_a_pair_that_cannot_work_is_left_out_of_a_grid_with_a_note():
+    grid = {"encoders": "timm/resnet18?image_size=64,vit-micro", "pretext": "none,mae"}
+    plan = make_plan(_spec(**grid, tasks="cls", seeds=[0]))
+    pairs = {(c.encoder_name.split("?")[0], c.pretext) for c in plan.cells if not c.floor}
+    assert pairs == {("timm/resnet18", "none"), ("vit-micro", "none"), ("vit-micro", "mae")}
+    note = "pretext 'mae' requires 'visible', which encoder 'timm/resnet18?image_size=64' lacks"
+    assert plan.notes == (f"{note}: this pair is left out.",)
 
 
 def test_a_run_of_another_recipe_is_refused_with_what_differs(tmp_path: Path):

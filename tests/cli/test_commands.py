@@ -36,7 +36,7 @@ def _go(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
         (["bench", "--encoders", "timm/resnet18x"], 4, "resnet18"),
         (["bench", "--encoders", "timm"], 2, "family"),
         (["bench", "--pretext", "maee"], 4, "Did you mean 'mae'"),
-        (["bench", "--encoders", "timm/resnet18", "--pretext", "none,mae"], 2, "visible"),
+        (["bench", "--encoders", "timm/resnet18", "--pretext", "mae"], 2, "requires 'visible'"),
         (["bench", "--datasets", "phantm"], 4, "Did you mean 'phantom'"),
         (["bench", "--datasets", "no/such/dataset.yaml"], 4, "no/such/dataset.yaml"),
         (["bench", "--fractions", "10"], 2, "0.1 means 10 %"),

@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.bench.pretraining import request_pretext
-from ecamp.cli import run
 from ecamp.errors import MissingError, UsageError
 from ecamp.plugin.host import list_plugins, load_plugin
-
-EXAMPLE = Path(__file__).parents[2] / "plugins" / "ecamp-example"
-
-
-def _ecamp(site: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ecamp", *args], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(site)},
-    )  # fmt: skip
-
-
-def _fake_package(site: Path, dist: str, group: str, name: str, body: str) -> None:
-    """Write the metadata that pip installs for a package with one plugin."""
-    module = dist.replace("-", "_")
-    site.mkdir(exist_ok=True)
-    (site / f"{module}.py").write_text(body)
-    info = site / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {dist}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}:Plugin\n")
+from tests.plugin.packages import EXAMPLE, Said, fake_package, install, run_ecamp
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target",
-         str(site), str(EXAMPLE)], capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    install(EXAMPLE, site)
     return site
 
 
@@ -54,12 +26,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_third_party_package_is_benchmarked_without_touching_the_core(
     installed: Path, tmp_path: Path
 ) -> None:
-    listed = _ecamp(installed, "plugins", "list", "-f", "json")
+    listed = run_ecamp(installed, "plugins", "list", "-f", "json")
     assert {("tiny-conv", "ecamp-example"), ("shapes", "ecamp-example")} <= {
         (p["name"], p["dist"]) for p in json.loads(listed.stdout)
     }
-    assert "three strided" in _ecamp(installed, "plugins", "describe", "tiny-conv").stdout
-    done = _ecamp(
+    assert "three strided" in run_ecamp(installed, "plugins", "describe", "tiny-conv").stdout
+    done = run_ecamp(
         installed, "bench", "--tasks", "cls,seg,det", "--datasets", "shapes", "--encoders", "tiny-conv",
         "--pretext", "none", "--fractions", "1", "--seeds", "0", "--bootstrap", "100",
         "--run", str(tmp_path / "run"), "-f", "json",
@@ -70,35 +42,13 @@ def test_a_third_party_package_is_benchmarked_without_touching_the_core(
     assert {r["encoder"] for r in rows} == {"tiny-conv"}
 
 
-class Said(NamedTuple):
-    """Result of a command."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def ecamp_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Said]:
-    """Runs a command in this process, which finds the packages in `tmp_path`."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def command(*args: str) -> Said:
-        code = run(list(args))
-        return Said(code, *capsys.readouterr())
-
-    return command
-
-
 PLAN = ("bench", "--tasks", "cls", "--pretext", "none", "--dry-run", "--no-estimate")
 
 
 def test_a_package_that_fails_on_import_is_named_and_hurts_nobody(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
-    _fake_package(
+    fake_package(
         tmp_path, "broken-pack", "ecamp.encoders", "broken", "import no_such_module_here\n"
     )
     assert "broken-pack" in ecamp_here("plugins", "list").out
@@ -115,8 +65,8 @@ def test_a_name_of_ours_stays_ours_and_the_other_can_be_picked(
 ) -> None:
     body = "from ecamp.encoders.timm import MicroViT\nclass Plugin(MicroViT): pass\n"
     # Names around it in the alphabet: duplicates that are not neighbours are found too.
-    _fake_package(tmp_path, "a-pack", "ecamp.encoders", "vit-micro", body)
-    _fake_package(tmp_path, "between", "ecamp.encoders", "vit-large", body)
+    fake_package(tmp_path, "a-pack", "ecamp.encoders", "vit-micro", body)
+    fake_package(tmp_path, "between", "ecamp.encoders", "vit-large", body)
     used = ecamp_here(*PLAN)
     assert used.code == 0
     assert "registered by a-pack too; the one of ecamp is used" in used.err
@@ -133,8 +83,8 @@ def test_two_strangers_of_one_name_are_refused_and_can_be_picked(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
     body = "from ecamp.encoders.timm import MicroViT\nclass Plugin(MicroViT): pass\n"
-    _fake_package(tmp_path, "a-pack", "ecamp.encoders", "best", body)
-    _fake_package(tmp_path, "b-pack", "ecamp.encoders", "best", body)
+    fake_package(tmp_path, "a-pack", "ecamp.encoders", "best", body)
+    fake_package(tmp_path, "b-pack", "ecamp.encoders", "best", body)
     used = ecamp_here(*PLAN, "--encoders", "best")
     assert used.code == 2
     assert "a-pack and b-pack" in used.err
@@ -142,7 +92,7 @@ def test_two_strangers_of_one_name_are_refused_and_can_be_picked(
 
 
 def test_a_pretext_gets_its_own_options_also_where_the_optimisation_has_the_name(
-    tmp_path: Path, ecamp_here: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
     body = """
 from ecamp.api import PluginConfig, PretextPlugin
@@ -152,8 +102,7 @@ class Plugin(PretextPlugin[Options]):
     summary, licence = "own lr", "MIT"
     def build(self, encoder, context): raise NotImplementedError
 """
-    _fake_package(tmp_path, "own-lr", "ecamp.pretext", "own-lr", body)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    fake_package(tmp_path, "own-lr", "ecamp.pretext", "own-lr", body)
     request = request_pretext(PluginRef.parse("own-lr?lr=cosine&steps=7"))
     assert request.plugin.config.lr == "cosine"
     assert request.recipe == {"steps": 7}
@@ -166,7 +115,7 @@ class Plugin(PretextPlugin[Options]):
 def test_a_class_of_another_kind_is_refused(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
-    _fake_package(tmp_path, "odd", "ecamp.encoders", "odd", "class Plugin:\n    pass\n")
+    fake_package(tmp_path, "odd", "ecamp.encoders", "odd", "class Plugin:\n    pass\n")
     used = ecamp_here("bench", "--encoders", "odd", "--dry-run")
     assert used.code == 2
     assert "is not a subclass of EncoderPlugin" in used.err
@@ -177,7 +126,7 @@ def test_listing_reads_the_environment_afresh(
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     before = {e.name for e in list_plugins("ecamp.encoders")}
-    _fake_package(tmp_path, "new-pack", "ecamp.encoders", "brand-new", "class Plugin: pass\n")
+    fake_package(tmp_path, "new-pack", "ecamp.encoders", "brand-new", "class Plugin: pass\n")
     after = [e for e in list_plugins("ecamp.encoders") if e.name not in before]
     assert [(e.name, e.dist, e.version) for e in after] == [("brand-new", "new-pack", "1.0")]
 

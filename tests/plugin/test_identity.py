@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,22 +17,12 @@ from ecamp.api.origin import _package_hash, code_version
 from ecamp.api.plugin import Plugin, PluginConfig
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.plugin.host import make_plugin
-from tests.plugin.test_host import EXAMPLE, _ecamp, _fake_package
+from tests.plugin.packages import EXAMPLE, fake_package, install, run_ecamp
 
 BENCH = (
     "bench", "--tasks", "cls", "--datasets", "shapes", "--encoders", "tiny-conv", "--pretext", "none",
     "--protocols", "linear", "--fractions", "1", "--seeds", "0", "--bootstrap", "100", "-f", "json",
 )  # fmt: skip
-
-
-def install(source: Path, site: Path) -> None:
-    """Install the example package afresh."""
-    shutil.rmtree(site, ignore_errors=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target",
-         str(site), str(source)], capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 def edit(file: Path, old: str, new: str) -> None:
@@ -49,7 +38,7 @@ def test_an_upgraded_package_is_evaluated_again_and_both_versions_are_named(tmp_
     bench = (*BENCH, "--run", str(run), "--cache", str(tmp_path / "cache"))
 
     def bench_again() -> tuple[list[dict[str, object]], str, set[str]]:
-        done = _ecamp(site, *bench)
+        done = run_ecamp(site, *bench)
         assert done.returncode == 0, done.stderr
         cells = {path.parent.name for path in run.glob("cells/*/result.json")}
         return json.loads(done.stdout), done.stderr, cells
@@ -93,15 +82,15 @@ def test_an_author_who_vouches_for_results_keeps_them_over_an_upgrade(tmp_path: 
     init.write_text(init.read_text() + "\n__results_version__ = 7\n")
     bench = (*BENCH, "--run", str(run), "--cache", str(tmp_path / "cache"))
     install(source, site)
-    assert _ecamp(site, *bench).returncode == 0
+    assert run_ecamp(site, *bench).returncode == 0
     edit(source / "pyproject.toml", 'version = "0.1.0"', 'version = "0.2.0"')
     edit(source / "src/ecamp_example/network.py", '"""', '"""Documented better. ')
     install(source, site)
-    kept = _ecamp(site, *bench)
+    kept = run_ecamp(site, *bench)
     assert "0 cells done" in kept.stderr, kept.stderr
     edit(init, "__results_version__ = 7", "__results_version__ = 8")
     install(source, site)
-    assert "0 reused" in _ecamp(site, *bench).stderr
+    assert "0 reused" in run_ecamp(site, *bench).stderr
 
 
 @pytest.fixture
@@ -177,7 +166,7 @@ def test_a_changed_pretext_takes_no_old_weights(
 
     monkeypatch.syspath_prepend(str(tmp_path))
     body = "from ecamp.pretext.mae import MAE\nclass Plugin(MAE):\n    factor = 1\n"
-    _fake_package(tmp_path, "loss-pack", "ecamp.pretext", "my-loss", body)
+    fake_package(tmp_path, "loss-pack", "ecamp.pretext", "my-loss", body)
     spec = BenchSpec(tasks="cls", pretext="my-loss", seeds=[0])
 
     def key() -> str:
