@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import traceback
 from dataclasses import dataclass, field, replace
@@ -139,7 +140,8 @@ class Runner:
     def _note_failure(self, cell: Cell, error: Exception) -> str:
         known = isinstance(error, EcampError)
         text = str(error) if known else f"{type(error).__name__}: {error}{suspects()}"
-        _log.warning("FAILED %s: %s", cell.label, text)
+        debug = os.environ.get("ECAMP_DEBUG") == "1"
+        _log.warning("FAILED %s: %s", cell.label, text, exc_info=error if debug else None)
         # What the user can mend needs no traceback; the author of a plugin does.
         trace = "" if known and not isinstance(error, PluginError) else traceback.format_exc()
         self.run.log_event(event="failed", id=cell.key, label=cell.label, error=text, trace=trace)

@@ -10,7 +10,7 @@ yields the name of each part before it is checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from ecamp.api.dataset import SPLITS, USUAL_TRUTHS, Truth
-from ecamp.api.distiller import DESCRIPTORS, POLARITIES, Distilled, Report
 from ecamp.api.encoder import DualEncoder, Encoder, Features, PatchEncoder
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import (
@@ -34,11 +33,11 @@ from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.decoding import check_records, check_sample
 from ecamp.data.normalise import normaliser
 from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
-from ecamp.distill.sources import as_report
 from ecamp.encoders.timm import MicroViT, MicroViTConfig
 from ecamp.errors import MissingError
 from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import load_plugin, make_plugin
+from ecamp.testing.distillers import distiller_parts
 from ecamp.train.pairs import PairDataset, PairSubset, make_batches
 from ecamp.train.recipe import PretrainRecipe
 
@@ -82,7 +81,7 @@ def contract_parts(group: str, ref: PluginRef, cache: Path | None = None) -> Ite
         "ecamp.pretext": _pretext_parts,
         "ecamp.datasets": _dataset_parts,
         "ecamp.tasks": _task_parts,
-        "ecamp.distillers": _distiller_parts,
+        "ecamp.distillers": distiller_parts,
     }
     yield from parts[group](ref, cache)
 
@@ -358,45 +357,3 @@ def _inputs(part: Arrays, encoder: Encoder | None) -> Inputs:
         return Inputs(part.images, None, normalise, texts)
     with torch.no_grad():
         return Inputs(part.images, encoder(normalise(part.images)), normalise, texts)
-
-
-DISTILLED = (
-    "FINDINGS: There is a small left pleural effusion. No pneumothorax. IMPRESSION: Effusion.",
-    "Cardiomegaly, 2.5 cm mass. Pneumonia cannot be excluded. XXXX.\n1. No nodule.",
-    "",
-    "na\u00efve \u2265 5 \U0001f600 No effusion, No no no effusion versus: ...",
-)
-
-
-def _distiller_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
-    """Check one result per report, in order; spans within the text; the same alone, reordered and twice."""
-    reports = [as_report(str(i), text) for i, text in enumerate(DISTILLED)]
-
-    def distil(requested: Sequence[Report]) -> list[Distilled]:
-        plugin = make_plugin("ecamp.distillers", ref)
-        assert plugin.identity_fields() == make_plugin("ecamp.distillers", ref).identity_fields(), (
-            f"{ref}: identity_fields() is not stable"
-        )
-        return list(plugin.distill(iter(requested)))
-
-    yield "one result per report, in order"
-    results = distil(reports)
-    assert [result.id for result in results] == [result.id for result in reports], (
-        f"{ref}: results and reports"
-    )
-    yield "statements and their evidence"
-    for report, result in zip(reports, results, strict=True):
-        starts = [s.start for s in result.statements]
-        assert starts == sorted(starts), f"{ref}: statements are not in text order"
-        for statement in result.statements:
-            assert statement.polarity in POLARITIES, f"{ref}: polarity '{statement.polarity}'"
-            assert 0 <= statement.start <= statement.end <= len(report.text), (
-                f"{ref}: span outside the text"
-            )
-            kinds = {kind for kind, _ in statement.descriptors}
-            assert kinds <= set(DESCRIPTORS), f"{ref}: descriptors {kinds}"
-    yield "a report's answer depends on that report alone"
-    assert distil(reports) == results, f"{ref}: asked twice, it answers differently"
-    assert distil(reports[::-1]) == results[::-1], f"{ref}: the order of reports matters"
-    alone = [distil([report])[0] for report in reports]
-    assert alone == results, f"{ref}: a report's answer depends on its neighbours"

@@ -109,6 +109,25 @@ def test_methods_that_are_left_out_are_listed(
     assert "plugin 'bad' of bad-pack 1.0: class Plugin lacks build, image_size" in said.err
 
 
+def test_options_of_another_kind_are_refused(
+    tmp_path: Path, ecamp_here: Callable[..., Said]
+) -> None:
+    write_plugin(tmp_path, "encoders", "Config = dict")
+    said = ecamp_here("bench", "--encoders", "bad", "--dry-run")
+    assert said.code == 2
+    assert "plugin 'bad' of bad-pack 1.0: Plugin.Config is not a subclass of PluginC" in said.err
+
+
+@pytest.mark.slow
+def test_a_traceback_is_shown_on_request(
+    tmp_path: Path, ecamp_here: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_plugin(tmp_path, "encoders", "def build(self, channels):\n    raise KeyError('k')")
+    monkeypatch.setenv("ECAMP_DEBUG", "1")
+    said = ecamp_here(*bench(tmp_path, encoders="bad"))
+    assert "bad_pack.py" in said.err.split("Traceback")[1]
+
+
 def test_a_wrong_option_names_the_package(tmp_path: Path, ecamp_here: Callable[..., Said]) -> None:
     write_plugin(tmp_path, "encoders", "pass")
     said = ecamp_here("bench", "--encoders", "bad?depth=x", "--dry-run")
@@ -137,6 +156,7 @@ RUN = [
     ("encoders", "def build(self, channels):\n    sys.exit('k')", "Plugin.build"),
     ("datasets", "def load(self, record, size):\n    raise KeyError('k')", "Plugin.load"),
     ("datasets", "def load(self, record, size):\n    return None", "Plugin.load"),
+    ("datasets", "def records(self):\n    raise KeyError('k')", "Plugin.records"),
     ("pretext", "def build(self, encoder, context):\n    raise KeyError('k')", "Plugin.build"),
     ("pretext", OBJECTIVE, "Plugin.build.<locals>.forward"),
     ("tasks", "def targets(self, split):\n    raise KeyError('k')", "Plugin.targets"),

@@ -118,7 +118,7 @@ def test_a_class_of_another_kind_is_refused(
     fake_package(tmp_path, "odd", "ecamp.encoders", "odd", "class Plugin:\n    pass\n")
     used = ecamp_here("bench", "--encoders", "odd", "--dry-run")
     assert used.code == 2
-    assert "is not a subclass of EncoderPlugin" in used.err
+    assert "plugin 'odd' of odd 1.0: Plugin is not a subclass of EncoderPlugin" in used.err
 
 
 def test_listing_reads_the_environment_afresh(
