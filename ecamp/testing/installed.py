@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,6 +17,8 @@ from ecamp.plugin.blame import blamed, raised_at
 from ecamp.plugin.entries import OWN
 from ecamp.plugin.host import LoadedPlugin, find_plugin, list_plugins
 from ecamp.testing.contract import contract_parts
+
+_log = logging.getLogger(__name__)
 
 Status = Literal["pass", "fail", "skip"]
 
@@ -91,6 +95,7 @@ def check_installed(group: str, ref: PluginRef, cache: Path | None = None) -> It
             if loaded.cls.family and not ref.variant and loaded.cls.variants():
                 ref = ref.model_copy(update={"variant": loaded.cls.variants()[0]})
     except EcampError as error:
+        _log_traceback(ref, error)
         yield result("is loaded", "fail", error.message)
         return
     yield result("is loaded", "pass")
@@ -106,23 +111,31 @@ def check_installed(group: str, ref: PluginRef, cache: Path | None = None) -> It
         try:
             with blamed():
                 following = next(parts, None)
-        except AssertionError as error:
-            yield result(part, "fail", str(error).removeprefix(f"{ref}: "))
-            return
-        except MissingError as error:
-            yield result(part, "skip", error.message)
-            return
-        except EcampError as error:
-            yield result(part, "fail", error.message)
-            return
-        except Exception as error:  # ours, at what the plugin returned
-            text = f"{type(error).__name__}: {error} ({raised_at(error)})"
-            yield result(part, "fail", text)
+        except Exception as error:
+            _log_traceback(ref, error)
+            yield result(part, *_judge(error, ref))
             return
         yield result(part, "pass")
         if following is None:
             return
         part = following
+
+
+def _judge(error: Exception, ref: PluginRef) -> tuple[Status, str]:
+    """Tell a broken promise from what is missing here, with the reason."""
+    if isinstance(error, AssertionError):
+        return "fail", str(error).removeprefix(f"{ref}: ")
+    if isinstance(error, EcampError):
+        return "skip" if isinstance(error, MissingError) else "fail", error.message
+    return (
+        "fail",
+        f"{type(error).__name__}: {error} ({raised_at(error)})",
+    )  # ours, at what it returned
+
+
+def _log_traceback(ref: PluginRef, error: Exception) -> None:
+    if os.environ.get("ECAMP_DEBUG") == "1":
+        _log.warning("%s", ref, exc_info=error)
 
 
 def missing_options(loaded: LoadedPlugin, ref: PluginRef) -> list[str]:

@@ -86,6 +86,15 @@ def test_a_broken_promise_is_named_with_its_reason(
     assert [status for status, _ in parts(said).values()].count("fail") == 1
 
 
+def test_a_traceback_is_shown_on_request(
+    tmp_path: Path, ecamp_here: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "def distill(self, reports):\n    raise KeyError('k')\n    yield")
+    assert "Traceback" not in ecamp_here("plugins", "check", "my-list").err
+    monkeypatch.setenv("ECAMP_DEBUG", "1")
+    assert "list_pack.py" in ecamp_here("plugins", "check", "my-list").err.split("Traceback")[1]
+
+
 def test_one_that_fails_on_import_fails_its_check_alone(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
