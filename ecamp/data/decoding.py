@@ -94,7 +94,8 @@ def _is_finite(value: object) -> bool:
 
 def load_sample(dataset: Dataset, record: Record, size: int) -> Sample:
     """Load one sample as it is; what a plugin of another package raises names that plugin."""
-    with blamed(dataset.origin, f"{type(dataset).__qualname__}.load"):
+    origin = getattr(dataset, "origin", None)  # a stranger's __getstate__ may leave it behind
+    with blamed(origin, f"{type(dataset).__qualname__}.load"):
         sample = dataset.load(record, size)
         if not isinstance(sample, Sample):
             raise TypeError(f"{type(sample).__name__} instead of a Sample")

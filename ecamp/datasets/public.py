@@ -111,7 +111,8 @@ class PublicDataset(Dataset[PublicConfigT]):
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes need only the options, not tables of 200,000 rows.
-        return {"config": self.config, "variant": self.variant, "ref": self.ref}
+        kept = ("config", "variant", "ref", "origin")
+        return {name: getattr(self, name) for name in kept}
 
     @classmethod
     def help_text(cls) -> str:

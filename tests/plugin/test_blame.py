@@ -209,6 +209,15 @@ def test_a_data_set_that_fails_in_a_worker_process_is_named(tmp_path: Path) -> N
     assert_blamed(said.stderr, "datasets", "Plugin.load", "SystemExit: k")
 
 
+@pytest.mark.slow
+def test_a_data_set_that_leaves_its_origin_behind_still_decodes(tmp_path: Path) -> None:
+    """Strangers choose what travels to worker processes, as our public data sets do."""
+    members = "def __getstate__(self):\n    return {'config': self.config, 'variant': self.variant}"
+    write_plugin(tmp_path, "datasets", members)
+    said = run_ecamp(tmp_path, *bench(tmp_path, datasets="bad?pretrain=0&train=200&val=40&test=40"))
+    assert said.returncode == 0, said.stderr
+
+
 def test_a_distiller_that_fails_is_named_and_its_rows_are_kept(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:

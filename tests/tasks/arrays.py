@@ -24,5 +24,5 @@ def planted_arrays(count: int, seed: int = 0) -> Arrays:
         distilled=("",) * count, images=data.images, labels=data.multilabel, masks=data.masks,
         has_mask=np.ones(count, bool), has_boxes=np.ones(count, bool), boxes=data.boxes,
         box_classes=np.zeros(len(data.boxes), np.int64), box_start=starts.astype(np.int64),
-        skipped=(), split_hash="planted", key="planted",
+        truths={}, skipped=(), split_hash="planted", key="planted",
     )  # fmt: skip
