@@ -198,7 +198,7 @@ def test_a_reader_in_another_process_carries_no_table(release: Release) -> None:
     dataset = make(release)
     record = dataset.records()[0]
     twin, sent = pickle.loads(pickle.dumps((dataset, record)))
-    assert set(vars(twin)) == {"config", "variant", "ref"}
+    assert set(vars(twin)) == {"config", "variant", "ref", "origin"}
     assert np.array_equal(twin.load(sent, 64).image, dataset.load(record, 64).image)
 
 
