@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ecamp.api.encoder import Encoder as Encoder
     from ecamp.api.encoder import EncoderPlugin as EncoderPlugin
     from ecamp.api.encoder import Features as Features
+    from ecamp.api.encoder import InputSpec as InputSpec
     from ecamp.api.encoder import PatchEncoder as PatchEncoder
     from ecamp.api.plugin import GROUPS as GROUPS
     from ecamp.api.plugin import Plugin as Plugin
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
 EXPORTS = {
     "ecamp.api.plugin": "GROUPS Plugin PluginConfig",
     "ecamp.api.dataset": "SPLITS USUAL_TRUTHS Dataset DatasetInfo Record Sample Truth",
-    "ecamp.api.encoder": "DualEncoder Encoder EncoderPlugin Features PatchEncoder",
+    "ecamp.api.encoder": "DualEncoder Encoder EncoderPlugin Features InputSpec PatchEncoder",
     "ecamp.api.pretext": "Objective PretextBatch PretextContext PretextPlugin Preview View ViewSpec",
     "ecamp.api.task": "FEATURES Floor Inputs Overlay Predictor TaskPlugin TaskSplit distinct_texts",
     "ecamp.api.distiller": "DESCRIPTORS POLARITIES Distilled Distiller Report Section Statement",

@@ -4,11 +4,58 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from ecamp.api.plugin import ConfigT, Plugin
+from ecamp.errors import UsageError
+
+FITS = ("pad", "stretch", "crop")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Input that an encoder's weights expect; whatever is None is that of the data set.
+
+    Attributes:
+        mean, std: Of pixels scaled to 0..1, one for all channels or one per channel of `channels`.
+        channels: Any number; a grey channel is repeated, three colours are weighed to one grey.
+        fit: How an image becomes a square: `pad` (black borders), `stretch` (proportions are lost)
+            or `crop` (the middle square; masks, boxes and points are cut too).
+
+    Raises:
+        UsageError: Values that contradict each other.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    channels: int | None = None
+    fit: str = "pad"
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in (self.mean, self.std) if values is not None}
+        problem = None
+        if self.channels is not None and self.channels < 1:
+            problem = f"channels is {self.channels}, not at least 1"
+        elif (self.mean is None) != (self.std is None):
+            problem = "mean and std are given together or not at all"
+        elif not lengths <= {1, self.channels} or len(lengths) > 1:
+            problem = "mean and std have one value, or one per channel that `channels` names"
+        elif self.std and min(self.std) <= 0:
+            problem = "std is not positive"
+        elif self.fit not in FITS:
+            problem = f"fit is '{self.fit}', not {', '.join(FITS)}"
+        if problem:
+            raise UsageError(f"InputSpec: {problem}.")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plain form for identities and files of weights."""
+        return asdict(self)
+
+
+AS_STORED = InputSpec()  # states nothing
 
 
 @dataclass(frozen=True)
@@ -131,6 +178,21 @@ class EncoderPlugin(Plugin[ConfigT]):
     def image_size(self) -> int:
         """Side of the square input in pixels."""
 
+    @property
+    def input_spec(self) -> InputSpec:
+        """Input that the weights expect; as here, all as the data set has it, with black borders."""
+        return AS_STORED
+
+    @property
+    def identity(self) -> list[Any]:
+        """Its code, variant and options, and the input where it differs from the data set's."""
+        expected = self.input_spec
+        return [*super().identity, *([expected.as_json()] if expected != AS_STORED else [])]
+
     @abstractmethod
     def build(self, channels: int) -> Encoder:
-        """Build the module with fresh weights, drawn from torch's current seed."""
+        """Build the module with fresh weights, drawn from torch's current seed.
+
+        Args:
+            channels: Of the images: those of `input_spec` where it names them.
+        """

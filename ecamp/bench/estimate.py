@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ecamp.api.dataset import Dataset, Record
-from ecamp.api.encoder import Encoder, Features
+from ecamp.api.encoder import Encoder, Features, InputSpec
 from ecamp.bench.budget import Timings
 from ecamp.bench.feature_cache import FeatureCache, feature_key, limit_bytes
 from ecamp.bench.features import BATCH, build_encoder, feature_specs
@@ -137,21 +137,25 @@ class _Estimator:
 
     def _evaluated(self, cell: Cell) -> DatasetSample:
         """Sample the images that a cell is evaluated on."""
-        return self._sample(cell.dataset, cell.image_size, EVAL_SPLITS, False, None)
+        return self._sample(
+            cell.dataset, cell.image_size, EVAL_SPLITS, cell.expected_input, False, None
+        )
 
     def _sample(
         self,
         dataset: Dataset,
         size: int,
         splits: Sequence[str],
+        expected: InputSpec,
         needs_report: bool,
         max_records: int | None,
     ) -> DatasetSample:
-        """Sample each data set once per size and splits."""
-        name = f"{dataset.ref}@{size} {splits} {needs_report}"
+        """Sample each data set once per size, splits and expected input."""
+        name = f"{dataset.ref}@{size} {splits} {expected} {needs_report}"
         if name not in self.samples:
             self.samples[name] = sample_dataset(
-                dataset, self._records(dataset), size, splits=splits, on_bad_image=self.bad,
+                dataset, self._records(dataset), size, splits=splits, expected=expected,
+                on_bad_image=self.bad,
                 max_records=max_records,
                 keep=lambda record: not needs_report or bool((record.report or "").strip()),
             )  # fmt: skip
@@ -190,7 +194,8 @@ class _Estimator:
         parts, count = [], 0
         for dataset in plan.data:
             split = pretrain_split(self._records(dataset))
-            sample = self._sample(dataset, size, [split], needs_report, RECORDS)
+            expected = plan.encoder.input_spec
+            sample = self._sample(dataset, size, [split], expected, needs_report, RECORDS)
             parts.append(PairSubset(sample.arrays, np.arange(len(sample.arrays))))
             count += sample.count
         return PairDataset(parts), count
@@ -219,7 +224,7 @@ class _Estimator:
             cell, reads = group.cells[0], group.reads
             assert cell.encoder is not None
             arrays = self._evaluated(cell).arrays
-            encoder, final = self._encoder(cell, arrays.images.shape[-1])
+            encoder, final = self._encoder(cell, arrays.channels)
             if final and self.store.holds(feature_key(encoder, cell.encoder, arrays), reads):
                 done += 1
                 continue
@@ -269,7 +274,7 @@ class _Estimator:
         if cell.encoder is not None and not cell.uses_frozen_features:
             recipe = task.config
             arrays = self._evaluated(cell).arrays
-            encoder, _ = self._encoder(cell, arrays.images.shape[-1])
+            encoder, _ = self._encoder(cell, arrays.channels)
             images = 3 * getattr(recipe, "steps", 150) * getattr(recipe, "batch_size", 64)
             seconds = (images + len(arrays)) / self._speed(cell, encoder, arrays)
             return seconds, "three times the encoder's forward pass"

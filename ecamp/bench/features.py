@@ -37,7 +37,7 @@ def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
     torch.manual_seed(cell.seed)
     encoder = cell.encoder.build(channels)
     if cell.pretraining and cell.pretraining.file:
-        load_encoder(encoder, cell.pretraining.file)
+        load_encoder(encoder, cell.pretraining.file, cell.encoder)
     elif weights is not None:
         try:
             load_weights(encoder, weights)

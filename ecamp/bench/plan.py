@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import ecamp
 from ecamp.api.dataset import Dataset
-from ecamp.api.encoder import EncoderPlugin
+from ecamp.api.encoder import AS_STORED, EncoderPlugin, InputSpec
 from ecamp.api.origin import Origin
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.task import FEATURES, TaskPlugin
@@ -36,6 +36,8 @@ class Cell:
         key: `id`, the hash of `identity_fields`.
         encoder: None for a floor.
         image_size: Side of the images in pixels: the encoder's, for a floor the first encoder's.
+        expected_input: What the encoder expects of its images; for a floor, how the first
+            encoder's are fitted to a square.
         pretext: As results name it; `-` for a floor.
         pretraining: None for random weights.
         floor: Name of a trivial predictor of the task; None for a cell with an encoder.
@@ -47,6 +49,7 @@ class Cell:
     task: TaskPlugin
     encoder: EncoderPlugin | None
     image_size: int
+    expected_input: InputSpec
     pretext: str
     pretraining: Pretraining | None
     protocol: str
@@ -350,7 +353,10 @@ class _Planner:
         seed: int,
         floor: str | None,
     ) -> Cell:
-        size = int((encoder or self.encoders[0]).image_size)
+        shown = encoder or self.encoders[0]
+        size, expected = int(shown.image_size), shown.input_spec
+        if encoder is None:
+            expected = InputSpec(fit=expected.fit)
         fields = {
             "version": ecamp.__results_version__,
             "dataset": dataset.identity,
@@ -365,9 +371,11 @@ class _Planner:
             "bootstrap": self.spec.bootstrap,
             "on_bad_image": self.spec.on_bad_image,
         }
+        if expected != AS_STORED:
+            fields["input"] = expected.as_json()
         return Cell(
-            identity(fields), dataset, task, encoder, size, pretext, pretraining, protocol,
-            fraction, seed, floor, fields,
+            identity(fields), dataset, task, encoder, size, expected, pretext, pretraining,
+            protocol, fraction, seed, floor, fields,
         )  # fmt: skip
 
 

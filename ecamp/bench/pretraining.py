@@ -18,6 +18,7 @@ from ecamp.api.pretext import Objective, PretextPlugin
 from ecamp.config import BenchSpec, identity, typed_options, validate
 from ecamp.data.arrays import materialise
 from ecamp.encoders.checkpoints import load_encoder
+from ecamp.encoders.weights_card import check_encoder, describe_mismatch, make_card, read_card
 from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import find_plugin
 from ecamp.progress import Progress, no_progress
@@ -131,7 +132,9 @@ def plan_pretraining(
         label = f"{pretext.ref.name}@{digest[:8]}"
         key = identity({"weights": 1, "sha256": digest})
         return Pretraining(encoder, pretext, data, recipe, None, key, label, file)
-    init = None if spec.init_from is None else Path(spec.init_from)
+    init = None if spec.init_from is None else Path(spec.init_from).expanduser()
+    if init is not None:
+        check_encoder(init, read_card(init), encoder)
     parts: dict[str, object] = {
         "encoder": encoder.identity,
         "pretext": pretext.identity,
@@ -148,7 +151,11 @@ def find_mismatch(
 ) -> str | None:
     """Tell why a pair of encoder and pretext cannot be pre-trained; None where it can.
 
-    The encoder lacks what the pretext requires, or the pre-training data what it needs.
+    The encoder lacks what the pretext requires, finished weights belong to another encoder, or the
+    pre-training data lack what the pretext needs.
+
+    Raises:
+        MissingError, DataError: No file of weights, or one that cannot be read; names it.
     """
     pretext = request.plugin
     lacking = sorted(pretext.requires - encoder.provides)
@@ -156,8 +163,9 @@ def find_mismatch(
         return (
             f"pretext '{request.ref}' requires '{lacking[0]}', which encoder '{encoder.ref}' lacks"
         )
-    if pretext.weights_file() is not None:
-        return None
+    file = pretext.weights_file()
+    if file is not None:
+        return describe_mismatch(file, read_card(file), encoder)
     for dataset in data:
         if "report" in pretext.needs and not dataset.info.has_reports:
             return f"pretext '{request.ref}' needs reports, which data set '{dataset.ref}' lacks"
@@ -183,8 +191,9 @@ def read_source(
     for data in plan.data:
         split = pretrain_split(data.records())
         arrays = materialise(
-            data, size, splits=[split], on_bad_image=on_bad_image, cache=cache, progress=progress
-        )
+            data, size, splits=[split], expected=plan.encoder.input_spec, on_bad_image=on_bad_image,
+            cache=cache, progress=progress,
+        )  # fmt: skip
         rows = arrays.where(split)
         if "report" in plan.pretext.needs:
             with_report = rows[[bool(arrays.reports[i].strip()) for i in rows]]
@@ -195,7 +204,7 @@ def read_source(
         if not len(rows):
             raise DataError(f"{data.ref}: no image with a report in split '{split}'.")
         parts.append(PairSubset(arrays, rows))
-    channels = {part.arrays.images.shape[-1] for part in parts}
+    channels = {part.arrays.channels for part in parts}
     if len(channels) > 1:
         raise DataError(
             "pre-training data: data sets of different numbers of channels do not mix.",
@@ -212,10 +221,10 @@ def pretrain_split(records: Sequence[Record]) -> str:
 def build_objective(plan: Pretraining, source: PairDataset) -> Objective:
     """Build encoder and objective with fresh weights from the recipe's seed, or warm-started ones."""
     torch.manual_seed(plan.recipe.seed)
-    channels = source.parts[0].arrays.images.shape[-1]
+    channels = source.parts[0].arrays.channels
     encoder = plan.encoder.build(channels)
     if plan.init is not None:
-        load_encoder(encoder, plan.init)
+        load_encoder(encoder, plan.init, plan.encoder)
         encoder.pretrained = True  # an objective that draws weights anew leaves these alone
     return plan.pretext.build(encoder, source.context(plan.recipe))
 
@@ -256,12 +265,20 @@ def run_pretraining(
             folder,
             plan.key,
             views=plan.pretext.views(),
+            metadata=_card(plan, source),
             progress=progress,
             observer=observer,
         )
         write_meta(folder, _describe(plan), ["weights.safetensors", "pretrain.json"])
         EntryLease(folder).close()
     return folder
+
+
+def _card(plan: Pretraining, source: PairDataset) -> dict[str, str]:
+    """Describe the weights for the file that holds them."""
+    seen = [part.arrays.info for part in source.parts]
+    channels = source.parts[0].arrays.channels
+    return make_card(plan.encoder, channels, seen, plan.label).as_metadata()
 
 
 def cache_folder(plan: Pretraining, cache: Path | None) -> Path:

@@ -37,6 +37,7 @@ from ecamp.plugin.blame import blamed, suspects
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease
 from ecamp.storage.files import atomic_path, locked, write_json
+from ecamp.storage.tensor_file import separate_tensors
 from ecamp.train.observer import Observer
 from ecamp.train.oom import keep_freed_memory, on_batch_halved, peak_bytes, reset_peak
 
@@ -227,12 +228,13 @@ class Runner:
         return file
 
     def _arrays_of(self, cell: Cell) -> Arrays:
-        name = f"{cell.dataset.ref}@{cell.image_size}"
+        name = f"{cell.dataset.ref}@{cell.image_size} {cell.expected_input}"
         if name not in self._arrays:
             self._arrays[name] = materialise(
                 cell.dataset,
                 cell.image_size,
                 splits=EVAL_SPLITS,
+                expected=cell.expected_input,
                 on_bad_image=self.plan.spec.on_bad_image,
                 cache=self.cache,
                 progress=self.progress,
@@ -267,9 +269,8 @@ class Runner:
             return CellOutput(cell, task.floors()[cell.floor](train, val, inputs("test")))
         # Everything random below depends on the cell alone, not on which cells ran before.
         torch.manual_seed(cell.seed)
-        channels = arrays.images.shape[-1]
         needs_encoder = not cell.uses_frozen_features or cell.protocol in task.requires
-        encoder = build_encoder(cell, channels, weights) if needs_encoder else None
+        encoder = build_encoder(cell, arrays.channels, weights) if needs_encoder else None
         if encoder is not None:
             record.facts["encoder_parameters"] = count_parameters(encoder)
         torch.manual_seed(cell.seed)
@@ -287,7 +288,7 @@ class Runner:
         if self._features is None or self._features[0] != name:
             self._features = None  # two sets of features at once may not fit
             frozen = self._feature_cache.get(
-                build_encoder(cell, arrays.images.shape[-1], weights),
+                build_encoder(cell, arrays.channels, weights),
                 cell.encoder,
                 arrays,
                 self._groups[cell.feature_group_key].reads,
@@ -320,7 +321,7 @@ class Runner:
         cell = output.cell
         if output.head:
             with atomic_path(self.run.cell(cell.key) / "head.safetensors") as temporary:
-                save_file({k: v.contiguous() for k, v in output.head.items()}, temporary)
+                save_file(separate_tensors(output.head), temporary)
         seconds = time.monotonic() - began
         own = round(seconds - sum(record.timings.values()), 3)
         self._timings.add(cell.timing_key, own)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ecamp.api.dataset import Dataset, Record
+from ecamp.api.encoder import AS_STORED, InputSpec
 from ecamp.data.arrays import Arrays, arrays_key, assemble
 from ecamp.data.decoding import check_records, check_sample
-from ecamp.data.letterbox import letterbox
+from ecamp.data.letterbox import fit_square
+from ecamp.data.normalise import adapt_info
 from ecamp.data.splits import split_hash
 from ecamp.errors import DataError, MissingError
 
@@ -39,6 +41,7 @@ def sample_dataset(
     size: int,
     *,
     splits: Sequence[str],
+    expected: InputSpec = AS_STORED,
     on_bad_image: str = "fail",
     keep: Callable[[Record], bool] = lambda record: True,
     images: int = 4,
@@ -48,6 +51,7 @@ def sample_dataset(
 
     Args:
         records: All records of the data set.
+        expected: Input of the encoder that the images are for.
         keep: Selects the records that count.
         images: Number of images to decode.
         max_records: Upper bound of the records that the arrays hold.
@@ -65,7 +69,8 @@ def sample_dataset(
     for at in chosen:
         began = time.perf_counter()
         try:
-            image = letterbox(check_sample(dataset, wanted[at], size), size).image
+            sample = check_sample(dataset, wanted[at], size)
+            image = fit_square(sample, size, expected.fit).image
         except DataError:
             if on_bad_image == "fail":
                 raise
@@ -76,7 +81,7 @@ def sample_dataset(
     layers = len(dataset.info.mask_classes)
     none = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(len(rows) + 1, np.int64)
     arrays = assemble(
-        dataset.info,
+        adapt_info(dataset.info, expected),
         rows,
         np.broadcast_to(image, (len(rows), *image.shape)),
         np.broadcast_to(np.zeros((), bool), (len(rows), layers, size, size)),
@@ -84,7 +89,7 @@ def sample_dataset(
         {truth.name: (None,) * len(rows) for truth in dataset.info.truths},
         (),
         split_hash([r.id for r in records], [r.split for r in records]),
-        arrays_key(dataset, size, splits, on_bad_image),
+        arrays_key(dataset, size, splits, on_bad_image, expected.fit),
     )
     # The first one also pays for imports and the disk's seek.
     typical = float(np.median(seconds[1:] or seconds))

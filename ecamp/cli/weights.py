@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ecamp.encoders.weights_card import WeightsCard
 
 
 @click.group()
 def weights() -> None:
-    """Inspect published checkpoints, and convert them to plain timm weights."""
+    """Inspect files of weights, and convert ViTs to plain timm weights."""
 
 
 @weights.command()
@@ -30,13 +34,30 @@ def inspect(file: Path, form: str) -> None:
         "sha256": info.sha256,
         "kind": info.kind,
         "tensors": f"{info.tensors}, {info.parameters / 1e6:.1f} M parameters",
-        "encoder": str(info.geometry),
+        **(_card_rows(info.card) if info.card else {"encoder": str(info.geometry)}),
         "taken": f"{len(info.taken)} tensors, {info.taken_parameters / 1e6:.1f} M parameters"
         + (f", under '{info.prefix}'" if info.prefix else ""),
         "ignored": ignored,
     }
     for name, value in rows.items():
         click.echo(f"{name:8} {value}")
+
+
+def _card_rows(card: WeightsCard) -> dict[str, str]:
+    """Describe the encoder, its input and its training, from the card of a file of ecamp."""
+    stated = card.expected
+    normalised = "; ".join(
+        f"{n['data']}: mean {n['mean']}, std {n['std']}" for n in card.normalisation
+    )
+    plugin = card.plugin
+    code = f"{plugin['dist']} {plugin['version']} ({plugin['code']})"
+    return {
+        "encoder": card.encoder,
+        "plugin": f"{plugin['name']} of {plugin['group']}, {code}",
+        "input": f"{card.image_size} px, channels {card.channels}, fit {stated['fit']}, mean and std "
+        + ("of the encoder" if stated["mean"] else "of the data set"),
+        "trained": f"{card.pretext}, on {normalised}",
+    }
 
 
 @weights.command()

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecamp.api.dataset import Dataset, DatasetInfo, Record, Truth
+from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample, Truth
+from ecamp.api.encoder import AS_STORED, InputSpec
 from ecamp.config import identity
 from ecamp.data.decoding import BadImage, check_records, decode
+from ecamp.data.normalise import adapt_info
 from ecamp.data.splits import split_hash
 from ecamp.errors import DataError, EcampError, MissingError
 from ecamp.progress import Progress, no_progress
@@ -35,9 +37,9 @@ class Arrays:
     """Images and truths of a data set (or of some of its rows), in record order.
 
     Attributes:
-        info: The data set's names.
+        info: The data set's names; channels, mean and std of what an encoder sees (`adapt_info`).
         ids, patients, splits, reports, distilled: One string per image.
-        images: uint8 (n, size, size, channels).
+        images: uint8 (n, size, size, channels), channels as stored.
         labels: float32 (n, K), NaN = unknown; K may be 0.
         masks: bool (n, M, size, size); all False for images without truth.
         has_mask, has_boxes: bool (n,).
@@ -76,6 +78,11 @@ class Arrays:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that an encoder sees."""
+        return self.info.channels
 
     def where(self, split: str) -> np.ndarray:
         """Return the int64 indices of the images of one split."""
@@ -146,6 +153,7 @@ def materialise(
     size: int,
     *,
     splits: Sequence[str],
+    expected: InputSpec = AS_STORED,
     on_bad_image: str = "fail",
     cache: Path | None = None,
     workers: int | None = None,
@@ -156,6 +164,7 @@ def materialise(
     Args:
         size: Side of the images in pixels.
         splits: The splits to decode.
+        expected: Input of the encoder that the images are for.
         on_bad_image: `fail` raises at the first bad image, `skip` skips and records it.
         cache: Cache folder; default as `cache_root`.
         workers: Processes for decoding; default one per core.
@@ -175,30 +184,32 @@ def materialise(
             f"{dataset.info.name}: no image in split {' or '.join(splits)}.",
             f"It has: {', '.join(sorted({r.split for r in records}))}.",
         )
-    key = arrays_key(dataset, size, splits, on_bad_image)
+    key = arrays_key(dataset, size, splits, on_bad_image, expected.fit)
     folder = cache_root(cache) / "arrays" / key
     with locked(folder.with_suffix(".lock")):
         if not (folder / "meta.json").exists():
             _log.info("decoding %d images of %s at %d px", len(chosen), dataset.info.name, size)
-            _write_arrays(dataset, chosen, size, on_bad_image, folder, workers, progress)
+            samples = decode(dataset, chosen, size, workers, expected.fit)
+            _write_arrays(dataset, samples, len(chosen), size, on_bad_image, folder, progress)
         use = EntryLease(folder)
-    return _open(folder, dataset.info, chosen, whole, key, use)
+    return _open(folder, adapt_info(dataset.info, expected), chosen, whole, key, use)
 
 
-def arrays_key(dataset: Dataset, size: int, splits: Sequence[str], on_bad_image: str) -> str:
+def arrays_key(
+    dataset: Dataset, size: int, splits: Sequence[str], on_bad_image: str, fit: str
+) -> str:
     """Compute the identity of the arrays that `materialise` returns; it names their cache folder."""
-    return identity(
-        [FORMAT, dataset.identity, size, sorted(splits), on_bad_image, dataset.info.channels]
-    )
+    parts = [FORMAT, dataset.identity, size, sorted(splits), on_bad_image, dataset.info.channels]
+    return identity(parts if fit == "pad" else [*parts, fit])
 
 
 def _write_arrays(
-    dataset: Dataset, records: list[Record], size: int, on_bad: str, folder: Path,
-    workers: int | None, progress: Progress,
+    dataset: Dataset, samples: Iterable[Sample | BadImage], count: int, size: int, on_bad: str,
+    folder: Path, progress: Progress,
 ) -> None:  # fmt: skip
     try:
         with atomic_folder(folder) as work:
-            _fill(work, dataset, records, size, on_bad, workers, progress)
+            _fill(work, dataset, samples, count, size, on_bad, progress)
     except OSError as error:
         raise EcampError(
             f"{folder}: cannot be written: {error.strerror or error}.",
@@ -207,11 +218,10 @@ def _write_arrays(
 
 
 def _fill(
-    work: Path, dataset: Dataset, records: list[Record], size: int, on_bad: str,
-    workers: int | None, progress: Progress,
+    work: Path, dataset: Dataset, samples: Iterable[Sample | BadImage], count: int, size: int,
+    on_bad: str, progress: Progress,
 ) -> None:  # fmt: skip
-    channels = dataset.info.channels
-    count, classes = len(records), len(dataset.info.mask_classes)
+    channels, classes = dataset.info.channels, len(dataset.info.mask_classes)
     images = np.lib.format.open_memmap(
         work / "images.npy", "w+", np.uint8, (count, size, size, channels)
     )
@@ -223,7 +233,7 @@ def _fill(
     skipped: list[str] = []
     no_boxes, no_classes = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
     progress(0, count, "images")
-    for index, sample in enumerate(decode(dataset, records, size, workers)):
+    for index, sample in enumerate(samples):
         progress(index + 1, count, "images")
         if isinstance(sample, BadImage):
             if on_bad == "fail":

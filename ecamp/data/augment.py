@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from ecamp.data.augmentation import Augmentation
+from ecamp.data.letterbox import MIN_VISIBLE
 from ecamp.ops.crop_resize import crop_resize
-
-MIN_VISIBLE = 0.25  # a box is dropped if less than this fraction of its area is inside the crop
 
 
 @dataclass(frozen=True)

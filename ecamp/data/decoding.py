@@ -12,7 +12,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
-from ecamp.data.letterbox import letterbox
+from ecamp.data.letterbox import fit_square
 from ecamp.errors import DataError
 from ecamp.plugin.blame import blamed
 
@@ -153,28 +153,33 @@ def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
 
 
 def decode(
-    dataset: Dataset, records: Sequence[Record], size: int, workers: int | None = None
+    dataset: Dataset,
+    records: Sequence[Record],
+    size: int,
+    workers: int | None = None,
+    fit: str = "pad",
 ) -> Iterator[Sample | BadImage]:
-    """Load, check and letterbox images in parallel, in the order of records.
+    """Load, check and fit images to a square in parallel, in the order of records.
 
     Args:
         size: Side of the samples in pixels.
         workers: Processes; default one per core.
+        fit: As in `InputSpec`.
     """
     chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
-    tasks = (delayed(_decode_chunk)(dataset, chunk, size) for chunk in chunks)
+    tasks = (delayed(_decode_chunk)(dataset, chunk, size, fit) for chunk in chunks)
     jobs = min(workers or os.cpu_count() or 1, len(chunks))
     for results in Parallel(n_jobs=jobs, return_as="generator")(tasks):
         yield from results
 
 
 def _decode_chunk(
-    dataset: Dataset, records: Sequence[Record], size: int
+    dataset: Dataset, records: Sequence[Record], size: int, fit: str
 ) -> list[Sample | BadImage]:
     results: list[Sample | BadImage] = []
     for record in records:
         try:
-            results.append(letterbox(check_sample(dataset, record, size), size))
+            results.append(fit_square(check_sample(dataset, record, size), size, fit))
         except DataError as error:
             results.append(BadImage(str(error)))
     return results

@@ -24,6 +24,10 @@ from torch import Tensor
 from ecamp.errors import DataError, MissingError
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
+SAVED_AS = (
+    "Weights are .safetensors, or what torch.save wrote: a state dict as .pth, .pt, .bin or .ckpt."
+)
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before its zip format
 ENCODER_PARTS = ("patch_embed.", "cls_token", "pos_embed", "blocks.", "norm.")
 PATCHES, POSITIONS = "patch_embed.proj.weight", "pos_embed"
 
@@ -111,7 +115,7 @@ def read(path: Path) -> Checkpoint:
         MissingError: No such file.
         DataError: Damaged, holds a class that is not allowed, or no ViT; names the file.
     """
-    state = _state(path)
+    state = read_tensors(path)
     found = [name for name in state if name.endswith(PATCHES)]
     if len(found) != 1:
         what = f"{len(found)} of them: {', '.join(found)}" if found else "none"
@@ -150,10 +154,50 @@ def _kind(state: Mapping[str, Tensor]) -> str:
     return "MAE" if has("mask_token") and has("decoder_embed.") else "ViT"
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def is_safetensors(path: Path) -> bool:
+    """Tell a safetensors file from one of torch.save, by its first bytes.
+
+    Raises:
+        MissingError: No such file.
+        DataError: Neither; or its name says the other.
+    """
     if not path.is_file():
+        if path.is_dir():
+            raise MissingError(f"{path}: is a folder.", "Name the file of weights in it.")
         raise MissingError(f"{path}: no such weights file.", "Check the path.")
-    if path.suffix == ".safetensors":
+    with path.open("rb") as file:
+        head = file.read(len(LEGACY))
+    safe = head[4:9] == b"\0\0\0\0{"  # length of a header below 4 GB, then the header
+    if safe and path.suffix != ".safetensors":
+        raise DataError(
+            f"{path}: is a safetensors file by its content.",
+            f"Rename it to {path.with_suffix('.safetensors').name}.",
+        )
+    if safe or head.startswith((b"PK", LEGACY)):
+        if not safe and path.suffix == ".safetensors":
+            raise DataError(
+                f"{path}: was written by torch.save, not by safetensors.",
+                f"Rename it to {path.with_suffix('.pth').name}.",
+            )
+        return safe
+    if head.startswith(b"\x80"):
+        raise DataError(
+            f"{path}: is a Python pickle; opening it would run its code.",
+            "Save the tensors alone: safetensors.torch.save_file(model.state_dict(), "
+            "'weights.safetensors').",
+        )
+    problem = "is not a file of weights" if head else "is empty"
+    raise DataError(f"{path}: damaged: it {problem}.", f"Copy or download it again. {SAVED_AS}")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file by name.
+
+    Raises:
+        MissingError: No such file.
+        DataError: Damaged, or holds a class that is not allowed; names the file.
+    """
+    if is_safetensors(path):
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -171,7 +215,9 @@ def _state(path: Path) -> dict[str, Tensor]:
                 "Save the state dict alone (tensors by name), best as .safetensors.",
             ) from error
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise DataError(f"{path}: damaged: {reason}", "Copy or download it again.") from error
+        raise DataError(
+            f"{path}: damaged: {reason}", f"Copy or download it again. {SAVED_AS}"
+        ) from error
     return _tensors(path, content)
 
 

@@ -1,4 +1,4 @@
-"""Existing weights: a published checkpoint, or a file of ours. Trains nothing."""
+"""Existing weights: a file that `ecamp pretrain` wrote, or a published checkpoint. Trains nothing."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ class WeightsFileConfig(PluginConfig):
 
 
 class WeightsFile(PretextPlugin[WeightsFileConfig]):
-    """Weights of `weights?path=FILE`, those that `ecamp weights inspect FILE` lists; needs a ViT."""
+    """Weights of `weights?path=FILE`, those that `ecamp weights inspect FILE` lists."""
 
-    summary = "weights from a file (published ECAMP, MRM, MAE; timm names), trains nothing"
+    summary = "weights from a file (of ecamp pretrain; published ECAMP, MRM, MAE), trains nothing"
     licence = "Apache-2.0; weights: see their authors"
     citation = "that of the weights"
     needs = frozenset()
-    requires = frozenset({"visible"})
 
     def weights_file(self) -> Path:
         return Path(self.config.path).expanduser()

@@ -75,3 +75,14 @@ def sync(path: Path) -> None:
     """Wait until a file is on disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def separate_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor contiguous memory of its own, as safetensors asks; tied weights get a copy each."""
+    separate: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        memory = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone().contiguous() if memory in taken else tensor.contiguous()
+        taken.add(memory)
+    return separate

@@ -94,8 +94,9 @@ def _tiny_vit() -> MicroViT:
 def _encoder_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
     """Check shapes of the feature contract, determinism, gradients, saving and loading."""
     plugin = make_plugin("ecamp.encoders", ref)
-    for channels, colour in ((1, "grey"), (3, "colour")):
-        yield f"features of {colour} images"
+    stated = plugin.input_spec.channels
+    for channels in (stated,) if stated else (1, 3):
+        yield f"features of images of {channels} channel{'s' * (channels > 1)}"
         torch.manual_seed(0)
         encoder: Encoder = plugin.build(channels)
         torch.manual_seed(0)
@@ -116,7 +117,7 @@ def _encoder_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
         )
     yield "saving and loading"
     torch.manual_seed(1)
-    other = plugin.build(3)
+    other = plugin.build(channels)
     other.load_state_dict(encoder.state_dict())
     with torch.no_grad():
         assert torch.equal(other.eval()(images).pooled, out.pooled), (

@@ -13,6 +13,7 @@ from torch import Tensor
 from ecamp.api.dataset import DatasetInfo
 from ecamp.api.pretext import PretextBatch, PretextContext, ViewSpec
 from ecamp.data.arrays import Arrays
+from ecamp.data.normalise import change_channels
 from ecamp.ops.crop_resize import crop_resize
 from ecamp.train.recipe import PretrainRecipe
 from ecamp.train.views import draw_view
@@ -34,10 +35,11 @@ class PairSubset:
 class PairDataset:
     """Pairs to pre-train on, numbered across the data sets they come from.
 
-    Each image is normalised with its own data set's mean and standard deviation.
+    Each image is normalised with its own data set's mean and standard deviation, unless the encoder
+    states its own (`InputSpec`).
 
     Args:
-        parts: At least one, all of one image size and number of channels.
+        parts: At least one, all of one image size and number of channels (as an encoder sees them).
     """
 
     def __init__(self, parts: Sequence[PairSubset]) -> None:
@@ -107,7 +109,8 @@ class PairDataset:
             part, members = self.parts[p], np.flatnonzero(part_index == p)
             rows = part.rows[index[members] - self._start[p]]
             order = np.argsort(rows, kind="stable")  # reads the file in ascending order
-            stored = torch.from_numpy(np.array(part.arrays.images[rows[order]]))
+            images = change_channels(part.arrays.images[rows[order]], part.arrays.channels)
+            stored = torch.from_numpy(np.array(images))
             positions, info = torch.from_numpy(members[order]), part.arrays.info
             pairs = crop_resize(
                 stored,

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ecamp.config import identity
 from ecamp.errors import CorruptFileError, EcampError
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import append_line, atomic_path, write_json
+from ecamp.storage.tensor_file import separate_tensors
 from ecamp.train.observer import Observer
 from ecamp.train.oom import keep_freed_memory, out_of_memory
 from ecamp.train.optim import layer_scales, parameter_groups, set_lr
@@ -96,7 +97,7 @@ class Trainer:
     def encoder_state(self) -> dict[str, Tensor]:
         """Return the encoder's weights as a finished training stores them."""
         encoder = self.objective.result() if self.average is None else self.average
-        return {name: value.contiguous() for name, value in encoder.state_dict().items()}
+        return separate_tensors(encoder.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the whole state, to be saved."""
@@ -138,6 +139,7 @@ def pretrain(
     key: str,
     *,
     views: Sequence[ViewSpec] = (),
+    metadata: Mapping[str, str] | None = None,
     progress: Progress = no_progress,
     observer: Observer | None = None,
 ) -> Path:
@@ -148,6 +150,7 @@ def pretrain(
         folder: Gets `checkpoint.pt`, `metrics.jsonl`, `weights.safetensors`, `pretrain.json`.
         key: Identity of this pre-training; a checkpoint of another identity is refused.
         views: Further views of each image (`PretextPlugin.views`).
+        metadata: Stored in the file of weights, and says what they belong to.
         progress: Receives each step with its losses.
         observer: Observes the training (draws pictures).
 
@@ -189,7 +192,7 @@ def pretrain(
             _save(trainer, folder, key)
             saved = time.monotonic()
     with atomic_path(weights) as temporary:
-        save_file(trainer.encoder_state(), temporary)
+        save_file(trainer.encoder_state(), temporary, dict(metadata) if metadata else None)
     write_json(
         info,
         {"key": key, "steps": trainer.total, "recipe": recipe.identity_fields(), "last": losses,
