@@ -33,13 +33,11 @@ from ecamp.data.arrays import Arrays, materialise
 from ecamp.data.decoding import check_records, check_sample
 from ecamp.data.normalise import normaliser
 from ecamp.datasets.phantom import PhantomConfig, PhantomDataset
-from ecamp.encoders.timm import MicroViT, MicroViTConfig
-from ecamp.errors import MissingError
 from ecamp.metrics.stats import Metric, resample_counts
 from ecamp.plugin.host import load_plugin, make_plugin
 from ecamp.testing.distillers import distiller_parts
-from ecamp.train.pairs import PairDataset, PairSubset, make_batches
-from ecamp.train.recipe import PretrainRecipe
+from ecamp.testing.pretexts import pretext_parts
+from ecamp.testing.tiny_encoders import tiny_vit
 
 EVALUATED = ("train", "val", "test")
 
@@ -78,17 +76,12 @@ def contract_parts(group: str, ref: PluginRef, cache: Path | None = None) -> Ite
         assert field.description, f"{ref}: option '{key}' is not described"
     parts: dict[str, Callable[[PluginRef, Path | None], Iterator[str]]] = {
         "ecamp.encoders": _encoder_parts,
-        "ecamp.pretext": _pretext_parts,
+        "ecamp.pretext": pretext_parts,
         "ecamp.datasets": _dataset_parts,
         "ecamp.tasks": _task_parts,
         "ecamp.distillers": distiller_parts,
     }
     yield from parts[group](ref, cache)
-
-
-def _tiny_vit() -> MicroViT:
-    """Make the encoder that pretexts and tasks are checked with."""
-    return MicroViT(MicroViTConfig(image_size=32, width=32, depth=1, heads=2))
 
 
 def _encoder_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
@@ -110,10 +103,14 @@ def _encoder_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
         with torch.no_grad():
             out = encoder(images)
             again, alone = encoder(images), encoder(images[:1])
+            strided = encoder(images.contiguous(memory_format=torch.channels_last))
         _check_features(str(ref), out, 3, encoder.width)
         assert torch.equal(out.pooled, again.pooled), f"{ref}: eval mode is not deterministic"
         assert torch.allclose(out.pooled[:1], alone.pooled, atol=1e-4), (
             f"{ref}: an image's features depend on its batch"
+        )
+        assert torch.allclose(out.pooled, strided.pooled, atol=1e-4), (
+            f"{ref}: features depend on the memory layout of the images"
         )
     yield "saving and loading"
     torch.manual_seed(1)
@@ -214,40 +211,6 @@ def _dataset_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
             assert sample.boxes is not None, f"{ref}: {record.id} has no boxes"
 
 
-def _pretext_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
-    """Check a finite loss, gradients to the encoder, the same loss for the same batch."""
-    plugin = make_plugin("ecamp.pretext", ref)
-    if not plugin.trains or plugin.weights_file() is not None:
-        return
-    lacking = sorted(plugin.requires - _tiny_vit().provides)
-    if lacking:
-        raise MissingError(
-            f"{ref}: requires '{lacking[0]}', which the encoder of this check lacks.",
-            "Check a step with an encoder of your own in a test.",
-        )
-    yield "loss and gradients"
-    data = PhantomDataset(PhantomConfig(pretrain=16, train=0, val=0, test=0))
-    arrays = materialise(data, 64, splits=["pretrain"], cache=cache, workers=1)
-    source = PairDataset([PairSubset(arrays, np.arange(len(arrays)))])
-    recipe = PretrainRecipe(batch_size=8, scale=2)
-    (batch,) = make_batches(source, recipe, 0, plugin.views())
-    losses = []
-    for _ in range(2):
-        torch.manual_seed(0)
-        encoder = _tiny_vit().build(1)
-        objective = plugin.build(encoder, source.context(recipe))
-        batch.generator.manual_seed(0)
-        torch.manual_seed(1)
-        out = objective(batch)
-        assert torch.isfinite(out["loss"]), f"{ref}: loss is {out['loss'].item()}"
-        out["loss"].backward()
-        losses.append(out["loss"].item())
-        moved = [p for p in encoder.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
-        assert moved, f"{ref}: no gradient reaches the encoder"
-    yield "the same loss for the same batch"
-    assert losses[0] == losses[1], f"{ref}: one batch, two losses"
-
-
 def _task_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
     """Check a task by running it on a few phantom films, under each of its protocols.
 
@@ -304,7 +267,7 @@ def _with_truth(arrays: Arrays, task: TaskPlugin) -> Arrays:
 def _check_protocol(name: str, task: TaskPlugin, parts: dict[str, Arrays], protocol: str) -> None:
     def fitted() -> tuple[Predictor, dict[str, np.ndarray]]:
         torch.manual_seed(0)
-        encoder = _tiny_vit().build(1).eval()
+        encoder = tiny_vit().build(1).eval()
         tuned = protocol in task.tunes
         inputs = {s: _inputs(part, None if tuned else encoder) for s, part in parts.items()}
         train, val = (TaskSplit(inputs[s], task.targets(parts[s])) for s in ("train", "val"))

@@ -25,6 +25,7 @@ from ecamp.errors import CorruptFileError, EcampError
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.files import append_line, atomic_path, write_json
 from ecamp.storage.tensor_file import separate_tensors
+from ecamp.train.determinism import deterministic_algorithms
 from ecamp.train.observer import Observer
 from ecamp.train.oom import keep_freed_memory, out_of_memory
 from ecamp.train.optim import layer_scales, parameter_groups, set_lr
@@ -68,6 +69,10 @@ class Trainer:
         Returns:
             The losses of the batch. Where one is not finite, no weight has been touched.
         """
+        with deterministic_algorithms():
+            return self._update(batches)
+
+    def _update(self, batches: list[PretextBatch]) -> Losses:
         set_lr(self.optimizer, self.lr())
         self.optimizer.zero_grad(set_to_none=True)
         size = sum(len(batch.index) for batch in batches)

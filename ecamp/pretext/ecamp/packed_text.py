@@ -176,7 +176,7 @@ def fuse_rows(
             merged = F.linear(context, dense.weight, None if shift is not None else dense.bias)
         else:
             assert shift is not None
-            merged, shift = shift[rows.report_index], None
+            merged, shift = shift.index_select(0, rows.report_index), None
         text = _residual_norm(merged, text, norm, rows, dropout_key, 21, shift)
     return _feed_forward(fusion.intermediate, fusion.output, text, rows, dropout_key, 22)
 
