@@ -38,6 +38,7 @@ from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease
 from ecamp.storage.files import atomic_path, locked, write_json
 from ecamp.storage.tensor_file import separate_tensors
+from ecamp.train.determinism import deterministic_algorithms
 from ecamp.train.observer import Observer
 from ecamp.train.oom import keep_freed_memory, on_batch_halved, peak_bytes, reset_peak
 
@@ -274,10 +275,10 @@ class Runner:
         if encoder is not None:
             record.facts["encoder_parameters"] = count_parameters(encoder)
         torch.manual_seed(cell.seed)
-        head = task.fit(encoder, train, val, protocol=cell.protocol, seed=cell.seed)
-        return CellOutput(
-            cell, head.predict(inputs("test")), dict(head.selected), head.state_dict()
-        )
+        with deterministic_algorithms():
+            head = task.fit(encoder, train, val, protocol=cell.protocol, seed=cell.seed)
+            predicted = head.predict(inputs("test"))
+        return CellOutput(cell, predicted, dict(head.selected), head.state_dict())
 
     def _frozen_features(
         self, cell: Cell, arrays: Arrays, weights: Path | None, record: CellRecord

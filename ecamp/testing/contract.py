@@ -103,14 +103,10 @@ def _encoder_parts(ref: PluginRef, cache: Path | None) -> Iterator[str]:
         with torch.no_grad():
             out = encoder(images)
             again, alone = encoder(images), encoder(images[:1])
-            strided = encoder(images.contiguous(memory_format=torch.channels_last))
         _check_features(str(ref), out, 3, encoder.width)
         assert torch.equal(out.pooled, again.pooled), f"{ref}: eval mode is not deterministic"
         assert torch.allclose(out.pooled[:1], alone.pooled, atol=1e-4), (
             f"{ref}: an image's features depend on its batch"
-        )
-        assert torch.allclose(out.pooled, strided.pooled, atol=1e-4), (
-            f"{ref}: features depend on the memory layout of the images"
         )
     yield "saving and loading"
     torch.manual_seed(1)

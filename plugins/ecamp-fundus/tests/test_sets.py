@@ -53,7 +53,7 @@ def test_odir_by_eye(odir: Path) -> None:
     image = dataset.load(records[14], 64).image
     assert image.shape == (30, 40, 3)
     assert np.abs(image[15, 20].astype(int) - [180 + 7, 70 + 7, 10 + 7]).max() < 12  # JPEG
-    assert dataset.info.colour == "rgb"
+    assert dataset.info.channels == 3
 
 
 def test_odir_by_patient(odir: Path) -> None:

@@ -29,7 +29,7 @@ class FundusDataset(PublicDataset[PublicConfigT]):
     """A public set of colour photographs of the retina."""
 
     def describe(self, **facts: Any) -> DatasetInfo:
-        return super().describe(**{"colour": "rgb", "mean": MEAN, "std": STD, **facts})
+        return super().describe(**{"channels": 3, "mean": MEAN, "std": STD, **facts})
 
     def load(self, record: Record, size: int) -> Sample:
         return Sample(read_image(self.root / record.payload.path, "rgb", record.row))
