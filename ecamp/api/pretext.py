@@ -182,12 +182,15 @@ class PretextPlugin(Plugin[ConfigT]):
     where the encoder keeps its random weights: a baseline, for which nothing is computed.
     `whole_batch` is True where the loss compares the samples of a batch with one another
     (contrastive losses): its parts under `accumulate` would be another loss, so that is refused.
+    `adds` are capabilities that the result has beyond the encoder, such as `text`: `result()` is then
+    another module than the encoder, and `rebuild` makes it again.
     """
 
     trains: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"image"})
     requires: ClassVar[frozenset[str]] = frozenset()
     whole_batch: ClassVar[bool] = False
+    adds: ClassVar[frozenset[str]] = frozenset()
 
     def recipe_defaults(self) -> Mapping[str, Any]:
         """Return options of the optimisation that the method prefers; the user's own win."""
@@ -196,6 +199,15 @@ class PretextPlugin(Plugin[ConfigT]):
     def views(self) -> tuple[ViewSpec, ...]:
         """Return how further views of each image are drawn; none as here."""
         return ()
+
+    def rebuild(self, encoder: Encoder, extra: Mapping[str, Any]) -> Encoder:
+        """Make the module of `Objective.result` again, for its stored weights; the encoder as here.
+
+        Args:
+            encoder: Freshly built, as it was for the pre-training.
+            extra: What `Objective.state_extra` returned, among other keys.
+        """
+        return encoder
 
     def weights_file(self) -> Path | None:
         """Return a file of finished weights; None (as here) when they are to be trained."""

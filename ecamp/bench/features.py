@@ -36,6 +36,8 @@ def build_encoder(cell: Cell, channels: int, weights: Path | None) -> Encoder:
     assert cell.encoder is not None
     torch.manual_seed(cell.seed)
     encoder = cell.encoder.build(channels)
+    if cell.pretraining and weights is not None:
+        encoder = cell.pretraining.rebuild(encoder, weights)
     if cell.pretraining and cell.pretraining.file:
         load_encoder(encoder, cell.pretraining.file, cell.encoder)
     elif weights is not None:

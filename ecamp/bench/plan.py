@@ -315,9 +315,11 @@ class _Planner:
                 )
             for protocol in protocols:
                 required = task.requires.get(protocol)
-                if required and required not in encoder.provides:
+                added = [p.adds for p in by_seed.values() if p is not None]
+                if required and required not in encoder.provides.union(*added):
                     self._note(
-                        f"{encoder.ref} has no '{required}': {name} {protocol} is left out there."
+                        f"{encoder.ref} {pretext} has no '{required}': {name} {protocol} is left out "
+                        "there."
                     )
                     continue
                 # A protocol that learns from no label is the same at every fraction of them.

@@ -6,13 +6,14 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ecamp.api.dataset import Dataset, Record
-from ecamp.api.encoder import EncoderPlugin
+from ecamp.api.encoder import Encoder, EncoderPlugin
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.api.pretext import Objective, PretextPlugin
 from ecamp.config import BenchSpec, identity, typed_options, validate
@@ -23,7 +24,7 @@ from ecamp.errors import DataError, UsageError
 from ecamp.plugin.host import find_plugin
 from ecamp.progress import Progress, no_progress
 from ecamp.storage.cache import EntryLease, write_meta
-from ecamp.storage.files import atomic_path, cache_root, content_hash, locked
+from ecamp.storage.files import atomic_path, cache_root, content_hash, locked, read_json
 from ecamp.train.observer import Observer
 from ecamp.train.pairs import PairDataset, PairSubset
 from ecamp.train.pretrain import pretrain, pretrain_key
@@ -51,6 +52,28 @@ class Pretraining:
     key: str
     label: str
     file: Path | None = None
+
+    @cached_property
+    def adds(self) -> frozenset[str]:
+        """Capabilities that the result has beyond the encoder."""
+        if self.file is None:
+            return self.pretext.adds
+        card = read_card(self.file)
+        return frozenset() if card is None else frozenset(card.adds)
+
+    def rebuild(self, encoder: Encoder, weights: Path) -> Encoder:
+        """Make the module that weights belong to: the encoder, with what the pretext task added.
+
+        Raises:
+            MissingError: The pretext task that wrote the file is not installed.
+        """
+        if not self.adds:
+            return encoder
+        if self.file is None:
+            return self.pretext.rebuild(encoder, read_json(weights.parent / "pretrain.json"))
+        card = read_card(self.file)
+        assert card is not None  # it has added something
+        return request_pretext(PluginRef.parse(card.pretext)).plugin.rebuild(encoder, card.extra)
 
     @property
     def timing_key(self) -> str:
@@ -224,6 +247,13 @@ def build_objective(plan: Pretraining, source: PairDataset) -> Objective:
     channels = source.parts[0].arrays.channels
     encoder = plan.encoder.build(channels)
     if plan.init is not None:
+        card = read_card(plan.init)
+        if card is not None and card.adds:
+            raise UsageError(
+                f"{plan.init}: holds an encoder with '{card.adds[0]}', added by '{card.pretext}'; it "
+                "cannot be continued.",
+                f"Evaluate it: --pretext 'weights?path={plan.init}'.",
+            )
         load_encoder(encoder, plan.init, plan.encoder)
         encoder.pretrained = True  # an objective that draws weights anew leaves these alone
     return plan.pretext.build(encoder, source.context(plan.recipe))
@@ -258,14 +288,15 @@ def run_pretraining(
             "pre-training %s with %s: %d steps on %d pairs",
             plan.encoder.ref, plan.pretext.ref, plan.recipe.total_steps(len(source)), len(source),
         )  # fmt: skip
+        objective = build_objective(plan, source)
         pretrain(
-            build_objective(plan, source),
+            objective,
             source,
             plan.recipe,
             folder,
             plan.key,
             views=plan.pretext.views(),
-            metadata=_card(plan, source),
+            metadata=_card(plan, source, objective),
             progress=progress,
             observer=observer,
         )
@@ -274,11 +305,13 @@ def run_pretraining(
     return folder
 
 
-def _card(plan: Pretraining, source: PairDataset) -> dict[str, str]:
+def _card(plan: Pretraining, source: PairDataset, objective: Objective) -> dict[str, str]:
     """Describe the weights for the file that holds them."""
     seen = [part.arrays.info for part in source.parts]
     channels = source.parts[0].arrays.channels
-    return make_card(plan.encoder, channels, seen, plan.label).as_metadata()
+    return make_card(
+        plan.encoder, channels, seen, plan.label, plan.adds, objective.state_extra()
+    ).as_metadata()
 
 
 def cache_folder(plan: Pretraining, cache: Path | None) -> Path:

@@ -7,8 +7,8 @@ entries is not fixed, and equal weights must give equal bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class WeightsCard:
         expected: What the encoder states of its input (`InputSpec`).
         normalisation: Mean and std of each data set that it was trained on, as they were applied.
         pretext: Label of the pre-training.
+        adds: Capabilities that the pretext task added to the encoder (`text`).
+        extra: What the pretext task needs to make that encoder again (`PretextPlugin.rebuild`).
         format: Of this card.
     """
 
@@ -47,6 +49,8 @@ class WeightsCard:
     expected: dict[str, Any]
     normalisation: list[dict[str, Any]]
     pretext: str
+    adds: list[str] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def as_metadata(self) -> dict[str, str]:
@@ -60,15 +64,18 @@ class WeightsCard:
 
 
 def make_card(
-    plugin: EncoderPlugin, channels: int, trained_on: Sequence[DatasetInfo], pretext: str
-) -> WeightsCard:
+    plugin: EncoderPlugin, channels: int, trained_on: Sequence[DatasetInfo], pretext: str,
+    adds: Iterable[str] = (), extra: Mapping[str, Any] | None = None,
+) -> WeightsCard:  # fmt: skip
     """Describe an encoder that was trained.
 
     Args:
         channels: Of its input.
         trained_on: The data sets as the encoder saw them (`adapt_info`).
         pretext: Label of the pre-training.
+        adds, extra: As in the card; `extra` is stored only where something was added.
     """
+    added = sorted(adds)
     return WeightsCard(
         str(plugin.ref),
         plugin.variant,
@@ -79,6 +86,8 @@ def make_card(
         _plain(plugin.input_spec.as_json()),
         [{"data": i.split_id, "mean": list(i.mean), "std": list(i.std)} for i in trained_on],
         pretext,
+        added,
+        _plain(dict(extra or {})) if added else {},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -150,7 +151,8 @@ def _check_stored(
     for step in range(RECIPE.steps):
         torch.manual_seed(RECIPE.seed * 1_000_003 + step)  # as `pretrain` does
         trainer.update(make_batches(source, RECIPE, step, plugin.views()))
-    loaded = _encoder(1)
+    extra = json.loads((weights.parent / "pretrain.json").read_text())
+    loaded = plugin.rebuild(_encoder(1), extra)
     load_weights(loaded, weights)
     (batch,) = make_batches(source, RECIPE, 0, plugin.views())
     result: nn.Module = objective.result()
