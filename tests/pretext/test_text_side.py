@@ -23,7 +23,7 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     body = (Path(__file__).parent / "toy_clip.py").read_text()
     fake_package(tmp_path / "site", "toy-clip", "ecamp.pretext", "my-clip", body)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    return "my-clip?joint_width=16&steps=30&batch_size=16&scale=1"
+    return "my-clip?joint_width=32&steps=150&batch_size=32&scale=1&lr=3e-3"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_pretext_adds_a_text_side_that_is_evaluated_and_kept(
     }  # fmt: skip
     assert "has no 'text': ret zero-shot is left out" in found["said"]["text"]
     retrieved = found["ret zero-shot my-clip"]["metrics"]
-    # Thirty steps teach little, but more than chance, on the phantom's reports.
+    # 150 steps teach little, but more than chance, on the phantom's reports.
     chance = sum(retrieved[f"chance_recall@{k}"]["value"] for k in (1, 5, 10)) / 3
     assert retrieved["mean_recall"]["value"] > chance
     (weights,) = (tmp_path / "run" / "pretrain").glob("*/weights.safetensors")
