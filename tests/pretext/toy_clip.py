@@ -60,7 +60,7 @@ class Clip(DualEncoder):
 
 
 class ClipObjective(Objective):
-    """InfoNCE over the batch, both ways."""
+    """Cross-entropy of each pair against the batch, both ways."""
 
     def __init__(self, clip: Clip, context: PretextContext) -> None:
         super().__init__()
