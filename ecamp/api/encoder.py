@@ -43,8 +43,10 @@ class InputSpec:
             problem = "mean and std are given together or not at all"
         elif not lengths <= {1, self.channels} or len(lengths) > 1:
             problem = "mean and std have one value, or one per channel that `channels` names"
-        elif self.std and min(self.std) <= 0:
-            problem = "std is not positive"
+        elif self.mean and not all(0 <= value <= 1 for value in self.mean):
+            problem = f"mean is {self.mean}; pixels are scaled to 0..1"
+        elif self.std and not all(0 < value <= 1 for value in self.std):
+            problem = f"std is {self.std}; pixels are scaled to 0..1"
         elif self.fit not in FITS:
             problem = f"fit is '{self.fit}', not {', '.join(FITS)}"
         if problem:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 WHOLE = 10_000_000  # bytes; of larger files the size alone counts
@@ -50,8 +52,11 @@ class Origin:
         return f"{self.dist} {self.version} ({self.code})"
 
 
-def code_version(cls: type) -> str:
+def code_version(cls: type, packages: Iterable[str] = ()) -> str:
     """Return the results version that the author states, or a hash of the package's files.
+
+    Args:
+        packages: Further top-level packages of the distribution.
 
     Stated on the class itself (`results_version = 2`; a subclass has to state its own), or as
     `__results_version__` of a package around it, the innermost first.
@@ -62,13 +67,23 @@ def code_version(cls: type) -> str:
         if stated is None:
             module = sys.modules.get(".".join(parts[:depth]))
             stated = getattr(module, "__results_version__", None)
-    return f"results {stated}" if stated is not None else _package_hash(parts[0])
+    if stated is not None:
+        return f"results {stated}"
+    hashes = [_package_hash(name) for name in sorted({parts[0], *packages})]
+    return (
+        hashes[0]
+        if len(hashes) == 1
+        else hashlib.sha256(" ".join(hashes).encode()).hexdigest()[:16]
+    )
 
 
 @cache
 def _package_hash(module: str) -> str:
     """Hash the files of a top-level package or module, in the order of their names; 16 hex digits."""
     file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        spec = find_spec(module)  # of a top-level name: nothing is imported
+        file = None if spec is None else spec.origin
     if file is None:
         return "unknown"
     path = Path(file)

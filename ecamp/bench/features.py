@@ -16,7 +16,7 @@ from ecamp.bench.plan import Cell
 from ecamp.data.arrays import Arrays
 from ecamp.data.normalise import normaliser
 from ecamp.encoders.checkpoints import load_encoder
-from ecamp.errors import CorruptFileError
+from ecamp.errors import CorruptFileError, DataError
 from ecamp.storage.tensor_file import Specs
 from ecamp.train.oom import map_batches
 from ecamp.train.pretrain import load_weights
@@ -91,11 +91,33 @@ def fill_features(
     with torch.no_grad():
         for index, seen in map_batches(encode, len(arrays), batch, "features"):
             here = slice(int(index[0]), int(index[-1]) + 1)
+            _check_features(seen, len(index), out)
             out["pooled"][here] = seen.pooled
             for depth, level in enumerate(seen.pyramid):
                 if f"pyramid.{depth}" in out:
                     out[f"pyramid.{depth}"][here] = level
     return len(arrays) / max(seconds, 1e-9)
+
+
+def _check_features(seen: Features, count: int, out: Mapping[str, Tensor]) -> None:
+    """Refuse features of another number of images, or that are not finite: heads would score them.
+
+    Raises:
+        DataError: Names what the encoder returned.
+    """
+    for name, target in out.items():
+        value = seen.pooled if name == "pooled" else seen.pyramid[_level(name)]
+        if value.shape != (count, *target.shape[1:]):
+            raise DataError(
+                f"the encoder's {name} of {count} images has shape {tuple(value.shape)}, not "
+                f"{(count, *target.shape[1:])}.",
+                "`ecamp plugins check` tests an encoder.",
+            )
+        if not torch.isfinite(value).all():
+            raise DataError(
+                f"the encoder's {name} is not finite for some images.",
+                "Its weights or its input diverged; `ecamp plugins check` tests an encoder.",
+            )
 
 
 def assemble_features(tensors: Mapping[str, Tensor], grid: tuple[int, int]) -> Features:

@@ -153,7 +153,14 @@ def plan_pretraining(
     if file is not None:
         digest = content_hash(file)
         label = f"{pretext.ref.name}@{digest[:8]}"
-        key = identity({"weights": 1, "sha256": digest})
+        card = read_card(file)
+        # A text side is made again by the code of the pretext task that added it.
+        added = (
+            request_pretext(PluginRef.parse(card.pretext)).plugin if card and card.adds else None
+        )
+        key = identity(
+            {"weights": 1, "sha256": digest, **({"rebuilt": added.identity} if added else {})}
+        )
         return Pretraining(encoder, pretext, data, recipe, None, key, label, file)
     init = None if spec.init_from is None else Path(spec.init_from).expanduser()
     if init is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecamp.api.origin import Origin
 from ecamp.api.plugin_ref import PluginRef
 from ecamp.bench.cell_result import CellResult, scores_of
 from ecamp.bench.run_folder import RunFolder, pack, read_predictions, read_spec
@@ -62,7 +63,17 @@ def _rescore(run: RunFolder, folder: Path, resamples: int, tasks: dict[str, Plug
     result = CellResult.from_json(read_json(folder / "result.json"))
     arrays = read_predictions(folder / "predictions.npz")
     name = result.cell.task
-    task = make_plugin("ecamp.tasks", tasks.get(name) or PluginRef(name=name))
+    ref = tasks.get(name) or PluginRef(name=name)
+    recorded = result.plugins.get("task")
+    if recorded is not None:
+        # The task of the package that made the cell, whatever else has that name now.
+        ref = ref.model_copy(update={"dist": recorded["dist"] or None})
+    task = make_plugin("ecamp.tasks", ref)
+    if recorded is not None and task.origin.as_identity() != Origin(**recorded).as_identity():
+        _log.warning(
+            "cells/%s: computed with %s, scored with %s; a bench computes it again",
+            folder.name, Origin(**recorded), task.origin,
+        )  # fmt: skip
     stored = {key: value for key, value in arrays.items() if not key.startswith("replicates/")}
     patients = [str(patient) for patient in stored["patients"]]
     metrics = task.score(stored, stored, resample_counts(patients, resamples))
@@ -75,7 +86,9 @@ def _rescore(run: RunFolder, folder: Path, resamples: int, tasks: dict[str, Plug
     same = before.keys() == fresh.keys() and all(
         np.array_equal(before[key], fresh[key], equal_nan=True) for key in fresh
     )
-    rescored = replace(result, metrics=scores_of(metrics), primary=task.primary)
+    origin = task.origin.as_json()
+    plugins = {**result.plugins, "task": origin} if recorded is not None else result.plugins
+    rescored = replace(result, metrics=scores_of(metrics), primary=task.primary, plugins=plugins)
     if same and rescored == result:
         return False
     with atomic_path(folder / "predictions.npz") as temporary, temporary.open("wb") as file:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from ecamp.api.origin import Origin
 from ecamp.api.task import Inputs, TaskSplit, distinct_texts
 from ecamp.bench.budget import Budget, OutOfTime, Timings
 from ecamp.bench.feature_cache import CachedFeatures, FeatureCache, count_parameters
@@ -119,7 +120,7 @@ class Runner:
             Counts, and the failures by cell id.
         """
         keep_freed_memory()
-        todo = [cell for cell in self.plan.cells if self.run.finished(cell.key) is None]
+        todo = [cell for cell in self.plan.cells if not self._is_done(cell)]
         reused = len(self.plan.cells) - len(todo)
         if reused:
             _log.info("%d of %d cells are done already", reused, len(self.plan.cells))
@@ -138,6 +139,18 @@ class Runner:
             except Exception as error:
                 failed[cell.key] = self._note_failure(cell, error)
         return Outcome(len(todo) - len(failed), reused, failed)
+
+    def _is_done(self, cell: Cell) -> bool:
+        """Tell whether a cell has a whole result, scored by the code that is installed."""
+        result = self.run.finished(cell.key)
+        if result is None:
+            return False
+        recorded = result.plugins.get("task")
+        scored = cell.task.origin if recorded is None else Origin(**recorded)
+        if scored.as_identity() == cell.task.origin.as_identity():
+            return True
+        _log.warning("%s: was scored again with %s; it is computed again", cell.label, scored)
+        return False
 
     def _note_failure(self, cell: Cell, error: Exception) -> str:
         known = isinstance(error, EcampError)
@@ -172,6 +185,7 @@ class Runner:
             targets = cell.task.targets(subset)
             counts = resample_counts(subset.patients, self.plan.spec.bootstrap)
             metrics = cell.task.score(output.predicted, targets, counts)
+            _check_metrics(cell, metrics, len(counts))
             self._write(output, arrays, rows, targets, metrics, record, began)
         name = cell.task.primary
         value = metrics[name].value
@@ -341,6 +355,28 @@ class Runner:
         )
         write_gallery(self.run.path / "gallery", arrays)
         self.run.log_event(event="done", id=cell.key, seconds=round(seconds, 3))
+
+
+def _check_metrics(cell: Cell, metrics: Any, resamples: int) -> None:
+    """Refuse what a task must not return from `score`.
+
+    Raises:
+        DataError: Names the metric.
+    """
+    name = cell.task.ref.name
+    if cell.task.primary not in metrics:
+        raise DataError(f"task '{name}': score() gives no '{cell.task.primary}', its main metric.",
+                        f"It gives {', '.join(metrics) or 'nothing'}.")  # fmt: skip
+    for key, metric in metrics.items():
+        if not isinstance(metric, Metric):
+            raise DataError(f"task '{name}': score() gives '{key}' as {type(metric).__name__}.",
+                            "Give a Metric: Metric.of(value, replicates).")  # fmt: skip
+        if metric.replicates is not None and metric.replicates.shape != (resamples,):
+            raise DataError(
+                f"task '{name}': '{key}' has replicates of shape {metric.replicates.shape}, not "
+                f"({resamples},).",
+                "One number per row of `replicates`.",
+            )
 
 
 def _rows(cell: Cell, arrays: Arrays) -> dict[str, np.ndarray]:

@@ -89,7 +89,14 @@ def sample_dataset(
         {truth.name: (None,) * len(rows) for truth in dataset.info.truths},
         (),
         split_hash([r.id for r in records], [r.split for r in records]),
-        arrays_key(dataset, size, splits, on_bad_image, expected.fit),
+        arrays_key(
+            dataset,
+            [r.id for r in records if r.split in splits],
+            size,
+            splits,
+            on_bad_image,
+            expected.fit,
+        ),
     )
     # The first one also pays for imports and the disk's seek.
     typical = float(np.median(seconds[1:] or seconds))

@@ -6,6 +6,7 @@ reads the same images; so they are decoded once and every later reader maps the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import zipfile
@@ -184,7 +185,8 @@ def materialise(
             f"{dataset.info.name}: no image in split {' or '.join(splits)}.",
             f"It has: {', '.join(sorted({r.split for r in records}))}.",
         )
-    key = arrays_key(dataset, size, splits, on_bad_image, expected.fit)
+    ids = [record.id for record in chosen]
+    key = arrays_key(dataset, ids, size, splits, on_bad_image, expected.fit)
     folder = cache_root(cache) / "arrays" / key
     with locked(folder.with_suffix(".lock")):
         if not (folder / "meta.json").exists():
@@ -196,10 +198,19 @@ def materialise(
 
 
 def arrays_key(
-    dataset: Dataset, size: int, splits: Sequence[str], on_bad_image: str, fit: str
-) -> str:
-    """Compute the identity of the arrays that `materialise` returns; it names their cache folder."""
-    parts = [FORMAT, dataset.identity, size, sorted(splits), on_bad_image, dataset.info.channels]
+    dataset: Dataset, ids: Sequence[str], size: int, splits: Sequence[str], on_bad_image: str,
+    fit: str,
+) -> str:  # fmt: skip
+    """Compute the identity of the arrays that `materialise` returns; it names their cache folder.
+
+    Args:
+        ids: Of the images, in the order of the records: pixels are stored in it, labels are not, and
+            a data set that lists its records in another order must not get other images' pixels.
+    """
+    order = hashlib.sha256("\0".join(ids).encode()).hexdigest()[:16]
+    parts = [
+        FORMAT, dataset.identity, order, size, sorted(splits), on_bad_image, dataset.info.channels,
+    ]  # fmt: skip
     return identity(parts if fit == "pad" else [*parts, fit])
 
 

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 from joblib import Parallel, delayed
 
-from ecamp.api.dataset import Dataset, DatasetInfo, Record, Sample
+from ecamp.api.dataset import SPLITS, Dataset, DatasetInfo, Record, Sample
 from ecamp.data.letterbox import fit_square
 from ecamp.errors import DataError
 from ecamp.plugin.blame import blamed
@@ -51,6 +51,7 @@ def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
                 "Ids must be unique; remove one row.",
             )
         seen[key] = record
+        _check_labels(record, info)
         _check_truths(record, info)
         first = first_of.setdefault(record.patient, record)
         if first.split != record.split and not info.leaks:
@@ -59,6 +60,19 @@ def check_records(records: Sequence[Record], info: DatasetInfo) -> None:
                 f"{record.split} ({record.row}).",
                 "A patient must be in one split, otherwise the test leaks; fix the split column.",
             )
+
+
+def _check_labels(record: Record, info: DatasetInfo) -> None:
+    location = f"{info.name}: {record.id} ({record.row})"
+    if record.split not in SPLITS:
+        raise DataError(f"{location}: unknown split '{record.split}'.", f"Use {', '.join(SPLITS)}.")
+    if record.labels is None:
+        return
+    if len(record.labels) != len(info.labels) or not set(record.labels) <= {0, 1, None}:
+        raise DataError(
+            f"{location}: labels are {record.labels}, not {len(info.labels)} of 0, 1 or None.",
+            "One value per class of DatasetInfo.labels.",
+        )
 
 
 def _check_truths(record: Record, info: DatasetInfo) -> None:
@@ -123,6 +137,9 @@ def check_sample(dataset: Dataset, record: Record, size: int) -> Sample:
             "Scale them to 0..255 in `load`, with a window where the range is wider.",
         )
     height, width = sample.image.shape[:2]
+    if sample.mask is not None and sample.mask.dtype != bool:
+        raise DataError(f"{location}: the mask is {sample.mask.dtype}, not bool.",
+                        "Give True inside: `mask > 0`.")  # fmt: skip
     if sample.mask is not None and sample.mask.shape[1:] != (height, width):
         raise DataError(
             f"{location}: mask is {sample.mask.shape[2]}x{sample.mask.shape[1]}, image {width}x{height}.",

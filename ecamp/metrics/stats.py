@@ -38,6 +38,8 @@ class Metric:
     @classmethod
     def of(cls, value: float, replicates: np.ndarray | None = None, reason: str = "") -> Metric:
         """Make a metric, or an undefined one when the value is not finite."""
+        if replicates is not None and np.ndim(replicates) != 1:
+            raise ValueError(f"replicates of a metric have one axis, not shape {replicates.shape}")
         if not np.isfinite(value):
             return cls(None, reason or "undefined on these data")
         return cls(float(value), "", replicates)

@@ -142,7 +142,13 @@ def find_plugin(group: str, ref: PluginRef, *, any_variant: bool = False) -> Loa
     (point,) = named
     origin = Origin(group, ref.name, dist_of(point), version_of(point), "")
     cls = _check(origin, ref, _load(origin, point), any_variant)
-    return LoadedPlugin(cls, replace(origin, code=code_version(cls)))
+    return LoadedPlugin(cls, replace(origin, code=code_version(cls, _packages_of(point))))
+
+
+def _packages_of(point: metadata.EntryPoint) -> list[str]:
+    """List the top-level packages of a distribution, as its build tool wrote them down."""
+    text = point.dist.read_text("top_level.txt") if point.dist else None
+    return (text or "").split()
 
 
 def _choose(kind: str, name: str, points: list[metadata.EntryPoint]) -> list[metadata.EntryPoint]:

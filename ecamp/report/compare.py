@@ -327,6 +327,8 @@ def _judge(row: Difference, p_holm: float | None) -> Difference:
     significant = p is not None and p < 0.05
     better = is_better(row.delta, 0.0, row.higher_is_better)
     verdict = ("better" if better else "worse") if significant else "tie"
+    if p is None:
+        verdict = ""  # without resamples nothing can be said
     return replace(row, p_holm=p_holm, verdict=verdict)
 
 

@@ -275,6 +275,8 @@ def _holm(rows: list[Row]) -> list[Row]:
             significant = p_holm is not None and p_holm < 0.05
             better = is_better(row.delta, 0.0, row.higher_is_better)
             verdict = ("better" if better else "worse") if significant else "tie"
+            if p_holm is None:
+                verdict = ""  # without resamples nothing can be said
         out.append(Row(**{**asdict(row), "p_holm": p_holm, "verdict": verdict}))
     return out
 

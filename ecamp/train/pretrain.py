@@ -170,6 +170,7 @@ def pretrain(
     weights, info = folder / "weights.safetensors", folder / "pretrain.json"
     if weights.exists() and info.exists():
         return weights
+    _check_extra(objective)
     trainer = Trainer(objective, recipe, len(source))
     _resume(trainer, folder, key)
     start = trainer.step
@@ -206,6 +207,23 @@ def pretrain(
     write_json(folder / "time.json", {"seconds": time.monotonic() - began, "from_step": start})
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return weights
+
+
+def _check_extra(objective: Objective) -> None:
+    """Refuse before the first step what could not be stored after the last.
+
+    Raises:
+        EcampError: `state_extra()` is not JSON.
+    """
+    extra = objective.state_extra()
+    try:
+        json.dumps(extra, allow_nan=False)
+        dict(extra)
+    except (TypeError, ValueError) as error:
+        raise EcampError(
+            f"pre-training: state_extra() of {type(objective).__name__} is not a mapping of JSON: {error}.",
+            "Return lists, texts and finite numbers by name.",
+        ) from error
 
 
 def _shown(losses: Losses) -> str:

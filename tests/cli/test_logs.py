@@ -120,6 +120,7 @@ def test_a_reader_that_goes_away_ends_the_command_as_for_other_lines() -> None:
         assert process.wait() == 7
 
 
+@pytest.mark.slow
 def test_without_the_command_line_nothing_is_printed(tmp_path: Path) -> None:
     script = (
         "import logging, sys, pathlib\n"

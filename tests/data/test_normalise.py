@@ -37,6 +37,7 @@ def images(channels: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.slow
 def test_a_strided_first_layer_trains_without_a_crash(channels: int) -> None:
     """The backward pass of this layer kills the process where the channels of its input lie last."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -114,7 +115,9 @@ def test_colours_become_the_grey_of_pillow() -> None:
         ({"mean": (0.5,)}, "together"),
         ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "`channels` names"),
         ({"mean": (0.5,), "std": (0.5,) * 3, "channels": 3}, "`channels` names"),
-        ({"mean": (0.5,), "std": (0.0,)}, "not positive"),
+        ({"mean": (0.5,), "std": (0.0,)}, "std is .0.0,.; pixels are scaled"),
+        ({"mean": (123.7,), "std": (58.4,)}, "mean is .123.7,.; pixels are scaled"),
+        ({"mean": (0.5,), "std": (float("nan"),)}, "std is .nan,.; pixels are scaled"),
         ({"fit": "squash"}, "pad, stretch, crop"),
     ],
 )

@@ -58,6 +58,7 @@ def test_columns_are_stacked_in_their_order(stack: Path) -> None:
         np.testing.assert_array_equal(image[..., k], stored)
 
 
+@pytest.mark.slow
 def test_a_stack_is_benchmarked_packed_and_shown(
     stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -213,6 +213,7 @@ def _check_map(text: str, seen: Redacted) -> None:
             assert span is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     ["a", "1", " ", "A", "1.", "MRN ", "Dr. A", "May ", "a@", "1 Jan ", "x-", "ext ", "Patient: A, ", "9 y",

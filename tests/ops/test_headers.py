@@ -20,6 +20,8 @@ from tests.ops.cmake import build
 pybind11 = pytest.importorskip("pybind11")
 WORD = st.integers(0, 2**32 - 1)
 
+pytestmark = pytest.mark.slow  # compiles the headers
+
 
 @pytest.fixture(scope="module")
 def headers(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:

@@ -42,6 +42,7 @@ def parts(said: Said) -> dict[str, tuple[str, str]]:
     return {part["part"]: (part["status"], part["reason"]) for part in json.loads(said.out)}
 
 
+@pytest.mark.slow
 def test_without_a_name_all_plugins_of_other_packages_are_checked(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_traceback_is_shown_on_request(
     assert "list_pack.py" in ecamp_here("plugins", "check", "my-list").err.split("Traceback")[1]
 
 
+@pytest.mark.slow
 def test_one_that_fails_on_import_fails_its_check_alone(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
@@ -107,6 +109,7 @@ def test_one_that_fails_on_import_fails_its_check_alone(
     assert "pass  distillers my-list" in said.out
 
 
+@pytest.mark.slow
 def test_missing_options_are_named_and_can_be_given(
     tmp_path: Path, ecamp_here: Callable[..., Said]
 ) -> None:
