@@ -50,8 +50,16 @@ def _plain(value: Any) -> Any:
 
 
 def identity(value: Any) -> str:
-    """Hash a value's canonical JSON to 16 hex digits (64 bits)."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+    """Hash a value's canonical JSON to 16 hex digits (64 bits).
+
+    Raises:
+        UsageError: It contains NaN or infinity.
+    """
+    try:
+        text = canonical_json(value)
+    except ValueError as error:
+        raise UsageError("An option is not a finite number (nan or inf).", str(error)) from error
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _as_refs(value: Any) -> Any:

@@ -296,6 +296,7 @@ def run_pretraining(
             plan.encoder.ref, plan.pretext.ref, plan.recipe.total_steps(len(source)), len(source),
         )  # fmt: skip
         objective = build_objective(plan, source)
+        _check_result(plan, objective, source.parts[0].arrays.channels)
         pretrain(
             objective,
             source,
@@ -310,6 +311,26 @@ def run_pretraining(
         write_meta(folder, _describe(plan), ["weights.safetensors", "pretrain.json"])
         EntryLease(folder).close()
     return folder
+
+
+def _check_result(plan: Pretraining, objective: Objective, channels: int) -> None:
+    """Refuse before the first step a result whose weights could not be loaded after the last.
+
+    Raises:
+        DataError: Names the tensors that differ, and the pretext task.
+    """
+    with torch.random.fork_rng(devices=[]):
+        again = plan.pretext.rebuild(plan.encoder.build(channels), objective.state_extra())
+    expected, stored = (
+        {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        for module in (again, objective.result())
+    )
+    if wrong := sorted(name for name, _ in expected.items() ^ stored.items()):
+        raise DataError(
+            f"pretext '{plan.pretext.ref}' ({plan.pretext.origin}): the module of result() differs from "
+            f"what rebuild() makes, in {', '.join(dict.fromkeys(wrong[:4]))}.",
+            "result() returns the encoder, or what `adds` and rebuild() are for.",
+        )
 
 
 def _card(plan: Pretraining, source: PairDataset, objective: Objective) -> dict[str, str]:

@@ -25,7 +25,7 @@ from ecamp.bench.runner import Runner, _check_metrics
 from ecamp.config import BenchSpec
 from ecamp.data.arrays import materialise
 from ecamp.data.decoding import check_records, check_sample
-from ecamp.errors import DataError
+from ecamp.errors import DataError, UsageError
 from ecamp.metrics.stats import Metric
 from ecamp.plugin.host import make_plugin
 from tests.data.test_truths import Films
@@ -167,3 +167,36 @@ def test_cells_scored_with_other_code_are_not_reused(
     ).execute()
     assert (outcome.done, outcome.reused) == (3, 0)
     assert "was scored again with" in caplog.text
+
+
+# --- pretext tasks ------------------------------------------------------------------------------
+
+
+def test_a_result_that_could_not_be_loaded_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecamp.bench.pretraining import run_pretraining
+    from ecamp.pretext.mae import MAEObjective
+
+    steps: list[int] = []
+    real = MAEObjective.forward
+    monkeypatch.setattr(
+        MAEObjective, "forward", lambda self, batch: steps.append(batch.step) or real(self, batch)
+    )
+    monkeypatch.setattr(MAEObjective, "result", lambda self: self.decoder)
+    spec = BenchSpec(
+        tasks="cls", datasets=PHANTOM, encoders=VIT, pretext="mae?steps=2&scale=1",
+        pretrain_data="phantom?pretrain=8&train=2&val=2&test=2",
+    )  # fmt: skip
+    (item,) = make_plan(spec).pretrainings
+    with pytest.raises(
+        DataError, match=r"pretext 'mae.*result.. differs from what rebuild.. makes"
+    ):
+        run_pretraining(item, "fail", tmp_path)
+    assert not steps
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400"])
+def test_an_option_that_is_no_number_is_a_users_mistake(value: str) -> None:
+    with pytest.raises(UsageError, match=r"finite number|greater than 0"):
+        make_plan(BenchSpec(tasks="cls", datasets=PHANTOM, pretext=f"mae?lr={value}"))
