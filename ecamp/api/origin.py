@@ -20,7 +20,7 @@ class Origin:
     Attributes:
         group, name: Entry point.
         dist, version: Distribution and its version; empty for a class that no package registers.
-        code: Hash of the files of the class's top-level package, or the author's results version
+        code: Hash of the files of the distribution's packages, or the author's results version
             (`results 3`): changes with everything that may change results.
     """
 
@@ -55,11 +55,11 @@ class Origin:
 def code_version(cls: type, packages: Iterable[str] = ()) -> str:
     """Return the results version that the author states, or a hash of the package's files.
 
+    A version is stated on the class itself (`results_version = 2`; a subclass has to state its own),
+    or as `__results_version__` of a package around it, the innermost first.
+
     Args:
         packages: Further top-level packages of the distribution.
-
-    Stated on the class itself (`results_version = 2`; a subclass has to state its own), or as
-    `__results_version__` of a package around it, the innermost first.
     """
     stated = cls.__dict__.get("results_version")
     parts = cls.__module__.split(".")

@@ -114,11 +114,11 @@ def _check_step(ref: PluginRef, plugin: PretextPlugin, source: PairDataset, cnn:
     assert losses[0] == losses[1], f"{ref}: one batch, two losses"
 
 
-class _Stop(Exception):
+class Interrupted(Exception):
     """End of a training that is to be resumed."""
 
 
-class _StopAfter(Observer):
+class InterruptAfter(Observer):
     """Observer that ends a training after some steps."""
 
     def __init__(self, steps: int) -> None:
@@ -126,7 +126,7 @@ class _StopAfter(Observer):
 
     def on_step(self, step: int, objective: Objective) -> None:
         if step == self.steps:
-            raise _Stop
+            raise Interrupted
 
 
 def _train(plugin: PretextPlugin, source: PairDataset, folder: Path, stop: int = 0) -> Path:
@@ -135,9 +135,9 @@ def _train(plugin: PretextPlugin, source: PairDataset, folder: Path, stop: int =
         try:
             pretrain(
                 _objective(plugin, source), source, RECIPE, folder, KEY, views=plugin.views(),
-                observer=_StopAfter(stop),
+                observer=InterruptAfter(stop),
             )  # fmt: skip
-        except _Stop:
+        except Interrupted:
             torch.manual_seed(99)  # a new process knows nothing of the old one's numbers
     return pretrain(_objective(plugin, source), source, RECIPE, folder, KEY, views=plugin.views())
 

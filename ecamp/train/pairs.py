@@ -183,8 +183,7 @@ def draw_crops(
         (count, 4) x0, y0, x1, y1 in 0..1 of the stored image; bool (count,), mirrored or not.
     """
     if recipe.crop is None:
-        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1)
-        return whole, (torch.rand(count, generator=generator) < 0.5) & recipe.flip
+        return whole_crops(count), (torch.rand(count, generator=generator) < 0.5) & recipe.flip
     area = recipe.crop + (1 - recipe.crop) * torch.rand(count, generator=generator)
     aspect = ((torch.rand(count, generator=generator) * 2 - 1) * math.log(4 / 3)).exp()
     width = (area * aspect).sqrt().clamp(max=1)
@@ -195,12 +194,17 @@ def draw_crops(
     return torch.stack([x0, y0, x0 + width, y0 + height], 1), flip
 
 
+def whole_crops(count: int) -> Tensor:
+    """Return crops of whole images, (count, 4) x0, y0, x1, y1."""
+    return torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1)
+
+
 def preview_batch(
     source: PairDataset, recipe: PretrainRecipe, count: int, step: int
 ) -> PretextBatch:
     """Make a batch of the same few whole films at every step, for pictures of the training."""
     chosen = np.random.Generator(np.random.Philox(recipe.seed)).permutation(len(source))[:count]
-    crop = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(chosen), 1)
+    crop = whole_crops(len(chosen))
     flip = torch.zeros(len(chosen), dtype=torch.bool)
     small, large = source.crops(chosen, crop, flip, recipe.scale)
     generator = step_generator(recipe.seed, 0)  # the same patches too

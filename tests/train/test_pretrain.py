@@ -17,6 +17,7 @@ from ecamp.api.pretext import Objective
 from ecamp.data.arrays import materialise
 from ecamp.errors import CorruptFileError, EcampError, UsageError
 from ecamp.plugin.host import make_plugin
+from ecamp.testing.pretexts import InterruptAfter, Interrupted
 from ecamp.train.observer import Observer
 from ecamp.train.optim import adamw, layer_scales
 from ecamp.train.pairs import PairDataset, PairSubset, batch_rows, make_batches
@@ -52,27 +53,12 @@ def _train(
     return pretrain(_objective(source), source, recipe, folder, "key", observer=observer)
 
 
-class _Stop(Exception):
-    pass
-
-
-class _StopAfter(Observer):
-    """Observer that ends a training after some steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_step(self, step: int, objective: Objective) -> None:
-        if step == self.steps:
-            raise _Stop
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 4])
 def test_resumed_weights_are_the_same_bytes(source: PairDataset, tmp_path: Path, stop: int):
     whole = _train(source, RECIPE, tmp_path / "whole")
-    with pytest.raises(_Stop):
-        _train(source, RECIPE, tmp_path / "parts", _StopAfter(stop + 1))
+    with pytest.raises(Interrupted):
+        _train(source, RECIPE, tmp_path / "parts", InterruptAfter(stop + 1))
     assert (tmp_path / "parts" / "checkpoint.pt").exists()
     resumed = _train(source, RECIPE, tmp_path / "parts")
     assert resumed.read_bytes() == whole.read_bytes()
@@ -99,8 +85,8 @@ def test_a_damaged_checkpoint_is_named_and_training_starts_again(
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(source: PairDataset, tmp_path: Path):
-    with pytest.raises(_Stop):
-        _train(source, RECIPE, tmp_path, _StopAfter(3))
+    with pytest.raises(Interrupted):
+        _train(source, RECIPE, tmp_path, InterruptAfter(3))
     with pytest.raises(EcampError, match="belongs to another pre-training"):
         pretrain(_objective(source), source, RECIPE, tmp_path, "another key")
 
@@ -140,8 +126,8 @@ def test_every_kind_of_training_resumes_to_the_same_bytes(
 ):
     recipe = RECIPE.model_copy(update=extra)
     whole = _train(source, recipe, tmp_path / "whole")
-    with pytest.raises(_Stop):
-        _train(source, recipe, tmp_path / "parts", _StopAfter(4))
+    with pytest.raises(Interrupted):
+        _train(source, recipe, tmp_path / "parts", InterruptAfter(4))
     resumed = _train(source, recipe, tmp_path / "parts")
     assert resumed.read_bytes() == whole.read_bytes()
     plain = _train(source, RECIPE, tmp_path / "plain")
